@@ -1,0 +1,39 @@
+/* Broken invariants and small memory: both end the process, loudly. */
+#include "check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Noreturn void check_failed(const char *file, int line, const char *function, const char *condition)
+{
+    fprintf(stderr, "{\"level\":\"fatal\",\"code\":\"INVARIANT\",\"at\":\"%s:%d\",\"in\":\"%s\",\"broken\":\"%s\"}\n",
+            file, line, function, condition);
+    fflush(stderr);
+    abort();
+}
+
+void *mem_alloc(unsigned long bytes)
+{
+    void *memory = calloc(1, bytes ? bytes : 1);
+    CHECK(memory != NULL);
+    return memory;
+}
+
+void *mem_grow(void *items, unsigned long *capacity, unsigned long count, unsigned long item_bytes)
+{
+    CHECK(item_bytes > 0);
+    if (count <= *capacity) {
+        return items;
+    }
+    unsigned long grown = *capacity ? *capacity * 2 : 8;
+    if (grown < count) {
+        grown = count;
+    }
+    CHECK(grown < (1ul << 40) / item_bytes);
+    char *memory = realloc(items, grown * item_bytes);
+    CHECK(memory != NULL);
+    memset(memory + *capacity * item_bytes, 0, (grown - *capacity) * item_bytes);
+    *capacity = grown;
+    return memory;
+}

@@ -1,0 +1,38 @@
+/* Ids: each a one-member struct, so that the compiler stops a mix-up. */
+#ifndef CAIRN_BASE_IDS_H
+#define CAIRN_BASE_IDS_H
+
+#include <stdint.h>
+
+struct sha256 {
+    uint8_t bytes[32];
+}; /* of plain chunk bytes, or of anything else */
+struct chunk_id {
+    uint8_t bytes[32];
+}; /* HMAC-SHA-256(realm secret, sha256 of the plain bytes) */
+struct encoding {
+    uint8_t bytes[16];
+}; /* names the exact sealed bytes of a chunk (R-C1) */
+struct uuid {
+    uint8_t bytes[16];
+};
+struct cluster_id {
+    struct uuid uuid;
+}; /* made once by `dev up` or `cluster init` */
+
+/* R-F1. The same 63 bytes in record, index, put, receipt and digest. */
+struct shard_key {
+    uint64_t realm;
+    struct chunk_id chunk;
+    uint32_t writer; /* a member's number in its realm */
+    struct encoding encoding;
+    uint8_t k, m;  /* the code; (1, m) for copies */
+    uint8_t index; /* 0 .. k+m-1 */
+};
+#define SHARD_KEY_BYTES (8 + 32 + 4 + 16 + 3)
+
+/* Packs big-endian (so that keys sort by realm, then chunk) and back. `data` has SHARD_KEY_BYTES. */
+void shard_key_encode(const struct shard_key *key, uint8_t *data);
+void shard_key_decode(const uint8_t *data, struct shard_key *ret_key);
+
+#endif

@@ -1,0 +1,68 @@
+/* Ordered key-value: a read view, a write batch, and an overlay whose reads see the batch being built.
+ * Production: RocksDB without its WAL (io/kv.c). Simulation: a map with flush points (tests/sim/). A core never knows
+ * which.
+ *
+ * Values come back as slices the caller drops. Keys are byte strings, compared like memcmp, shorter first. */
+#ifndef CAIRN_BASE_KV_H
+#define CAIRN_BASE_KV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "slice.h"
+
+#define KV_KEY_BYTES 1024 /* longest key */
+
+struct kv_view;
+
+/* The only function pointers a core holds. */
+struct kv_view_ops {
+    /* ERR_OK with the value, ERR_NOT_FOUND, ERR_WOULD_BLOCK (cache-only tier), or a fatal error. */
+    enum err (*get)(struct kv_view *view, const void *key, size_t key_bytes, struct slice *ret_value);
+    /* The first pair with key >= `from` (>: when `after`). Key and value are new slices. ERR_NOT_FOUND at the end. */
+    enum err (*next)(struct kv_view *view, const void *from, size_t from_bytes, bool after, struct slice *ret_key,
+                     struct slice *ret_value);
+    /* The last pair with key < `before`. */
+    enum err (*prev)(struct kv_view *view, const void *before, size_t before_bytes, struct slice *ret_key,
+                     struct slice *ret_value);
+};
+struct kv_view {
+    const struct kv_view_ops *ops;
+};
+
+MUST_CHECK enum err kv_get(struct kv_view *view, const void *key, size_t key_bytes, struct slice *ret_value);
+MUST_CHECK enum err kv_next(struct kv_view *view, const void *from, size_t from_bytes, bool after,
+                            struct slice *ret_key, struct slice *ret_value);
+MUST_CHECK enum err kv_prev(struct kv_view *view, const void *before, size_t before_bytes, struct slice *ret_key,
+                            struct slice *ret_value);
+
+/* A batch of puts and deletes, ordered by key, one entry a key (the last wins). */
+struct kv_batch;
+struct kv_entry {
+    struct slice key;
+    struct slice value;
+    bool deleted;
+};
+struct kv_batch *kv_batch_create(void);
+void kv_batch_destroy(struct kv_batch *batch);
+void kv_batch_put(struct kv_batch *batch, const void *key, size_t key_bytes, const void *value, size_t value_bytes);
+void kv_batch_delete(struct kv_batch *batch, const void *key, size_t key_bytes);
+size_t kv_batch_count(const struct kv_batch *batch);
+/* The entry of `key`, or NULL. Borrowed until the next change of the batch. */
+const struct kv_entry *kv_batch_find(const struct kv_batch *batch, const void *key, size_t key_bytes);
+/* The first entry with key >= from (> when `after`), or NULL; the last with key < before, or NULL. Borrowed likewise.
+ */
+const struct kv_entry *kv_batch_next(const struct kv_batch *batch, const void *from, size_t from_bytes, bool after);
+const struct kv_entry *kv_batch_prev(const struct kv_batch *batch, const void *before, size_t before_bytes);
+
+/* A view that reads the batch first and `under` behind it. Both are borrowed and must outlive it. */
+struct kv_overlay {
+    struct kv_view view;
+    struct kv_batch *batch;
+    struct kv_view *under;
+};
+void kv_overlay_init(struct kv_overlay *overlay, struct kv_batch *batch, struct kv_view *under);
+
+#endif

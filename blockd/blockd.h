@@ -1,0 +1,49 @@
+/* The block server's cores: the agent (one a node: registers stores, heartbeats, keeps the newest map and keys) and the store
+ * (one a disk: segments, index, shards, receipts). Only messages join them.
+ *
+ * A store keeps shards in append-only segment files and an index in the key-value view it is given (namespaced by no prefix:
+ * one database a store). See blockd/README.md for the format and rules. */
+#ifndef CAIRN_BLOCKD_BLOCKD_H
+#define CAIRN_BLOCKD_BLOCKD_H
+
+#include "base/effect.h"
+#include "base/ids.h"
+#include "base/kv.h"
+
+struct store_params {
+    uint32_t position;              /* store actor index on this node */
+    struct cluster_id cluster;
+    uint64_t cluster_incarnation;
+    struct uuid uuid;               /* made with the directory */
+    uint64_t incarnation;           /* made with the directory */
+    uint64_t capacity_bytes;
+    uint32_t segment_bytes;         /* LIMIT_STORE_SEGMENT_BYTES; less in simulation */
+    const struct file_info *files;  /* FILE_SEGMENT files found, ascending */
+    uint32_t file_count;
+    struct kv_view *kv;             /* borrowed */
+    bool rebuild_index;             /* the index was dropped: scan everything */
+};
+struct store;
+struct store *store_create(const struct store_params *params);
+void store_destroy(struct store *store);
+actor_step store_step;
+
+/* Digest over the index (SHA-256 over its sorted pairs but for bookkeeping keys): equal before and after a rebuild. */
+struct sha256 store_index_digest(struct kv_view *kv);
+
+struct agent_params {
+    uint32_t node;
+    struct cluster_id cluster;
+    uint64_t cluster_incarnation;
+    const char *address, *host, *rack;  /* borrowed */
+    uint32_t store_count;
+    uint32_t metads[9];
+    uint32_t metad_count;
+    uint64_t heartbeat_ns;              /* 1 s */
+};
+struct agent;
+struct agent *agent_create(const struct agent_params *params);
+void agent_destroy(struct agent *agent);
+actor_step agent_step;
+
+#endif

@@ -1,0 +1,79 @@
+/* The runtime: the interpreter of effects on the real system. It owns the threads, sockets, TLS, rings, databases and
+ * workers of a process; actors are added to a loop before runtime_run and live there for ever.
+ *
+ *   loop threads      one uv loop each: sockets, TLS, timers, inboxes; its own io_uring for its actors' disks
+ *   compute workers   run compute_run
+ *   key-value helper  runs flushes
+ *
+ * Threads: all functions before runtime_run are called by one thread; afterwards only the ones that say "any thread".
+ * Between loops a message goes through the target's locked inbox queue and a uv_async wake-up. */
+#ifndef CAIRN_IO_RUNTIME_H
+#define CAIRN_IO_RUNTIME_H
+
+#include <stdint.h>
+
+#include "base/effect.h"
+#include "base/err.h"
+#include "base/ids.h"
+#include "base/kv.h"
+
+struct runtime;
+struct runtime_kv;
+
+/* Identity and TLS of this process. Paths of PEM files; the role and id must stand in the certificate's common name. */
+struct runtime_config {
+    enum role role;
+    uint32_t id;
+    const char *ca_file, *cert_file, *key_file;
+    struct cluster_id cluster;
+    uint64_t cluster_incarnation;
+    unsigned loops;              /* >= 1 */
+    unsigned workers;            /* >= 1 */
+    const char *log_file;        /* NULL: stderr */
+};
+
+/* Makes it; on failure the text of what is wrong, naming the file and the next step, is in `ret_text` (size 256). */
+MUST_CHECK enum err runtime_create(const struct runtime_config *config, struct runtime **ret_runtime, char *ret_text);
+void runtime_destroy(struct runtime *runtime);
+
+/* Listens on host:port (port 0: free one); the bound port in ret_port. IN_USE when the port is taken. */
+MUST_CHECK enum err runtime_listen(struct runtime *runtime, const char *host, uint16_t port, uint16_t *ret_port);
+/* Where a node is reached. Any thread; replaces what was known. Connections are made on the first SEND to it. */
+void runtime_set_address(struct runtime *runtime, enum role role, uint32_t node, const char *host, uint16_t port);
+
+/* A data directory: takes an exclusive lock on DIR/lock (IN_USE), makes DIR, log/ and segments/ as needed with mode 0700;
+ * files are 0600. Lists the files of `kind` in ascending order into a new array the caller frees. */
+MUST_CHECK enum err runtime_directory_open(const char *dir, int *ret_lock_fd, char *ret_text);
+MUST_CHECK enum err runtime_directory_list(const char *dir, enum file_kind kind, struct file_info **ret_files, uint32_t *ret_count);
+
+/* A RocksDB at DIR/kv without WAL. Cores read through runtime_kv_view on the owning loop. */
+MUST_CHECK enum err runtime_kv_open(struct runtime *runtime, const char *dir, struct runtime_kv **ret_kv, char *ret_text);
+struct kv_view *runtime_kv_view(struct runtime_kv *kv);
+/* Removes a database that is to be rebuilt (before it is opened). */
+MUST_CHECK enum err runtime_kv_drop(const char *dir);
+void runtime_kv_close(struct runtime_kv *kv);
+
+/* Registers an actor: `dir` is where its FILE_LOG or FILE_SEGMENT files live (NULL: none), `kv` its database (NULL: none).
+ * Its first event is a TIMER with id 0 (RUNTIME_TIMER_BOOT): start there. */
+#define RUNTIME_TIMER_BOOT 0
+void runtime_add_actor(struct runtime *runtime, unsigned loop, enum actor_kind kind, uint32_t index, actor_step *step,
+                       void *actor, const char *dir, struct runtime_kv *kv);
+
+/* Opens a file of a person for DISK_READ (FILE_USER, number) by actors; reads run as pread on a worker. Any thread. */
+MUST_CHECK enum err runtime_user_file_open(struct runtime *runtime, const char *path, uint32_t *ret_number);
+void runtime_user_file_close(struct runtime *runtime, uint32_t number);
+
+/* Runs loop 0 on the calling thread and the others on theirs until runtime_stop (any thread, signal-safe) or a HALT.
+ * Returns the exit code: 0, or that of the HALT's error. SIGTERM and SIGINT stop it when `handle_signals`. */
+int runtime_run(struct runtime *runtime, int handle_signals);
+void runtime_stop(struct runtime *runtime);
+
+/* Puts a message into a local actor's inbox, as if an actor had sent it. Any thread; slices are given. How a shell
+ * (the client's API, an admin hook) talks to its actors. */
+void runtime_post(struct runtime *runtime, struct address to, uint16_t type, uint64_t stream, struct slice header, struct slice body);
+
+/* Counters of one actor's disk use since the start: io_uring submissions and entries. Any thread. */
+struct runtime_disk_counters { uint64_t submissions, submitted, syncs; };
+struct runtime_disk_counters runtime_disk_counters(struct runtime *runtime, enum actor_kind kind, uint32_t index);
+
+#endif
