@@ -163,9 +163,10 @@ enum err dev_wait_serving(const struct dev_cluster *cluster, const uint64_t *log
     char path[sizeof cluster->workspace + 4];
     snprintf(path, sizeof path, "%s:/", cluster->workspace);
     char *list[] = {(char *)"cairn", (char *)"ls", path, NULL};
-    while (!probe(cluster, list, deadline_ms)) {
+    for (bool serves = false; !serves;) {
         struct dev_node ended;
         uint64_t offset;
+        serves = probe(cluster, list, deadline_ms);
         if (find_ended(cluster, log_offset, &ended, &offset)) {
             dev_log_tail(&ended, offset);
             return dev_refuse(ERR_UNAVAILABLE, ret_text, "%s ended before the cluster served; its log is %s/log",
@@ -175,7 +176,7 @@ enum err dev_wait_serving(const struct dev_cluster *cluster, const uint64_t *log
             return dev_refuse(ERR_TIMEOUT, ret_text,
                               "all nodes run, but the cluster does not answer in time; see %s/*/log", cluster->dir);
         }
-        pause_ms(DEV_POLL_MS);
+        pause_ms(serves ? 0 : DEV_POLL_MS);
     }
     return ERR_OK;
 }
