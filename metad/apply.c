@@ -1,6 +1,6 @@
-/* Applying committed entries: on every replica, in log order, deterministic. Each command runs against the overlay of the
- * step's batch, so that the commands of one batch see each other; its answer is kept under its idempotency key (R-D6) in the
- * same batch; the leader that proposed it answers the one who waits. */
+/* Applying committed entries: on every replica, in log order, deterministic. Each command runs against the overlay of
+ * the step's batch, so that the commands of one batch see each other; its answer is kept under its idempotency key
+ * (R-D6) in the same batch; the leader that proposed it answers the one who waits. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -146,8 +146,12 @@ void group_answer(struct group *group, const struct waiter *waiter, struct answe
         answer->err = proto_unpack(operation->request, waiter->header, &arena, &request);
         if (answer->err == ERR_OK) {
             struct finish finish = {
-                .state = &group->state, .keyring = &group->keyring, .bootstrap = group->params.bootstrap,
-                .device = waiter->device, .writer = waiter->writer, .request = request,
+                .state = &group->state,
+                .keyring = &group->keyring,
+                .bootstrap = group->params.bootstrap,
+                .device = waiter->device,
+                .writer = waiter->writer,
+                .request = request,
             };
             answer->err = operation->finish(&finish, answer);
         }
@@ -168,7 +172,10 @@ static enum err command_apply(struct group *group, struct slice packed, struct a
     enum err err = proto_unpack(&cairn__command__descriptor, packed, &arena, &command);
     if (err == ERR_OK) {
         struct apply apply = {
-            .state = &group->state, .bootstrap = group->params.bootstrap, .command = command, .arena = &arena,
+            .state = &group->state,
+            .bootstrap = group->params.bootstrap,
+            .command = command,
+            .arena = &arena,
             .feed = &group->feed,
         };
         uint16_t op = (uint16_t)apply.command->op;

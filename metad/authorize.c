@@ -1,5 +1,5 @@
-/* The one function that decides who may do what (DESIGN.md section 10). The dispatcher calls it before any handler; each
- * row of messages.def names the right it needs.
+/* The one function that decides who may do what (DESIGN.md section 10). The dispatcher calls it before any handler;
+ * each row of messages.def names the right it needs.
  *
  * Facts: a device belongs to a user; a root user may do all; another user has what a membership record of the namespace
  * says. Unknown device, unknown namespace and missing right answer alike. */

@@ -1,12 +1,13 @@
 /* The group actor: a Raft instance, its machine, and what joins them to the log, the peers and the clients.
  *
- * Happy path of a mutation: requests.c authorizes and prepares a command and queues it; group_pump makes one Raft entry of all
- * that wait; Raft says what to append (LOG_APPEND to the node's log actor) and to send; once a majority has it durably the
- * entry comes back in `committed`, apply.c runs its commands against the overlay, the leader answers; the step's writes leave
- * as one KV_COMMIT with the applied index. Queries wait for a ReadIndex and then for the applied index.
+ * Happy path of a mutation: requests.c authorizes and prepares a command and queues it; group_pump makes one Raft entry
+ * of all that wait; Raft says what to append (LOG_APPEND to the node's log actor) and to send; once a majority has it
+ * durably the entry comes back in `committed`, apply.c runs its commands against the overlay, the leader answers; the
+ * step's writes leave as one KV_COMMIT with the applied index. Queries wait for a ReadIndex and then for the applied
+ * index.
  *
- * Start: LOG_OPEN asks the log what it holds; an empty group writes its boot entry first (R-F9); Raft is made from both, and
- * what the key-value store has not is loaded and applied again.
+ * Start: LOG_OPEN asks the log what it holds; an empty group writes its boot entry first (R-F9); Raft is made from
+ * both, and what the key-value store has not is loaded and applied again.
  *
  * Failure: anything this node cannot go on with is a HALT that names it. */
 #include "metad/group.h"
@@ -17,15 +18,15 @@
 #include "base/check.h"
 #include "metad/host/log.h"
 
-#define TIMER_TICK 1u
-#define ELECTION_TICKS 10u
+#define TIMER_TICK      1u
+#define ELECTION_TICKS  10u
 #define HEARTBEAT_TICKS 2u
-#define WINDOW_ENTRIES 256u
-#define WINDOW_BYTES (4u << 20)
-#define CACHE_BYTES (8ull << 20)
-#define FLUSH_ENTRIES 20000u      /* applied entries that may have to be applied again after a crash */
-#define MAINTAIN_NS 1000000000ull
-#define CONTINUE_MAX 64
+#define WINDOW_ENTRIES  256u
+#define WINDOW_BYTES    (4u << 20)
+#define CACHE_BYTES     (8ull << 20)
+#define FLUSH_ENTRIES   20000u /* applied entries that may have to be applied again after a crash */
+#define MAINTAIN_NS     1000000000ull
+#define CONTINUE_MAX    64
 
 struct group *group_create(const struct group_params *params)
 {
@@ -209,13 +210,19 @@ static void group_start_raft(struct group *group, struct raft_hard_state hard, c
                              uint32_t run_count, uint64_t last)
 {
     if (applied_read(group, &group->applied) != ERR_OK || group->applied > last) {
-        group_halt(group, ERR_CORRUPT, "the key-value store is ahead of the log: set the node's directory aside and rejoin");
+        group_halt(group, ERR_CORRUPT,
+                   "the key-value store is ahead of the log: set the node's directory aside and rejoin");
         return;
     }
     struct raft_params params = {
-        .group = group->params.group, .self = group->params.self, .election_ticks = ELECTION_TICKS,
-        .heartbeat_ticks = HEARTBEAT_TICKS, .window_entries = WINDOW_ENTRIES, .window_bytes = WINDOW_BYTES,
-        .cache_bytes = CACHE_BYTES, .member_count = group->params.bootstrap->member_count,
+        .group = group->params.group,
+        .self = group->params.self,
+        .election_ticks = ELECTION_TICKS,
+        .heartbeat_ticks = HEARTBEAT_TICKS,
+        .window_entries = WINDOW_ENTRIES,
+        .window_bytes = WINDOW_BYTES,
+        .cache_bytes = CACHE_BYTES,
+        .member_count = group->params.bootstrap->member_count,
     };
     memcpy(params.members, group->params.bootstrap->members, sizeof params.members);
     group->raft = raft_create(&params, hard, runs, run_count, last, group->applied, group->event->random);
@@ -272,8 +279,11 @@ static void group_log_loaded(struct group *group, const struct message *message)
     if (err != ERR_OK || count == 0) {
         group_halt(group, ERR_CORRUPT, "the log gave back no entries");
     } else {
-        struct raft_event event = {.kind = RAFT_EVENT_LOADED, .random = group->event->random, .loaded = entries,
-                                   .loaded_count = count, .load_first = entries[0].index};
+        struct raft_event event = {.kind = RAFT_EVENT_LOADED,
+                                   .random = group->event->random,
+                                   .loaded = entries,
+                                   .loaded_count = count,
+                                   .load_first = entries[0].index};
         group_raft(group, &event);
     }
     for (uint32_t i = 0; i < count; i++) {
@@ -322,7 +332,8 @@ void group_share_root(struct group *group)
         keyring_take(&group->keyring, &state);
         struct slice packed = proto_pack(&state);
         for (uint32_t i = 1; i < group->params.group_count; i++) {
-            fx_send(group->fx, address_local(ACTOR_GROUP, i), MESSAGE_ROOT_STATE, 0, slice_ref(packed), (struct slice){0});
+            fx_send(group->fx, address_local(ACTOR_GROUP, i), MESSAGE_ROOT_STATE, 0, slice_ref(packed),
+                    (struct slice){0});
         }
         slice_drop(&packed);
     } else if (err != ERR_NOT_FOUND) {
@@ -369,7 +380,8 @@ static void group_maintain(struct group *group)
         if (due) {
             group_propose_own(group, COMMAND_ROOT, proto_pack(&command));
         }
-    } else if (group->keyring.present && maintain_due(&group->state, NAMESPACE_FIRST, group->keyring.map->tick, &arena)) {
+    } else if (group->keyring.present &&
+               maintain_due(&group->state, NAMESPACE_FIRST, group->keyring.map->tick, &arena)) {
         group_propose_own(group, COMMAND_MAINTAIN, (struct slice){0});
     }
     proto_arena_deinit(&arena);
@@ -447,8 +459,8 @@ static void group_event(struct group *group, const struct event *event)
         break;
     case EVENT_CLOSED:
         if (group->phase == GROUP_RUNNING && event->peer.peer.role == ROLE_METAD && event->peer.peer.node != 0) {
-            struct raft_event closed = {.kind = RAFT_EVENT_PEER_CLOSED, .random = event->random,
-                                        .peer = event->peer.peer.node};
+            struct raft_event closed = {
+                .kind = RAFT_EVENT_PEER_CLOSED, .random = event->random, .peer = event->peer.peer.node};
             group_raft(group, &closed);
         }
         break;

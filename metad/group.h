@@ -1,4 +1,5 @@
-/* A group actor from the inside: shared by group.c (boot, Raft), requests.c (what peers ask) and apply.c (what is committed). */
+/* A group actor from the inside: shared by group.c (boot, Raft), requests.c (what peers ask) and apply.c (what is
+ * committed). */
 #ifndef CAIRN_METAD_GROUP_H
 #define CAIRN_METAD_GROUP_H
 
@@ -8,7 +9,7 @@
 
 /* Commands of one Raft entry: a command is u32 bytes, then the packed Command. */
 #define ENTRY_COMMANDS_BYTES (256u << 10) /* an entry takes no further command past this */
-#define FLIGHTS_MAX 8u                    /* entries proposed and not yet applied */
+#define FLIGHTS_MAX          8u           /* entries proposed and not yet applied */
 
 enum group_phase { GROUP_STARTING, GROUP_OPENING, GROUP_BOOTING, GROUP_RUNNING, GROUP_HALTED };
 
@@ -17,7 +18,7 @@ struct waiter {
     struct address from;
     uint16_t type;
     uint64_t stream;
-    struct slice header;              /* of the request, for finish */
+    struct slice header; /* of the request, for finish */
     uint32_t device, writer;
 };
 struct proposal {
@@ -30,7 +31,7 @@ struct flight {
     uint32_t count;
 };
 struct reading {
-    struct message message;           /* owns its slices */
+    struct message message; /* owns its slices */
 };
 
 struct group {
@@ -42,24 +43,24 @@ struct group {
     uint64_t flushed_applied, flush_number;
     bool flushing;
     uint64_t applied_since_flush;
-    uint64_t persist_number;          /* of the last append sent to the log */
+    uint64_t persist_number; /* of the last append sent to the log */
 
-    struct proposal *queue;           /* waits for an entry: [head, tail) */
+    struct proposal *queue; /* waits for an entry: [head, tail) */
     unsigned long queue_head, queue_tail, queue_capacity;
     struct flight flights[FLIGHTS_MAX];
     uint32_t flight_first, flight_count;
 
-    struct reading *reads;            /* waits for a ReadIndex to be asked */
+    struct reading *reads; /* waits for a ReadIndex to be asked */
     unsigned long read_count, read_capacity;
-    struct reading *reads_out;        /* waits for the answer of read_id */
+    struct reading *reads_out; /* waits for the answer of read_id */
     unsigned long read_out_count, read_out_capacity;
     uint64_t read_id;
-    uint64_t read_index;              /* answered: once applied is that far; 0 not yet */
+    uint64_t read_index; /* answered: once applied is that far; 0 not yet */
 
     struct keyring keyring;
-    struct root root;                 /* group 0 */
+    struct root root; /* group 0 */
     bool root_state_sent;
-    bool own_command_out;             /* one command of the group's own at a time */
+    bool own_command_out; /* one command of the group's own at a time */
     uint64_t maintain_at_ns;
 
     /* this step */
@@ -102,6 +103,7 @@ enum err maintain_apply(struct apply *apply);
 
 /* host/raft_wire.c */
 void raft_wire_send(struct group *group, const struct raft_message *message);
-MUST_CHECK enum err raft_wire_decode(struct group *group, const struct message *frame, struct raft_message *ret_message);
+MUST_CHECK enum err raft_wire_decode(struct group *group, const struct message *frame,
+                                     struct raft_message *ret_message);
 
 #endif

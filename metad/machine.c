@@ -1,6 +1,7 @@
 /* Keys, records, events and answers: what every operation of a group is written with (machine.h).
  *
- * A group's whole state lies under (group u32, view u32); the view is 1 until a snapshot is installed beside it (R-E4). */
+ * A group's whole state lies under (group u32, view u32); the view is 1 until a snapshot is installed beside it (R-E4).
+ */
 #include "metad/machine.h"
 
 #include <stdlib.h>
@@ -10,7 +11,8 @@
 #include "base/hash.h"
 #include "base/name.h"
 
-#define KEY_VIEW 1u
+#define KEY_VIEW          1u
+#define FEED_BATCH_EVENTS 256u /* events in one packed value */
 
 struct key key_begin(uint32_t group, char letter)
 {
@@ -44,7 +46,10 @@ void key_u32(struct key *key, uint32_t v)
     key_bytes(key, packed, sizeof packed);
 }
 
-void key_u8(struct key *key, uint8_t v) { key_bytes(key, &v, 1); }
+void key_u8(struct key *key, uint8_t v)
+{
+    key_bytes(key, &v, 1);
+}
 
 enum err state_get(struct state *state, const struct key *key, const ProtobufCMessageDescriptor *descriptor,
                    struct proto_arena *arena, void *ret_record)
@@ -152,13 +157,13 @@ uint64_t feed_add(struct apply *apply, Cairn__NamespaceRecord *ns, uint32_t kind
 
 void feed_flush(struct state *state, struct feed *feed)
 {
-    if (feed->count > 0) {
+    for (unsigned long first = 0; first < feed->count; first += FEED_BATCH_EVENTS) {
         Cairn__FeedBatch batch = CAIRN__FEED_BATCH__INIT;
-        batch.n_changes = feed->count;
-        batch.changes = feed->changes;
+        batch.n_changes = feed->count - first < FEED_BATCH_EVENTS ? feed->count - first : FEED_BATCH_EVENTS;
+        batch.changes = feed->changes + first;
         struct key key = key_begin(state->group, 'V');
         key_u64(&key, feed->ns);
-        key_u64(&key, feed->changes[feed->count - 1]->sequence);
+        key_u64(&key, batch.changes[batch.n_changes - 1]->sequence);
         state_put(state, &key, &batch);
     }
     for (unsigned long i = 0; i < feed->count; i++) {

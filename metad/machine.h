@@ -1,12 +1,12 @@
-/* What the operations of a group are written against: keys, records, the context of an apply and of a query, and the table of
- * operations. One operation is one file (decode, check, apply, event) and one row of the table in operations.c; the dispatcher
- * knows none by name.
+/* What the operations of a group are written against: keys, records, the context of an apply and of a query, and the
+ * table of operations. One operation is one file (decode, check, apply, event) and one row of the table in
+ * operations.c; the dispatcher knows none by name.
  *
  * An operation that changes something has up to three parts:
- *   prepare  on the leader, before it proposes: checks what needs a key and computes ids and sealed bytes into Command.extra (R-F5)
- *   apply    on every replica, in log order, deterministic: reads through the overlay, writes the batch, gives the answer
- *   finish   on the leader that answers: adds what must not lie in a log or an answer record (chunk keys, a fresh capability)
- * A query has one: a pure function of (view, request), run after a ReadIndex. */
+ *   prepare  on the leader, before it proposes: checks what needs a key and computes ids and sealed bytes into
+ * Command.extra (R-F5) apply    on every replica, in log order, deterministic: reads through the overlay, writes the
+ * batch, gives the answer finish   on the leader that answers: adds what must not lie in a log or an answer record
+ * (chunk keys, a fresh capability) A query has one: a pure function of (view, request), run after a ReadIndex. */
 #ifndef CAIRN_METAD_MACHINE_H
 #define CAIRN_METAD_MACHINE_H
 
@@ -23,18 +23,18 @@
 
 struct root;
 
-#define REALM_FIRST 1u
+#define REALM_FIRST     1u
 #define NAMESPACE_FIRST 1u
-#define USER_ROOT 1u
-#define WRITER_ROOT 1u
-#define POOL_FIRST 1u
-#define ENTRY_FILE 1u
-#define ENTRY_FOLDER 2u
-#define ENTRY_SYMLINK 3u
-#define CHANGE_CREATE 1u
-#define CHANGE_UPDATE 2u
-#define CHANGE_REMOVE 3u
-#define CHANGE_MOVE 4u
+#define USER_ROOT       1u
+#define WRITER_ROOT     1u
+#define POOL_FIRST      1u
+#define ENTRY_FILE      1u
+#define ENTRY_FOLDER    2u
+#define ENTRY_SYMLINK   3u
+#define CHANGE_CREATE   1u
+#define CHANGE_UPDATE   2u
+#define CHANGE_REMOVE   3u
+#define CHANGE_MOVE     4u
 
 /* Idempotency answers kept per device: numbers within so many of the device's highest (R-D6). */
 #define ANSWER_WINDOW 262144u
@@ -75,8 +75,8 @@ struct keyring {
     uint64_t realm;
     uint8_t realm_key[32], realm_secret[32], receipt_master[32], signing_seed[32];
     uint32_t signing_key_id;
-    struct slice map_bytes;          /* packed ClusterMap */
-    Cairn__ClusterMap *map;          /* unpacked from it; NULL before the first */
+    struct slice map_bytes; /* packed ClusterMap */
+    Cairn__ClusterMap *map; /* unpacked from it; NULL before the first */
     struct proto_arena map_arena;
 };
 
@@ -84,7 +84,7 @@ struct keyring {
 
 struct answer {
     enum err err;
-    const char *text;                /* static, or NULL */
+    const char *text; /* static, or NULL */
     struct slice header, body;
 };
 
@@ -92,12 +92,12 @@ struct prepare {
     struct state *state;
     const struct keyring *keyring;
     const struct bootstrap *bootstrap;
-    const Cairn__DeviceRecord *device;
-    const Cairn__UserRecord *user;
-    const void *request;             /* unpacked */
+    Cairn__DeviceRecord *device;
+    Cairn__UserRecord *user;
+    const void *request; /* unpacked */
     struct slice body;
     uint64_t random;
-    const char *text;                /* of a refusal */
+    const char *text; /* of a refusal */
 };
 
 struct apply {
@@ -105,8 +105,8 @@ struct apply {
     const struct bootstrap *bootstrap;
     const Cairn__Command *command;
     const void *request;
-    struct proto_arena *arena;       /* of this command */
-    struct feed *feed;               /* of this batch */
+    struct proto_arena *arena; /* of this command */
+    struct feed *feed;         /* of this batch */
     const Cairn__UserRecord *user;
 };
 
@@ -128,14 +128,14 @@ struct query {
     uint32_t device;
     struct proto_arena *arena;
     struct raft_status raft;
-    struct root *root;               /* group 0 on its leader */
+    struct root *root; /* group 0 on its leader */
 };
 
 /* ---- events of one batch ---- */
 
 /* Events gather while a batch is applied and are written as one packed value (R-D4). */
 struct feed {
-    Cairn__Change **changes;         /* owned copies */
+    Cairn__Change **changes; /* owned copies */
     unsigned long count, capacity;
     uint64_t ns;
 };
@@ -157,7 +157,7 @@ enum operation_kind {
 struct operation {
     uint16_t type;
     enum operation_kind kind;
-    bool root;                       /* of group 0; else of namespace groups */
+    bool root; /* of group 0; else of namespace groups */
     bool any_group;
     const ProtobufCMessageDescriptor *request;
     enum err (*prepare)(struct prepare *prepare, Cairn__UploadExtra *extra, struct proto_arena *arena);
@@ -169,10 +169,11 @@ struct operation {
 
 const struct operation *operation_find(uint16_t type);
 
-/* One function decides. OK with the device's and the user's record (in the arena), or DENIED: unknown and forbidden answer alike.
- * `ns` 0 where the operation names none. */
+/* One function decides. OK with the device's and the user's record (in the arena), or DENIED: unknown and forbidden
+ * answer alike. `ns` 0 where the operation names none. */
 MUST_CHECK enum err authorize(struct state *state, struct principal peer, enum right right, uint64_t ns,
-                              struct proto_arena *arena, Cairn__DeviceRecord **ret_device, Cairn__UserRecord **ret_user);
+                              struct proto_arena *arena, Cairn__DeviceRecord **ret_device,
+                              Cairn__UserRecord **ret_user);
 
 /* ---- shared by namespace operations (namespace/tree.c, namespace/chunks.c) ---- */
 
@@ -185,17 +186,20 @@ struct key key_page_link(uint32_t group, uint64_t ns, uint64_t manifest, uint64_
 struct key key_user(uint32_t group, uint64_t user);
 struct key key_device(uint32_t group, uint32_t device);
 
-MUST_CHECK enum err namespace_get(struct state *state, uint64_t ns, struct proto_arena *arena, Cairn__NamespaceRecord **ret);
-/* Folder `id`, 0 meaning the root: its id and record; NOT_FOUND; NOT_A_FOLDER is not told apart (ids of files are in no folder key). */
-MUST_CHECK enum err folder_get(struct state *state, const Cairn__NamespaceRecord *ns, uint64_t id, struct proto_arena *arena,
-                               uint64_t *ret_id, Cairn__FolderRecord **ret);
+MUST_CHECK enum err namespace_get(struct state *state, uint64_t ns, struct proto_arena *arena,
+                                  Cairn__NamespaceRecord **ret);
+/* Folder `id`, 0 meaning the root: its id and record; NOT_FOUND; NOT_A_FOLDER is not told apart (ids of files are in no
+ * folder key). */
+MUST_CHECK enum err folder_get(struct state *state, const Cairn__NamespaceRecord *ns, uint64_t id,
+                               struct proto_arena *arena, uint64_t *ret_id, Cairn__FolderRecord **ret);
 /* folder_get for a folder that a walk to the root proves alive: a folder removed above it makes it NOT_FOUND. */
 MUST_CHECK enum err folder_get_live(struct state *state, const Cairn__NamespaceRecord *ns, uint64_t id,
                                     struct proto_arena *arena, uint64_t *ret_id, Cairn__FolderRecord **ret);
 /* The entry `name` of folder `parent`; ILLEGAL_NAME, NOT_FOUND. ret_key may be NULL. */
 MUST_CHECK enum err entry_get(struct state *state, uint64_t ns, uint64_t parent, const ProtobufCBinaryData *name,
                               struct proto_arena *arena, struct slice *ret_key, Cairn__EntryRecord **ret);
-/* Writes `record` as the live entry and the sums of its ancestors; `old` (NULL: none) is what it replaces, kept in the history range. */
+/* Writes `record` as the live entry and the sums of its ancestors; `old` (NULL: none) is what it replaces, kept in the
+ * history range. */
 void entry_put(struct state *state, Cairn__NamespaceRecord *ns, struct slice name_key, Cairn__EntryRecord *record,
                const Cairn__EntryRecord *old, struct proto_arena *arena);
 /* Takes the live entry away and keeps it in the history range. */
@@ -208,12 +212,13 @@ void namespace_put(struct state *state, const Cairn__NamespaceRecord *ns);
 /* Sums of one entry as a FolderRecord with `digest` lanes pointing at `lanes` (4). */
 void entry_sums(const Cairn__Entry *entry, Cairn__FolderRecord *ret_sums, uint64_t lanes[4]);
 
-/* Finds the device's folder for an operation on (parent, name): namespace, folder, name key and the present entry (NULL: none). */
+/* Finds the device's folder for an operation on (parent, name): namespace, folder, name key and the present entry
+ * (NULL: none). */
 struct place {
     Cairn__NamespaceRecord *ns;
     Cairn__FolderRecord *folder;
     uint64_t parent;
-    struct slice name_key;           /* dropped by place_deinit */
+    struct slice name_key; /* dropped by place_deinit */
     Cairn__EntryRecord *entry;
 };
 MUST_CHECK enum err place_find(struct state *state, uint64_t ns, uint64_t parent, const ProtobufCBinaryData *name,
@@ -224,7 +229,4 @@ void place_deinit(struct place *place);
 void answer_set(struct answer *answer, const void *message);
 
 #define PROTO_TAKE(type, arena) ((type *)proto_arena_take((arena), sizeof(type)))
-/* Zeroed memory of the arena, for records built while applying. */
-void *proto_arena_take(struct proto_arena *arena, size_t bytes);
-
 #endif

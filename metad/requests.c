@@ -1,8 +1,9 @@
 /* What peers ask of a group: find the operation, authorize, prepare, propose; or wait for a ReadIndex and query. The
  * dispatcher knows no operation by name; everything stands in the table (operations.c).
  *
- * How it fails: a refusal is an ErrorReply with its code; on a node that does not lead it names the leader. What waited when
- * leadership went is told NOT_LEADER: the client asks again elsewhere under the same idempotency key, so nothing is done twice. */
+ * How it fails: a refusal is an ErrorReply with its code; on a node that does not lead it names the leader. What waited
+ * when leadership went is told NOT_LEADER: the client asks again elsewhere under the same idempotency key, so nothing
+ * is done twice. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +24,10 @@ void group_refuse(struct group *group, const struct message *request, enum err e
               error_reply_encode(err, text != NULL ? text : err_text(err), leader), (struct slice){0});
 }
 
-void waiter_deinit(struct waiter *waiter) { slice_drop(&waiter->header); }
+void waiter_deinit(struct waiter *waiter)
+{
+    slice_drop(&waiter->header);
+}
 
 static void waiter_refuse(struct group *group, struct waiter *waiter, enum err err)
 {
@@ -136,8 +140,8 @@ static enum err mutation_queue(struct group *group, const struct message *messag
         slice_drop(&proposal.command);
         return ERR_TOO_LARGE;
     }
-    proposal.waiter = (struct waiter){.from = message->from, .type = message->type, .stream = message->stream,
-                                      .header = slice_ref(message->header)};
+    proposal.waiter = (struct waiter){
+        .from = message->from, .type = message->type, .stream = message->stream, .header = slice_ref(message->header)};
     proposal.waiter.device = command.device;
     proposal.waiter.writer = prepare->user != NULL ? prepare->user->writer : 0;
     queue_push(group, proposal);
@@ -169,17 +173,24 @@ static enum err request_authorize(struct group *group, const struct message *mes
 }
 
 static enum err query_run(struct group *group, const struct message *message, const struct operation *operation,
-                          const void *request, const struct prepare *who, struct proto_arena *arena, struct answer *answer)
+                          const void *request, const struct prepare *who, struct proto_arena *arena,
+                          struct answer *answer)
 {
     struct query query = {
-        .state = &group->state, .keyring = &group->keyring, .bootstrap = group->params.bootstrap, .user = who->user,
-        .device = message->peer.id, .arena = arena, .raft = raft_status(group->raft), .root = &group->root,
+        .state = &group->state,
+        .keyring = &group->keyring,
+        .bootstrap = group->params.bootstrap,
+        .user = who->user,
+        .device = message->peer.id,
+        .arena = arena,
+        .raft = raft_status(group->raft),
+        .root = &group->root,
     };
     return operation->query(&query, request, answer);
 }
 
-static enum err leader_run(struct group *group, const struct message *message, const void *request, struct proto_arena *arena,
-                           struct answer *answer)
+static enum err leader_run(struct group *group, const struct message *message, const void *request,
+                           struct proto_arena *arena, struct answer *answer)
 {
     CHECK(message->type == MESSAGE_STORE_HEARTBEAT);
     return store_heartbeat(&group->root, &group->state, request, group->event->now_ns, arena, answer);
@@ -201,8 +212,12 @@ static enum err request_take(struct group *group, const struct message *message,
         return ERR_NOT_LEADER;
     }
     struct prepare prepare = {
-        .state = &group->state, .keyring = &group->keyring, .bootstrap = group->params.bootstrap, .request = request,
-        .body = message->body, .random = group->event->random,
+        .state = &group->state,
+        .keyring = &group->keyring,
+        .bootstrap = group->params.bootstrap,
+        .request = request,
+        .body = message->body,
+        .random = group->event->random,
     };
     if (operation->kind != OPERATION_REPLICA && (!status.ready || !group->keyring.present)) {
         return ERR_NOT_READY;
@@ -284,9 +299,7 @@ static bool entry_propose(struct group *group)
     }
     group->queue_head += count;
     group->flight_count++;
-    struct raft_update update = {0};
     group_raft(group, &event);
-    (void)update;
     slice_drop(&event.data);
     return true;
 }
@@ -312,7 +325,8 @@ void group_pump(struct group *group)
         group->read_capacity = empty_capacity;
         group->read_count = 0;
         group->read_index = 0;
-        struct raft_event event = {.kind = RAFT_EVENT_READ, .random = group->event->random, .read_id = ++group->read_id};
+        struct raft_event event = {
+            .kind = RAFT_EVENT_READ, .random = group->event->random, .read_id = ++group->read_id};
         group_raft(group, &event);
     }
 }

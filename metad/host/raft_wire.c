@@ -1,5 +1,5 @@
-/* Raft messages on the wire: RaftMessage in the frame's header, entries packed in its body. Group, cluster, incarnation and
- * membership stand in each and are checked before the core hears of it. */
+/* Raft messages on the wire: RaftMessage in the frame's header, entries packed in its body. Group, cluster, incarnation
+ * and membership stand in each and are checked before the core hears of it. */
 #include <string.h>
 
 #include "base/check.h"
@@ -61,9 +61,17 @@ enum err raft_wire_decode(struct group *group, const struct message *frame, stru
         err = ERR_INVALID;
     }
     struct raft_message message = {
-        .kind = (uint8_t)wire->kind, .from = wire->from, .to = group->params.self, .term = wire->term,
-        .log_index = wire->log_index, .log_term = wire->log_term, .commit = wire->commit, .context = wire->context,
-        .reject = wire->reject != 0, .hint = wire->hint, .hint_term = wire->hint_term,
+        .kind = (uint8_t)wire->kind,
+        .from = wire->from,
+        .to = group->params.self,
+        .term = wire->term,
+        .log_index = wire->log_index,
+        .log_term = wire->log_term,
+        .commit = wire->commit,
+        .context = wire->context,
+        .reject = wire->reject != 0,
+        .hint = wire->hint,
+        .hint_term = wire->hint_term,
     };
     proto_arena_deinit(&arena);
     if (err == ERR_OK && frame->body.bytes > 0) {

@@ -1,5 +1,5 @@
-/* CHANGES: the feed after a cursor, in order and without gaps (P3). Events lie packed by batch under their last sequence, so
- * the first batch that can hold sequence `after + 1` is the first key at or behind it. */
+/* CHANGES: the feed after a cursor, in order and without gaps (P3). Events lie packed by batch under their last
+ * sequence, so the first batch that can hold sequence `after + 1` is the first key at or behind it. */
 #include <string.h>
 
 #include "base/check.h"

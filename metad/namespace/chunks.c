@@ -1,7 +1,7 @@
 /* Chunk references of a namespace: who pins what, what receipts have shown, and what a page counts (R-A2, R-A5, R-D3).
  *
- * A chunk's record counts the live pages that name it and the sessions that pin it; both keep it from release. A session's
- * pins and receipt records lie under the session and are reaped behind its end. */
+ * A chunk's record counts the live pages that name it and the sessions that pin it; both keep it from release. A
+ * session's pins and receipt records lie under the session and are reaped behind its end. */
 #include "metad/namespace/chunks.h"
 
 #include <string.h>
@@ -117,7 +117,8 @@ static bool chunk_find(struct apply *apply, uint64_t ns, const struct chunk_id *
         enum err err = kv_next(&apply->state->kv->view, at.data, at.bytes, after, &key, &value);
         slice_drop(&at);
         at = key;
-        bool inside = err == ERR_OK && key.bytes == prefix.count + 16 && memcmp(key.data, prefix.bytes, prefix.count) == 0;
+        bool inside =
+            err == ERR_OK && key.bytes == prefix.count + 16 && memcmp(key.data, prefix.bytes, prefix.count) == 0;
         void *record = NULL;
         if (inside && proto_unpack(&cairn__chunk_record__descriptor, value, apply->arena, &record) == ERR_OK) {
             Cairn__ChunkRecord *chunk_record = record;
@@ -161,7 +162,8 @@ enum err session_ask(struct apply *apply, uint64_t ns, uint64_t session, uint32_
 
 /* ---- receipts ---- */
 
-static void session_add_store(Cairn__SessionRecord *session, struct proto_arena *arena, uint64_t store, uint64_t incarnation)
+static void session_add_store(Cairn__SessionRecord *session, struct proto_arena *arena, uint64_t store,
+                              uint64_t incarnation)
 {
     for (size_t i = 0; i + 1 < session->n_store_set; i += 2) {
         if (session->store_set[i] == store && session->store_set[i + 1] == incarnation) {
@@ -200,7 +202,8 @@ static void receipt_record_add(Cairn__ReceiptRecord *record, struct proto_arena 
     record->n_indexes = record->n_stores = count;
 }
 
-enum err session_take_receipts(struct apply *apply, uint64_t ns, Cairn__SessionRecord *session, ProtobufCBinaryData receipts)
+enum err session_take_receipts(struct apply *apply, uint64_t ns, Cairn__SessionRecord *session,
+                               ProtobufCBinaryData receipts)
 {
     for (size_t i = 0; i + RECEIPT_BYTES <= receipts.len; i += RECEIPT_BYTES) {
         struct receipt receipt;
@@ -239,7 +242,8 @@ static bool receipts_suffice(struct apply *apply, uint64_t ns, uint64_t session,
         enum err err = kv_next(&apply->state->kv->view, at.data, at.bytes, after, &key, &value);
         slice_drop(&at);
         at = key;
-        bool inside = err == ERR_OK && key.bytes == prefix.count + 2 && memcmp(key.data, prefix.bytes, prefix.count) == 0;
+        bool inside =
+            err == ERR_OK && key.bytes == prefix.count + 2 && memcmp(key.data, prefix.bytes, prefix.count) == 0;
         void *message = NULL;
         if (inside && proto_unpack(&cairn__receipt_record__descriptor, value, apply->arena, &message) == ERR_OK) {
             Cairn__ReceiptRecord *record = message;
@@ -262,8 +266,8 @@ static bool receipts_suffice(struct apply *apply, uint64_t ns, uint64_t session,
     return found;
 }
 
-bool session_resolve(struct apply *apply, uint64_t ns, uint64_t session, const struct chunk_ref *ref, uint32_t plain_bytes,
-                     uint32_t *ret_safe_losses)
+bool session_resolve(struct apply *apply, uint64_t ns, uint64_t session, const struct chunk_ref *ref,
+                     uint32_t plain_bytes, uint32_t *ret_safe_losses)
 {
     Cairn__ChunkRecord *record = NULL;
     enum err err = chunk_get(apply->state, ns, ref, apply->arena, &record);
@@ -343,7 +347,8 @@ bool session_reap(struct state *state, uint64_t ns, uint64_t session, struct pro
         struct slice found = {0};
         struct slice value = {0};
         enum err err = kv_next(&state->kv->view, prefix.bytes, prefix.count, false, &found, &value);
-        bool inside = err == ERR_OK && found.bytes > prefix.count && memcmp(found.data, prefix.bytes, prefix.count) == 0;
+        bool inside =
+            err == ERR_OK && found.bytes > prefix.count && memcmp(found.data, prefix.bytes, prefix.count) == 0;
         slice_drop(&value);
         if (!inside) {
             slice_drop(&found);

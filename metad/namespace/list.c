@@ -10,8 +10,8 @@ struct listing {
     struct slice next;
 };
 
-static enum err listing_fill(struct query *query, const struct key *prefix, struct slice *at, bool after, uint32_t limit,
-                             struct listing *listing)
+static enum err listing_fill(struct query *query, const struct key *prefix, struct slice *at, bool after,
+                             uint32_t limit, struct listing *listing)
 {
     while (true) {
         struct slice key = {0};

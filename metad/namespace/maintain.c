@@ -1,5 +1,6 @@
-/* Behind the requests: sessions that nobody staged to for long are expired, and what ended sessions left is reaped, a bounded
- * piece a command. Proposed by the leader when there is something to do; decided by ticks of cluster time alone (R-C7). */
+/* Behind the requests: sessions that nobody staged to for long are expired, and what ended sessions left is reaped, a
+ * bounded piece a command. Proposed by the leader when there is something to do; decided by ticks of cluster time alone
+ * (R-C7). */
 #include <string.h>
 
 #include "base/check.h"
@@ -8,7 +9,7 @@
 #include "metad/namespace/operations.h"
 #include "metad/namespace/session.h"
 
-#define REAP_KEYS 512u
+#define REAP_KEYS   512u
 #define EXPIRE_SCAN 256u
 
 /* The first session under the mark 'R' (ended, not yet reaped). */
@@ -30,7 +31,8 @@ static bool ended_session_find(struct state *state, uint64_t ns, uint64_t *ret_s
 }
 
 /* The first idle session among the first few open ones. */
-static Cairn__SessionRecord *idle_session_find(struct state *state, uint64_t ns, uint64_t tick, struct proto_arena *arena)
+static Cairn__SessionRecord *idle_session_find(struct state *state, uint64_t ns, uint64_t tick,
+                                               struct proto_arena *arena)
 {
     struct key prefix = key_begin(state->group, 'S');
     key_u64(&prefix, ns);
@@ -42,7 +44,8 @@ static Cairn__SessionRecord *idle_session_find(struct state *state, uint64_t ns,
         enum err err = kv_next(&state->kv->view, at.data, at.bytes, true, &key, &value);
         slice_drop(&at);
         at = key;
-        bool inside = err == ERR_OK && key.bytes == prefix.count + 8 && memcmp(key.data, prefix.bytes, prefix.count) == 0;
+        bool inside =
+            err == ERR_OK && key.bytes == prefix.count + 8 && memcmp(key.data, prefix.bytes, prefix.count) == 0;
         void *record = NULL;
         if (inside && proto_unpack(&cairn__session_record__descriptor, value, arena, &record) == ERR_OK) {
             Cairn__SessionRecord *session = record;

@@ -1,5 +1,5 @@
-/* MANIFEST: what a reader needs to fetch a version: its inline bytes, or per chunk hash, id, key, writer and encoding, and a
- * capability to read (R-C2, R-F3: no locations). Pages are unsealed here, on a leader that holds the keys. */
+/* MANIFEST: what a reader needs to fetch a version: its inline bytes, or per chunk hash, id, key, writer and encoding,
+ * and a capability to read (R-C2, R-F3: no locations). Pages are unsealed here, on a leader that holds the keys. */
 #include <string.h>
 
 #include "base/check.h"
@@ -53,8 +53,8 @@ static enum err manifest_open_page(struct query *query, const Cairn__NamespaceRe
 }
 
 /* The link that holds entry `at`: the last one that begins at or before it. */
-static enum err manifest_find_link(struct query *query, const Cairn__NamespaceRecord *ns, uint64_t manifest, uint64_t at,
-                                   uint64_t *ret_first, Cairn__PageLink **ret_link)
+static enum err manifest_find_link(struct query *query, const Cairn__NamespaceRecord *ns, uint64_t manifest,
+                                   uint64_t at, uint64_t *ret_first, Cairn__PageLink **ret_link)
 {
     struct key before = key_page_link(query->state->group, ns->ns, manifest, at + 1);
     struct slice key = {0};
@@ -130,7 +130,8 @@ enum err manifest_query(struct query *query, const void *message, struct answer 
                                : manifest_open_chunks(query, ns, record, request->first_entry, &out);
     if (err == ERR_OK) {
         uint8_t token[CAPABILITY_BYTES];
-        capability_issue(query->keyring, query->bootstrap, ns, query->user->writer, 0, ns->generation, CAPABILITY_GET, token);
+        capability_issue(query->keyring, query->bootstrap, ns, query->user->writer, 0, ns->generation, CAPABILITY_GET,
+                         token);
         reply.capability = (ProtobufCBinaryData){sizeof token, token};
         reply.count = (uint32_t)(out.bytes / MANIFEST_READ_BYTES);
         answer_set(answer, &reply);

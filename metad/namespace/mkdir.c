@@ -2,7 +2,8 @@
 #include "base/check.h"
 #include "metad/namespace/operations.h"
 
-static uint32_t folder_depth(struct state *state, Cairn__NamespaceRecord *ns, uint64_t folder, struct proto_arena *arena)
+static uint32_t folder_depth(struct state *state, Cairn__NamespaceRecord *ns, uint64_t folder,
+                             struct proto_arena *arena)
 {
     uint32_t depth = 0;
     while (folder != 0 && depth <= LIMIT_PATH_DEPTH) {

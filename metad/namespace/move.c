@@ -1,5 +1,5 @@
-/* MOVE: renames an entry or hangs it into another folder, in one commit. A folder takes its subtree's sums along; it cannot
- * be moved below itself, because the walk from the target folder to the root must not meet it. */
+/* MOVE: renames an entry or hangs it into another folder, in one commit. A folder takes its subtree's sums along; it
+ * cannot be moved below itself, because the walk from the target folder to the root must not meet it. */
 #include "base/check.h"
 #include "metad/namespace/operations.h"
 
@@ -38,9 +38,8 @@ static enum err move_check(struct apply *apply, const Cairn__MoveRequest *reques
             return ERR_EXISTS;
         }
     }
-    return entry->kind == ENTRY_FOLDER
-               ? move_check_cycle(apply->state, from->ns, entry->file, to->parent, apply->arena)
-               : ERR_OK;
+    return entry->kind == ENTRY_FOLDER ? move_check_cycle(apply->state, from->ns, entry->file, to->parent, apply->arena)
+                                       : ERR_OK;
 }
 
 /* The subtree below a moved folder leaves the sums of the old ancestors and joins those of the new. */
@@ -62,8 +61,8 @@ static enum err move_subtree(struct apply *apply, Cairn__NamespaceRecord *ns, co
     return ERR_OK;
 }
 
-static enum err move_commit(struct apply *apply, const Cairn__MoveRequest *request, struct place *from, struct place *to,
-                            struct answer *answer)
+static enum err move_commit(struct apply *apply, const Cairn__MoveRequest *request, struct place *from,
+                            struct place *to, struct answer *answer)
 {
     Cairn__NamespaceRecord *ns = from->ns;
     Cairn__Entry entry = *from->entry->entry;

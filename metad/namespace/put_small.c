@@ -1,4 +1,5 @@
-/* PUT_SMALL: a file of up to LIMIT_INLINE_BYTES in one round trip; its content is sealed at rest by the leader (R-F5). */
+/* PUT_SMALL: a file of up to LIMIT_INLINE_BYTES in one round trip; its content is sealed at rest by the leader (R-F5).
+ */
 #include <string.h>
 
 #include "base/check.h"
@@ -24,11 +25,12 @@ enum err put_small_prepare(struct prepare *prepare, Cairn__UploadExtra *extra, s
     return ERR_OK;
 }
 
-/* Its bytes lie in every replica of the group: more losses than a pool's m are survived, but stores are what is counted. */
+/* Its bytes lie in every replica of the group: more losses than a pool's m are survived, but stores are what is
+ * counted. */
 #define INLINE_SAFE_LOSSES 2u
 
-static void put_small_commit(struct apply *apply, const Cairn__PutSmallRequest *request, const Cairn__UploadExtra *extra,
-                             struct place *place, struct answer *answer)
+static void put_small_commit(struct apply *apply, const Cairn__PutSmallRequest *request,
+                             const Cairn__UploadExtra *extra, struct place *place, struct answer *answer)
 {
     Cairn__Entry entry = CAIRN__ENTRY__INIT;
     entry.name = request->name;

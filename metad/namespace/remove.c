@@ -1,5 +1,5 @@
-/* REMOVE: takes an entry away in O(depth); it stays in the history. A folder goes with its subtree as one sum (its entries stay
- * under the folder's id, which no live entry leads to any more). */
+/* REMOVE: takes an entry away in O(depth); it stays in the history. A folder goes with its subtree as one sum (its
+ * entries stay under the folder's id, which no live entry leads to any more). */
 #include "base/check.h"
 #include "metad/namespace/operations.h"
 

@@ -1,4 +1,5 @@
-/* What only a leader with open keys computes: chunk ids and keys, capabilities, keys for values at rest (R-C2, R-F5, R-F6). */
+/* What only a leader with open keys computes: chunk ids and keys, capabilities, keys for values at rest (R-C2, R-F5,
+ * R-F6). */
 #include <string.h>
 
 #include "base/check.h"
@@ -6,8 +7,8 @@
 #include "metad/namespace/chunks.h"
 #include "proto/manifest.h"
 
-#define CAPABILITY_TICKS 30u                /* five minutes of cluster time */
-#define CAPABILITY_BUDGET (64ull << 30)     /* body bytes a store takes under one */
+#define CAPABILITY_TICKS  30u           /* five minutes of cluster time */
+#define CAPABILITY_BUDGET (64ull << 30) /* body bytes a store takes under one */
 
 enum err asks_compute(const struct keyring *keyring, const uint8_t *asks, uint32_t count, uint32_t chunk_limit,
                       struct writer *ret)
@@ -42,8 +43,9 @@ struct slice answers_add_keys(const struct keyring *keyring, struct slice body)
     return keyed;
 }
 
-void capability_issue(const struct keyring *keyring, const struct bootstrap *bootstrap, const Cairn__NamespaceRecord *ns,
-                      uint32_t writer, uint64_t session, uint64_t generation, uint32_t operations, uint8_t *ret)
+void capability_issue(const struct keyring *keyring, const struct bootstrap *bootstrap,
+                      const Cairn__NamespaceRecord *ns, uint32_t writer, uint64_t session, uint64_t generation,
+                      uint32_t operations, uint8_t *ret)
 {
     CHECK(keyring->present && keyring->map != NULL);
     struct capability capability = {

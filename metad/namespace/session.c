@@ -57,8 +57,7 @@ void version_commit(struct apply *apply, struct place *place, Cairn__EntryRecord
     entry->version = old != NULL ? old->version + 1 : 1;
     entry->parent = place->parent;
     entry->mode &= 07777;
-    entry->sequence =
-        feed_add(apply, place->ns, old != NULL ? CHANGE_UPDATE : CHANGE_CREATE, entry, 0, NULL);
+    entry->sequence = feed_add(apply, place->ns, old != NULL ? CHANGE_UPDATE : CHANGE_CREATE, entry, 0, NULL);
     record->entry = entry;
     entry_put(apply->state, place->ns, place->name_key, record, place->entry, apply->arena);
     namespace_put(apply->state, place->ns);

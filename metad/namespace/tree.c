@@ -1,6 +1,6 @@
-/* The tree of a namespace: entries by (parent, NFC name), folders with the sums over their subtrees (R-D2), and the history
- * range into which a replaced or removed entry moves (R-D1). Every change of an entry goes through entry_put or entry_remove,
- * so that sums and history cannot be forgotten. */
+/* The tree of a namespace: entries by (parent, NFC name), folders with the sums over their subtrees (R-D2), and the
+ * history range into which a replaced or removed entry moves (R-D1). Every change of an entry goes through entry_put or
+ * entry_remove, so that sums and history cannot be forgotten. */
 #include <string.h>
 
 #include "base/check.h"
@@ -188,8 +188,8 @@ void entry_put(struct state *state, Cairn__NamespaceRecord *ns, struct slice nam
     state_put(state, &key, record);
 }
 
-void entry_remove(struct state *state, Cairn__NamespaceRecord *ns, struct slice name_key_, const Cairn__EntryRecord *old,
-                  uint64_t sequence, struct proto_arena *arena)
+void entry_remove(struct state *state, Cairn__NamespaceRecord *ns, struct slice name_key_,
+                  const Cairn__EntryRecord *old, uint64_t sequence, struct proto_arena *arena)
 {
     CHECK(old->entry->sequence < sequence);
     uint64_t lanes[4];
@@ -224,4 +224,7 @@ enum err place_find(struct state *state, uint64_t ns, uint64_t parent, const Pro
     return ERR_OK;
 }
 
-void place_deinit(struct place *place) { slice_drop(&place->name_key); }
+void place_deinit(struct place *place)
+{
+    slice_drop(&place->name_key);
+}

@@ -1,7 +1,8 @@
-/* UPLOAD_COMPLETE: the one commit that makes a version: base compared, entry, sums, event; the session ends (R-A2, P1, P2).
+/* UPLOAD_COMPLETE: the one commit that makes a version: base compared, entry, sums, event; the session ends (R-A2, P1,
+ * P2).
  *
- * The leader compares the session's store set with the newest map it knows (R-B2): receipts of a store that was replaced,
- * wiped or rolled back since count for nothing, and the upload must be staged anew. */
+ * The leader compares the session's store set with the newest map it knows (R-B2): receipts of a store that was
+ * replaced, wiped or rolled back since count for nothing, and the upload must be staged anew. */
 #include "base/check.h"
 #include "metad/namespace/chunks.h"
 #include "metad/namespace/operations.h"

@@ -1,8 +1,8 @@
 /* UPLOAD_STAGE: receipts, a run of manifest entries (one page), and further asks, in one commit (R-A2, R-D3, R-F4).
  *
- * The leader verifies the receipts' MACs and seals the page; apply checks that the session is open, records what receipts show,
- * resolves each chunk of the page (pinned by the session, or receipted in one code) and takes the page only when all are.
- * What is unresolved is listed by entry number and the client stages that page again. */
+ * The leader verifies the receipts' MACs and seals the page; apply checks that the session is open, records what
+ * receipts show, resolves each chunk of the page (pinned by the session, or receipted in one code) and takes the page
+ * only when all are. What is unresolved is listed by entry number and the client stages that page again. */
 #include <string.h>
 
 #include "base/check.h"
@@ -16,7 +16,8 @@
 #define UNRESOLVED_MAX 1000u
 
 /* R-B2: each field names this cluster, this namespace, this session; the MAC is the store's. */
-static enum err stage_check_receipt(struct prepare *prepare, const Cairn__UploadStageRequest *request, const uint8_t *data)
+static enum err stage_check_receipt(struct prepare *prepare, const Cairn__UploadStageRequest *request,
+                                    const uint8_t *data)
 {
     struct receipt receipt;
     uint8_t key[32];
@@ -30,8 +31,8 @@ static enum err stage_check_receipt(struct prepare *prepare, const Cairn__Upload
     bool ours = err == ERR_OK && memcmp(&receipt.cluster, &bootstrap->cluster, sizeof receipt.cluster) == 0 &&
                 receipt.cluster_incarnation == bootstrap->cluster_incarnation && receipt.ns == request->head->ns &&
                 receipt.session == request->session && receipt.shard.realm == prepare->keyring->realm &&
-                receipt.shard.writer == prepare->user->writer &&
-                receipt.shard.k >= 1 && receipt.shard.index < receipt.shard.k + receipt.shard.m;
+                receipt.shard.writer == prepare->user->writer && receipt.shard.k >= 1 &&
+                receipt.shard.index < receipt.shard.k + receipt.shard.m;
     return ours ? ERR_OK : ERR_BAD_RECEIPT;
 }
 
@@ -44,7 +45,8 @@ static ProtobufCBinaryData arena_copy(struct proto_arena *arena, const void *dat
     return copy;
 }
 
-/* The page: what is secret of each entry (hash, plain length) sealed under the namespace's page key; ids in the open. */
+/* The page: what is secret of each entry (hash, plain length) sealed under the namespace's page key; ids in the open.
+ */
 static enum err stage_make_page(struct prepare *prepare, uint64_t ns, const uint8_t *entries, uint32_t count,
                                 Cairn__UploadExtra *extra, struct proto_arena *arena)
 {
@@ -113,8 +115,8 @@ enum err upload_stage_prepare(struct prepare *prepare, Cairn__UploadExtra *extra
 }
 
 /* Lists the entries of the page that nothing shows durable; the least safe_losses of the others. */
-static size_t stage_resolve(struct apply *apply, const Cairn__UploadStageRequest *request, const Cairn__UploadExtra *extra,
-                            uint64_t *unresolved, uint32_t *ret_safe)
+static size_t stage_resolve(struct apply *apply, const Cairn__UploadStageRequest *request,
+                            const Cairn__UploadExtra *extra, uint64_t *unresolved, uint32_t *ret_safe)
 {
     size_t missing = 0;
     uint32_t least = UINT32_MAX;
@@ -159,8 +161,9 @@ static enum err stage_link(struct apply *apply, const Cairn__UploadStageRequest 
     return ERR_OK;
 }
 
-static enum err stage_commit(struct apply *apply, const Cairn__UploadStageRequest *request, const Cairn__UploadExtra *extra,
-                             Cairn__NamespaceRecord *ns, Cairn__SessionRecord *session, struct answer *answer)
+static enum err stage_commit(struct apply *apply, const Cairn__UploadStageRequest *request,
+                             const Cairn__UploadExtra *extra, Cairn__NamespaceRecord *ns, Cairn__SessionRecord *session,
+                             struct answer *answer)
 {
     Cairn__UploadStageReply reply = CAIRN__UPLOAD_STAGE_REPLY__INIT;
     struct writer body = {0};

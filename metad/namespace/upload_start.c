@@ -1,6 +1,6 @@
-/* UPLOAD_START: opens a session for a file and answers its first ask (R-A2, R-F4). The ask is a commit: what is present is
- * pinned, what is missing is recorded, the namespace's generation rises. The capability and the chunk keys are added by the
- * leader that answers; they lie in no log. */
+/* UPLOAD_START: opens a session for a file and answers its first ask (R-A2, R-F4). The ask is a commit: what is present
+ * is pinned, what is missing is recorded, the namespace's generation rises. The capability and the chunk keys are added
+ * by the leader that answers; they lie in no log. */
 #include "base/check.h"
 #include "metad/namespace/chunks.h"
 #include "metad/namespace/operations.h"

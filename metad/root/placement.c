@@ -1,8 +1,9 @@
-/* Placement: which store owns which slot of which placement group, and who stands in (R-B4). A table, computed when enough
- * stores have registered, by weight-free rendezvous hashing: for each placement group the stores are ordered by a hash of
- * (group, store); the slots are filled in that order, never two slots of a group on one host while other hosts have none.
- * A slot's stand-ins are the free stores in that order, then the owners of the other slots from the next one on: an owner
- * takes a stranded copy only where it holds no shard of that chunk, which the store itself refuses. */
+/* Placement: which store owns which slot of which placement group, and who stands in (R-B4). A table, computed when
+ * enough stores have registered, by weight-free rendezvous hashing: for each placement group the stores are ordered by
+ * a hash of (group, store); the slots are filled in that order, never two slots of a group on one host while other
+ * hosts have none. A slot's stand-ins are the free stores in that order, then the owners of the other slots from the
+ * next one on: an owner takes a stranded copy only where it holds no shard of that chunk, which the store itself
+ * refuses. */
 #include <string.h>
 
 #include "base/check.h"
@@ -75,8 +76,8 @@ static void slots_fill(struct candidate *order, size_t count, uint32_t *slots, u
     }
 }
 
-static void standins_fill(const struct candidate *order, size_t count, const uint32_t *slots, uint32_t width, uint32_t slot,
-                          uint32_t *standins)
+static void standins_fill(const struct candidate *order, size_t count, const uint32_t *slots, uint32_t width,
+                          uint32_t slot, uint32_t *standins)
 {
     uint32_t filled = 0;
     for (size_t i = 0; i < count && filled < PLACEMENT_STANDINS; i++) {

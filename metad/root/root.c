@@ -1,7 +1,7 @@
 /* The root group's record: the map that all follow and the keys that the leaders of groups open (R-F6, R-D10).
  *
- * One value under (0, m) holds both; a few KiB that change when a store registers, falls silent or returns, and once per
- * tick of cluster time (R-C7). Heartbeats are answered from memory and commit nothing. */
+ * One value under (0, m) holds both; a few KiB that change when a store registers, falls silent or returns, and once
+ * per tick of cluster time (R-C7). Heartbeats are answered from memory and commit nothing. */
 #include "metad/root/root.h"
 
 #include <stdio.h>
@@ -21,7 +21,10 @@ void root_deinit(struct root *root)
     *root = (struct root){0};
 }
 
-static struct key key_root(void) { return key_begin(0, 'm'); }
+static struct key key_root(void)
+{
+    return key_begin(0, 'm');
+}
 
 enum err root_record_get(struct state *state, struct proto_arena *arena, Cairn__RootRecord **ret)
 {
@@ -51,8 +54,8 @@ static ProtobufCBinaryData wrap(const uint8_t cluster_key[32], const char *use, 
     return copy;
 }
 
-static void secret_make(const struct bootstrap *bootstrap, const uint8_t cluster_key[32], uint64_t random, const char *use,
-                        uint8_t ret[32])
+static void secret_make(const struct bootstrap *bootstrap, const uint8_t cluster_key[32], uint64_t random,
+                        const char *use, uint8_t ret[32])
 {
     uint8_t info[32 + 8 + 32];
     size_t use_bytes = strlen(use);
@@ -63,8 +66,9 @@ static void secret_make(const struct bootstrap *bootstrap, const uint8_t cluster
     hkdf_sha256(cluster_key, 32, info, 40 + use_bytes, ret, 32);
 }
 
-static ProtobufCBinaryData secret_wrapped(const struct bootstrap *bootstrap, const uint8_t cluster_key[32], uint64_t random,
-                                          const char *use, struct proto_arena *arena, uint8_t ret_secret[32])
+static ProtobufCBinaryData secret_wrapped(const struct bootstrap *bootstrap, const uint8_t cluster_key[32],
+                                          uint64_t random, const char *use, struct proto_arena *arena,
+                                          uint8_t ret_secret[32])
 {
     secret_make(bootstrap, cluster_key, random, use, ret_secret);
     return wrap(cluster_key, use, ret_secret, arena);
@@ -86,7 +90,8 @@ static void pool_parse(const char *name, uint32_t *ret_k, uint32_t *ret_m)
     *ret_m = m;
 }
 
-static Cairn__ClusterMap *map_make(const struct bootstrap *bootstrap, const uint8_t public_key[32], struct proto_arena *arena)
+static Cairn__ClusterMap *map_make(const struct bootstrap *bootstrap, const uint8_t public_key[32],
+                                   struct proto_arena *arena)
 {
     Cairn__ClusterMap *map = PROTO_TAKE(Cairn__ClusterMap, arena);
     *map = (Cairn__ClusterMap)CAIRN__CLUSTER_MAP__INIT;
@@ -147,8 +152,7 @@ void root_init_make(const struct bootstrap *bootstrap, const uint8_t cluster_key
     ret_record->n_realms = 1;
     ret_record->realms = proto_arena_take(arena, sizeof *ret_record->realms);
     ret_record->realms[0] = realm;
-    ret_record->receipt_master_sealed =
-        secret_wrapped(bootstrap, cluster_key, random, "receipt master", arena, secret);
+    ret_record->receipt_master_sealed = secret_wrapped(bootstrap, cluster_key, random, "receipt master", arena, secret);
     ret_record->signing_seed_sealed = secret_wrapped(bootstrap, cluster_key, random, "signing seed", arena, secret);
     ret_record->signing_key_id = KEY_ID_FIRST;
     sign_public_key(secret, public_key);
@@ -156,8 +160,8 @@ void root_init_make(const struct bootstrap *bootstrap, const uint8_t cluster_key
     explicit_bzero(secret, sizeof secret);
 }
 
-static enum err unwrap(const uint8_t cluster_key[32], const char *use, ProtobufCBinaryData sealed, struct proto_arena *arena,
-                       ProtobufCBinaryData *ret)
+static enum err unwrap(const uint8_t cluster_key[32], const char *use, ProtobufCBinaryData sealed,
+                       struct proto_arena *arena, ProtobufCBinaryData *ret)
 {
     struct slice plain = {0};
     enum err err = value_unseal(cluster_key, use, strlen(use), sealed.data, sealed.len, &plain);

@@ -36,8 +36,8 @@ static bool map_set_node(Cairn__ClusterMap *map, const Cairn__StoreRegisterReque
             node = map->nodes[i];
         }
     }
-    bool same = node != NULL && strcmp(node->address, request->address) == 0 && strcmp(node->host, request->host) == 0 &&
-                strcmp(node->rack, request->rack) == 0;
+    bool same = node != NULL && strcmp(node->address, request->address) == 0 &&
+                strcmp(node->host, request->host) == 0 && strcmp(node->rack, request->rack) == 0;
     if (same) {
         return false;
     }
@@ -148,8 +148,8 @@ static struct store_health *health_find(struct root *root, uint32_t store, uint6
     return health;
 }
 
-enum err store_heartbeat(struct root *root, struct state *state, const Cairn__StoreHeartbeatRequest *request, uint64_t now_ns,
-                         struct proto_arena *arena, struct answer *answer)
+enum err store_heartbeat(struct root *root, struct state *state, const Cairn__StoreHeartbeatRequest *request,
+                         uint64_t now_ns, struct proto_arena *arena, struct answer *answer)
 {
     Cairn__RootRecord *record = NULL;
     enum err err = root_record_get(state, arena, &record);
@@ -183,7 +183,8 @@ enum err store_heartbeat(struct root *root, struct state *state, const Cairn__St
     return ERR_OK;
 }
 
-bool root_due(struct root *root, struct state *state, uint64_t now_ns, struct proto_arena *arena, Cairn__RootCommand *ret)
+bool root_due(struct root *root, struct state *state, uint64_t now_ns, struct proto_arena *arena,
+              Cairn__RootCommand *ret)
 {
     Cairn__RootRecord *record = NULL;
     if (root->led_since_ns == 0 || root_record_get(state, arena, &record) != ERR_OK) {
