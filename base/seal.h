@@ -27,21 +27,22 @@
 
 enum seal_codec { SEAL_PLAIN = 0, SEAL_ZSTD = 1 };
 
-/* Length of the sealed form of a payload. */
+/* Length of the sealed form of a payload (UINT32_MAX where it would not fit). */
 uint32_t seal_bytes(uint32_t payload_bytes);
 /* Seals `plain` (its SHA-256 is `sha`; trusted, for an uncompressed payload it is the payload's hash) with codec
  * SEAL_PLAIN into `ret`, which has seal_bytes(plain_bytes) bytes. Deterministic. */
 void seal_chunk(const struct chunk_id *chunk, const uint8_t kc[32], const struct sha256 *sha, const void *plain,
                 uint32_t plain_bytes, uint8_t *ret, struct encoding *ret_encoding);
 /* Opens and authenticates a sealed chunk: CORRUPT unless the header, every tag, the encoding, the plain length and the
- * plain hash `sha` all match. `ret_plain` is a new slice. */
+ * plain hash `sha` all match; UNSUPPORTED for an authentic one with codec SEAL_ZSTD. `ret_plain` is a new slice. */
 MUST_CHECK enum err unseal_chunk(const struct chunk_id *chunk, const uint8_t kc[32], const struct sha256 *sha,
                                  const struct encoding *encoding, uint32_t plain_bytes, const void *sealed,
                                  uint32_t sealed_bytes, struct slice *ret_plain);
 
-/* Small values at rest (manifest pages, inline content, wrapped keys): a synthetic-IV AEAD. s = HMAC(key, aad ||
- * plain)[0..16), AES-256-GCM under HKDF(key, "cairn value" || s), nonce 0. Output: s, ciphertext, tag: VALUE_SEAL_BYTES
- * longer. Equal values under equal keys and aad seal equally; no key and nonce ever meet two texts. */
+/* Small values at rest (manifest pages, inline content, wrapped keys): a synthetic-IV AEAD. s = HMAC(key,
+ * u64 aad bytes || aad || plain)[0..16), AES-256-GCM under HKDF(key, "cairn value" || s), nonce 0. Output: s,
+ * ciphertext, tag: VALUE_SEAL_BYTES longer. Equal values under equal keys and aad seal equally; no key and nonce ever
+ * meet two texts. */
 #define VALUE_SEAL_BYTES 32u
 struct slice value_seal(const uint8_t key[32], const void *aad, size_t aad_bytes, const void *plain, size_t bytes);
 MUST_CHECK enum err value_unseal(const uint8_t key[32], const void *aad, size_t aad_bytes, const void *sealed,

@@ -1,0 +1,132 @@
+/* The table of pure functions that leave a loop's thread. Both interpreters call compute_run: workers on the real
+ * system, the simulator in place. What cannot be done is said in job->err; a wrong job never stops the process, for its
+ * lengths and shards come from peers. */
+#include "compute.h"
+
+#include <openssl/crypto.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "code.h"
+#include "hash.h"
+#include "seal.h"
+
+struct compute_job *compute_job_create(enum compute_op op)
+{
+    struct compute_job *job = mem_alloc(sizeof *job);
+    job->op = op;
+    return job;
+}
+
+void compute_job_destroy(struct compute_job *job)
+{
+    if (job == NULL) {
+        return;
+    }
+    for (unsigned i = 0; i < LIMIT_SHARDS + 1; i++) {
+        slice_drop(&job->in[i]);
+        slice_drop(&job->out[i]);
+    }
+    OPENSSL_cleanse(job->seal.kc, sizeof job->seal.kc);
+    free(job);
+}
+
+static enum err chunk_cut_hash(struct compute_job *job)
+{
+    const unsigned most = sizeof job->hashes / sizeof job->hashes[0];
+    struct slice plain = job->in[0];
+    if (job->cut_bytes == 0 || job->cut_bytes > LIMIT_CHUNK_BYTES) {
+        return ERR_INVALID;
+    }
+    if (plain.bytes > (uint64_t)job->cut_bytes * most) {
+        return ERR_TOO_LARGE;
+    }
+    job->count = 0;
+    for (uint32_t offset = 0; offset < plain.bytes; job->count++) {
+        uint32_t left = plain.bytes - offset;
+        uint32_t bytes = left < job->cut_bytes ? left : job->cut_bytes;
+        job->hashes[job->count] = sha256(plain.data + offset, bytes);
+        job->lengths[job->count] = bytes;
+        offset += bytes;
+    }
+    return ERR_OK;
+}
+
+/* Seals into the buffer that is then cut into data shards in place: the only copy is the encryption itself. */
+static enum err chunk_seal(struct compute_job *job)
+{
+    struct slice plain = job->in[0];
+    if (plain.bytes > LIMIT_CHUNK_BYTES) {
+        return ERR_TOO_LARGE;
+    }
+    struct compute_seal *seal = &job->seal;
+    seal->plain_bytes = plain.bytes;
+    seal->sealed_bytes = seal_bytes(plain.bytes);
+    uint32_t padded_bytes = job->k * code_shard_bytes(seal->sealed_bytes, job->k);
+    struct slice sealed = slice_alloc(padded_bytes);
+    seal_chunk(&seal->chunk, seal->kc, &seal->sha, plain.data, plain.bytes, sealed.data, &seal->encoding);
+    memset(sealed.data + seal->sealed_bytes, 0, padded_bytes - seal->sealed_bytes);
+    sealed.bytes = seal->sealed_bytes;
+    code_encode(sealed, job->k, job->m, job->out);
+    job->out[job->k + job->m] = shard_checks_of(job->out, job->k + job->m);
+    slice_drop(&sealed);
+    return ERR_OK;
+}
+
+static enum err chunk_open(struct compute_job *job)
+{
+    const struct compute_seal *seal = &job->seal;
+    struct slice sealed = {0};
+    enum err err = code_join(job->in, job->k, job->m, seal->sealed_bytes, &sealed);
+    if (err == ERR_OK) {
+        err = unseal_chunk(&seal->chunk, seal->kc, &seal->sha, &seal->encoding, seal->plain_bytes, sealed.data,
+                           sealed.bytes, &job->out[0]);
+    }
+    slice_drop(&sealed);
+    return err;
+}
+
+static enum err shard_rebuild(struct compute_job *job)
+{
+    unsigned shards = job->k + job->m;
+    struct slice all[LIMIT_SHARDS] = {0};
+    for (unsigned i = 0; i < shards; i++) {
+        all[i] = slice_ref(job->in[i]);
+    }
+    enum err err = code_rebuild(all, job->k, job->m, job->want);
+    for (unsigned i = 0; i < shards; i++) {
+        if (err == ERR_OK && (job->want >> i & 1) != 0) {
+            job->out[i] = all[i];
+        } else {
+            slice_drop(&all[i]);
+        }
+    }
+    return err;
+}
+
+static enum err compute_run_op(struct compute_job *job)
+{
+    if (job->op != COMPUTE_CHUNK_CUT_HASH && !code_valid(job->k, job->m)) {
+        return ERR_INVALID;
+    }
+    for (unsigned i = 0; i < LIMIT_SHARDS + 1; i++) {
+        CHECK(job->out[i].bytes == 0); /* a job runs once */
+    }
+    switch (job->op) {
+    case COMPUTE_CHUNK_CUT_HASH:
+        return chunk_cut_hash(job);
+    case COMPUTE_CHUNK_SEAL:
+        return chunk_seal(job);
+    case COMPUTE_CHUNK_OPEN:
+        return chunk_open(job);
+    case COMPUTE_SHARD_REBUILD:
+        return shard_rebuild(job);
+    }
+    return ERR_INVALID;
+}
+
+void compute_run(struct compute_job *job)
+{
+    job->err = compute_run_op(job);
+}

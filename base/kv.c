@@ -1,0 +1,265 @@
+/* Write batch and overlay. The batch is a skip list ordered like memcmp, one entry a key; the overlay merges it over a
+ * view, so that a mutation reads what earlier ones of the same batch wrote. Heights come from a generator of the
+ * batch's own, seeded alike each time: the same calls build the same list. Source: Pugh, Skip Lists, 1990. */
+#include "kv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+
+#define BATCH_LEVELS 16
+
+struct batch_node {
+    struct kv_entry entry;
+    struct batch_node *next[]; /* as many as the node is high */
+};
+
+struct kv_batch {
+    size_t count;
+    uint64_t random;
+    struct batch_node *heads[BATCH_LEVELS];
+};
+
+static int key_compare(const void *a, size_t a_bytes, const void *b, size_t b_bytes)
+{
+    size_t common = a_bytes < b_bytes ? a_bytes : b_bytes;
+    int order = common > 0 ? memcmp(a, b, common) : 0;
+    return order != 0 ? order : (a_bytes > b_bytes) - (a_bytes < b_bytes);
+}
+
+struct kv_batch *kv_batch_create(void)
+{
+    struct kv_batch *batch = mem_alloc(sizeof *batch);
+    batch->random = 0x9e3779b97f4a7c15u;
+    return batch;
+}
+
+void kv_batch_destroy(struct kv_batch *batch)
+{
+    if (batch == NULL) {
+        return;
+    }
+    for (struct batch_node *node = batch->heads[0]; node != NULL;) {
+        struct batch_node *next = node->next[0];
+        slice_drop(&node->entry.key);
+        slice_drop(&node->entry.value);
+        free(node);
+        node = next;
+    }
+    free(batch);
+}
+
+/* A quarter of the nodes of each level reach the next one. */
+static unsigned batch_height(struct kv_batch *batch)
+{
+    batch->random ^= batch->random << 13;
+    batch->random ^= batch->random >> 7;
+    batch->random ^= batch->random << 17;
+    uint64_t bits = batch->random;
+    unsigned height = 1;
+    while (height < BATCH_LEVELS && (bits & 3) == 0) {
+        height++;
+        bits >>= 2;
+    }
+    return height;
+}
+
+/* Walks to the last node with key < `key` (<=: when `equal`), NULL when there is none. ret_links, unless NULL, gets at
+ * each level the pointer that leads past it. */
+static struct batch_node *batch_seek(const struct kv_batch *batch, const void *key, size_t key_bytes, bool equal,
+                                     struct batch_node ***ret_links)
+{
+    struct batch_node *at = NULL;
+    for (unsigned level = BATCH_LEVELS; level-- > 0;) {
+        struct batch_node *const *links = at != NULL ? at->next : batch->heads;
+        for (;;) {
+            struct batch_node *next = links[level];
+            if (next == NULL) {
+                break;
+            }
+            int order = key_compare(next->entry.key.data, next->entry.key.bytes, key, key_bytes);
+            if (order > 0 || (order == 0 && !equal)) {
+                break;
+            }
+            at = next;
+            links = at->next;
+        }
+        if (ret_links != NULL) {
+            ret_links[level] = (struct batch_node **)(uintptr_t)&links[level];
+        }
+    }
+    return at;
+}
+
+static struct batch_node *node_after(const struct kv_batch *batch, struct batch_node *at)
+{
+    return at != NULL ? at->next[0] : batch->heads[0];
+}
+
+static void batch_set(struct kv_batch *batch, const void *key, size_t key_bytes, struct slice value, bool deleted)
+{
+    CHECK(key_bytes <= KV_KEY_BYTES);
+    struct batch_node **links[BATCH_LEVELS];
+    struct batch_node *node = node_after(batch, batch_seek(batch, key, key_bytes, false, links));
+    if (node == NULL || key_compare(node->entry.key.data, node->entry.key.bytes, key, key_bytes) != 0) {
+        unsigned height = batch_height(batch);
+        node = mem_alloc(sizeof *node + height * sizeof node->next[0]);
+        node->entry.key = slice_copy(key, key_bytes);
+        for (unsigned level = 0; level < height; level++) {
+            node->next[level] = *links[level];
+            *links[level] = node;
+        }
+        batch->count++;
+    }
+    slice_drop(&node->entry.value);
+    node->entry.value = value;
+    node->entry.deleted = deleted;
+}
+
+void kv_batch_put(struct kv_batch *batch, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+{
+    /* Copied before the old value goes: it may be a part of it. */
+    batch_set(batch, key, key_bytes, slice_copy(value, value_bytes), false);
+}
+
+void kv_batch_delete(struct kv_batch *batch, const void *key, size_t key_bytes)
+{
+    batch_set(batch, key, key_bytes, (struct slice){0}, true);
+}
+
+size_t kv_batch_count(const struct kv_batch *batch)
+{
+    return batch->count;
+}
+
+const struct kv_entry *kv_batch_find(const struct kv_batch *batch, const void *key, size_t key_bytes)
+{
+    const struct kv_entry *entry = kv_batch_next(batch, key, key_bytes, false);
+    return entry != NULL && key_compare(entry->key.data, entry->key.bytes, key, key_bytes) == 0 ? entry : NULL;
+}
+
+const struct kv_entry *kv_batch_next(const struct kv_batch *batch, const void *from, size_t from_bytes, bool after)
+{
+    const struct batch_node *node = node_after(batch, batch_seek(batch, from, from_bytes, after, NULL));
+    return node != NULL ? &node->entry : NULL;
+}
+
+const struct kv_entry *kv_batch_prev(const struct kv_batch *batch, const void *before, size_t before_bytes)
+{
+    const struct batch_node *node = batch_seek(batch, before, before_bytes, false, NULL);
+    return node != NULL ? &node->entry : NULL;
+}
+
+enum err kv_get(struct kv_view *view, const void *key, size_t key_bytes, struct slice *ret_value)
+{
+    CHECK(key_bytes <= KV_KEY_BYTES);
+    return view->ops->get(view, key, key_bytes, ret_value);
+}
+
+enum err kv_next(struct kv_view *view, const void *from, size_t from_bytes, bool after, struct slice *ret_key,
+                 struct slice *ret_value)
+{
+    CHECK(from_bytes <= KV_KEY_BYTES);
+    return view->ops->next(view, from, from_bytes, after, ret_key, ret_value);
+}
+
+enum err kv_prev(struct kv_view *view, const void *before, size_t before_bytes, struct slice *ret_key,
+                 struct slice *ret_value)
+{
+    CHECK(before_bytes <= KV_KEY_BYTES);
+    return view->ops->prev(view, before, before_bytes, ret_key, ret_value);
+}
+
+static struct kv_overlay *overlay_of(struct kv_view *view)
+{
+    return (struct kv_overlay *)((char *)view - offsetof(struct kv_overlay, view));
+}
+
+static enum err overlay_get(struct kv_view *view, const void *key, size_t key_bytes, struct slice *ret_value)
+{
+    struct kv_overlay *overlay = overlay_of(view);
+    const struct kv_entry *entry = kv_batch_find(overlay->batch, key, key_bytes);
+    if (entry == NULL) {
+        return kv_get(overlay->under, key, key_bytes, ret_value);
+    }
+    if (entry->deleted) {
+        return ERR_NOT_FOUND;
+    }
+    *ret_value = slice_ref(entry->value);
+    return ERR_OK;
+}
+
+static enum err entry_give(const struct kv_entry *entry, struct slice *ret_key, struct slice *ret_value)
+{
+    *ret_key = slice_ref(entry->key);
+    *ret_value = slice_ref(entry->value);
+    return ERR_OK;
+}
+
+/* Merges in either direction. Both sides stand at their nearest pair beyond the cursor; the nearer one wins, the batch
+ * when equal; a deletion moves the cursor onto its key. The pair below is fetched again only when a deletion hid it. */
+static enum err overlay_merge(struct kv_overlay *overlay, bool forward, const void *from, size_t from_bytes, bool after,
+                              struct slice *ret_key, struct slice *ret_value)
+{
+    struct slice key = {0};
+    struct slice value = {0};
+    bool fetch = true;
+    enum err err = ERR_OK;
+    for (;;) {
+        if (fetch) {
+            err = forward ? kv_next(overlay->under, from, from_bytes, after, &key, &value)
+                          : kv_prev(overlay->under, from, from_bytes, &key, &value);
+            if (err != ERR_OK && err != ERR_NOT_FOUND) {
+                return err;
+            }
+            fetch = false;
+        }
+        const struct kv_entry *entry = forward ? kv_batch_next(overlay->batch, from, from_bytes, after)
+                                               : kv_batch_prev(overlay->batch, from, from_bytes);
+        int order = -1; /* the batch's is nearer */
+        if (entry == NULL) {
+            order = 1;
+        } else if (err == ERR_OK) {
+            order = key_compare(entry->key.data, entry->key.bytes, key.data, key.bytes);
+            order = forward ? order : -order;
+        }
+        if (order > 0) {
+            if (err == ERR_OK) {
+                *ret_key = key;
+                *ret_value = value;
+            }
+            return err;
+        }
+        if (order == 0 || !entry->deleted) { /* what lies below is hidden, or not the nearest */
+            slice_drop(&key);
+            slice_drop(&value);
+            fetch = true;
+        }
+        if (!entry->deleted) {
+            return entry_give(entry, ret_key, ret_value);
+        }
+        from = entry->key.data;
+        from_bytes = entry->key.bytes;
+        after = true;
+    }
+}
+
+static enum err overlay_next(struct kv_view *view, const void *from, size_t from_bytes, bool after,
+                             struct slice *ret_key, struct slice *ret_value)
+{
+    return overlay_merge(overlay_of(view), true, from, from_bytes, after, ret_key, ret_value);
+}
+
+static enum err overlay_prev(struct kv_view *view, const void *before, size_t before_bytes, struct slice *ret_key,
+                             struct slice *ret_value)
+{
+    return overlay_merge(overlay_of(view), false, before, before_bytes, false, ret_key, ret_value);
+}
+
+void kv_overlay_init(struct kv_overlay *overlay, struct kv_batch *batch, struct kv_view *under)
+{
+    static const struct kv_view_ops ops = {.get = overlay_get, .next = overlay_next, .prev = overlay_prev};
+    CHECK(batch != NULL && under != NULL && under != &overlay->view);
+    *overlay = (struct kv_overlay){.view = {.ops = &ops}, .batch = batch, .under = under};
+}
