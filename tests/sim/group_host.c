@@ -353,7 +353,6 @@ static void host_raft_message(struct host *host, const struct event *event, stru
 
 static void host_propose(struct host *host, const struct event *event, struct effects *fx)
 {
-    /* The proposal's own commit may come in this very step (a group of one): it must be known before. */
     host->waiting = mem_grow(host->waiting, &host->waiting_capacity, host->waiting_count + 1, sizeof *host->waiting);
     struct raft_event e = {.kind = RAFT_EVENT_PROPOSE, .random = event->random, .data = event->message.body};
     struct raft_update update = host_raft_step(host, fx, &e);
