@@ -41,7 +41,8 @@ struct model {
 
 static int model_compare(const uint8_t *a, size_t a_bytes, const void *b, size_t b_bytes)
 {
-    int order = memcmp(a, b, a_bytes < b_bytes ? a_bytes : b_bytes);
+    size_t common = a_bytes < b_bytes ? a_bytes : b_bytes;
+    int order = common > 0 ? memcmp(a, b, common) : 0;
     return order ? order : (int)a_bytes - (int)b_bytes;
 }
 

@@ -1,0 +1,158 @@
+/* The table of message types, and the way from a header's bytes to a message: scan (scan.c), then protobuf-c into a
+ * capped arena. What does not pass is BAD_PROTO and never reaches an actor. */
+#include "message.h"
+
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "base/limits.h"
+#include "proto/cairn.pb-c.h"
+#include "proto/scan.h"
+
+#define MESSAGE(name, number, roles, actor, right)                                                                     \
+    _Static_assert((right) >= RIGHT_NONE && (right) <= RIGHT_CAPABILITY, #name " names the right it needs");           \
+    _Static_assert((roles) != 0, #name " names who may send it");
+#include "messages.def"
+#undef MESSAGE
+
+static const struct message_row rows[] = {
+#define MESSAGE(name, number, roles, actor, right) [number] = {number, roles, actor, right, #name},
+#include "messages.def"
+#undef MESSAGE
+};
+
+const struct message_row *message_row_find(uint16_t type)
+{
+    const unsigned count = sizeof rows / sizeof rows[0];
+    return type < count && rows[type].name != NULL ? &rows[type] : NULL;
+}
+
+enum err message_admit(uint16_t type, uint8_t role)
+{
+    const struct message_row *row = message_row_find(type);
+    if (row == NULL) {
+        return ERR_UNKNOWN_TYPE;
+    }
+    bool one_role = role != 0 && (role & (role - 1)) == 0;
+    return one_role && (row->roles & role) != 0 ? ERR_OK : ERR_WRONG_ROLE;
+}
+
+/* Blocks of the arena, newest first; memory is given out from the front of the newest and never taken back alone. */
+struct proto_block {
+    struct proto_block *next;
+    size_t bytes;
+    size_t used;
+    _Alignas(16) uint8_t data[];
+};
+#define ARENA_BLOCK_BYTES 4096u
+
+static void *arena_alloc(void *allocator_data, size_t bytes)
+{
+    struct proto_arena *arena = allocator_data;
+    if (arena->failed || bytes > LIMIT_PROTO_ARENA_BYTES) {
+        arena->failed = true;
+        return NULL;
+    }
+    bytes = (bytes + 15) / 16 * 16;
+    struct proto_block *block = arena->blocks;
+    if (block == NULL || bytes > block->bytes - block->used) {
+        size_t block_bytes = bytes < ARENA_BLOCK_BYTES ? ARENA_BLOCK_BYTES : bytes;
+        if (arena->bytes + block_bytes > LIMIT_PROTO_ARENA_BYTES) {
+            arena->failed = true;
+            return NULL;
+        }
+        block = malloc(sizeof *block + block_bytes);
+        CHECK(block != NULL);
+        *block = (struct proto_block){.next = arena->blocks, .bytes = block_bytes};
+        arena->blocks = block;
+        arena->bytes += block_bytes;
+    }
+    void *memory = block->data + block->used;
+    block->used += bytes;
+    return memory;
+}
+
+static void arena_free(void *allocator_data, void *memory)
+{
+    (void)allocator_data;
+    (void)memory;
+}
+
+/* Frees blocks down to `keep`, which may be NULL. */
+static void arena_cut(struct proto_arena *arena, struct proto_block *keep, size_t keep_used)
+{
+    while (arena->blocks != keep) {
+        struct proto_block *next = arena->blocks->next;
+        arena->bytes -= arena->blocks->bytes;
+        free(arena->blocks);
+        arena->blocks = next;
+    }
+    if (keep != NULL) {
+        keep->used = keep_used;
+    }
+}
+
+void proto_arena_deinit(struct proto_arena *arena)
+{
+    arena_cut(arena, NULL, 0);
+    CHECK(arena->bytes == 0);
+    arena->failed = false;
+}
+
+enum err proto_unpack(const ProtobufCMessageDescriptor *descriptor, struct slice header, struct proto_arena *arena,
+                      void **ret_message)
+{
+    if (!proto_scan(descriptor, header.data, header.bytes)) {
+        return ERR_BAD_PROTO;
+    }
+    struct proto_block *keep = arena->blocks;
+    size_t keep_used = keep != NULL ? keep->used : 0;
+    ProtobufCAllocator allocator = {.alloc = arena_alloc, .free = arena_free, .allocator_data = arena};
+    static const uint8_t nothing[1];
+    void *message =
+        protobuf_c_message_unpack(descriptor, &allocator, header.bytes, header.bytes > 0 ? header.data : nothing);
+    if (message == NULL || arena->failed) {
+        /* Messages unpacked into this arena before stay good. */
+        arena_cut(arena, keep, keep_used);
+        arena->failed = false;
+        return ERR_BAD_PROTO;
+    }
+    *ret_message = message;
+    return ERR_OK;
+}
+
+struct slice proto_pack(const void *message)
+{
+    size_t bytes = protobuf_c_message_get_packed_size(message);
+    struct slice packed = slice_alloc(bytes);
+    if (bytes > 0) {
+        CHECK(protobuf_c_message_pack(message, packed.data) == bytes);
+    }
+    return packed;
+}
+
+struct slice error_reply_encode(enum err err, const char *text, uint32_t leader)
+{
+    CHECK(err != ERR_OK);
+    Cairn__ErrorReply reply = CAIRN__ERROR_REPLY__INIT;
+    reply.code = (uint32_t)err;
+    reply.text = (char *)(uintptr_t)(text != NULL ? text : err_text(err));
+    reply.leader = leader;
+    return proto_pack(&reply);
+}
+
+enum err error_reply_decode(struct slice header, uint32_t *ret_leader)
+{
+    struct proto_arena arena = {0};
+    Cairn__ErrorReply *reply = NULL;
+    enum err err = proto_unpack(&cairn__error_reply__descriptor, header, &arena, (void **)&reply);
+    if (err == ERR_OK) {
+        bool good = reply->code != ERR_OK && reply->code <= UINT16_MAX;
+        err = good ? (enum err)reply->code : ERR_BAD_PROTO;
+        if (good && ret_leader != NULL) {
+            *ret_leader = reply->leader;
+        }
+    }
+    proto_arena_deinit(&arena);
+    return err;
+}

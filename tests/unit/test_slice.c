@@ -1,0 +1,134 @@
+/* Slices: alignment, padding, references, and that what is dropped is gone. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <pthread.h>
+
+#include "base/slice.h"
+
+static void empty_slices_own_nothing(void **state)
+{
+    (void)state;
+    uint64_t live = slice_live_bytes();
+    struct slice slice = slice_alloc(0);
+    assert_true(slice.buf == NULL && slice.bytes == 0);
+    struct slice again = slice_ref(slice);
+    slice_drop(&slice);
+    slice_drop(&again);
+    slice_drop(&again);
+    slice = slice_copy(NULL, 0);
+    assert_int_equal(slice.bytes, 0);
+    assert_true(slice_equal(slice, again));
+    assert_true(slice_live_bytes() == live);
+}
+
+static void big_buffers_are_aligned_and_padded(void **state)
+{
+    (void)state;
+    uint64_t live = slice_live_bytes();
+    const size_t sizes[] = {1, 63, 64, 65, 4095, 4096, 4097, 65536, 100000, 1 << 20};
+    for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct slice slice = slice_alloc(sizes[i]);
+        size_t capacity = slice_capacity(slice);
+        assert_int_equal(slice.bytes, sizes[i]);
+        assert_true(capacity >= sizes[i]);
+        if (sizes[i] >= 4096) {
+            assert_int_equal((uintptr_t)slice.data % 4096, 0);
+            assert_int_equal(capacity % 4096, 0);
+        }
+        memset(slice.data, 0xab, sizes[i]);
+        for (size_t at = sizes[i]; at < capacity; at++) {
+            assert_int_equal(slice.data[at], 0);
+        }
+        assert_true(slice_live_bytes() == live + capacity);
+        slice_drop(&slice);
+        assert_true(slice.buf == NULL && slice.data == NULL && slice.bytes == 0);
+        assert_true(slice_live_bytes() == live);
+    }
+}
+
+static void the_last_reference_frees(void **state)
+{
+    (void)state;
+    uint64_t live = slice_live_bytes();
+    struct slice slice = slice_copy("0123456789", 10);
+    struct slice part = slice_sub(slice, 3, 4);
+    struct slice none = slice_sub(slice, 10, 0);
+    struct slice second = slice_ref(part);
+    slice_drop(&slice);
+    slice_drop(&part);
+    assert_true(slice_live_bytes() > live);
+    assert_int_equal(second.bytes, 4);
+    assert_memory_equal(second.data, "3456", 4);
+    assert_int_equal(slice_capacity(second), 64 - 3);
+    assert_int_equal(none.bytes, 0);
+    slice_drop(&none);
+    slice_drop(&second);
+    assert_true(slice_live_bytes() == live);
+}
+
+static void borrowed_bytes_stay_the_owner_s(void **state)
+{
+    (void)state;
+    uint64_t live = slice_live_bytes();
+    const char text[] = "borrowed";
+    struct slice slice = slice_borrow(text, 8);
+    struct slice part = slice_sub(slice, 2, 3);
+    assert_ptr_equal(part.data, text + 2);
+    assert_int_equal(slice_capacity(part), 3);
+    slice_drop(&slice);
+    slice_drop(&part);
+    assert_true(slice_live_bytes() == live);
+}
+
+static void equality_is_of_bytes(void **state)
+{
+    (void)state;
+    struct slice a = slice_copy("same", 4);
+    struct slice b = slice_borrow("same", 4);
+    assert_true(slice_equal(a, b));
+    assert_false(slice_equal(a, slice_borrow("some", 4)));
+    assert_false(slice_equal(a, slice_borrow("sam", 3)));
+    slice_drop(&a);
+}
+
+static void *take_and_drop(void *argument)
+{
+    struct slice slice = *(struct slice *)argument;
+    for (unsigned i = 0; i < 20000; i++) {
+        struct slice mine = slice_sub(slice, i % 100, 10);
+        slice_drop(&mine);
+    }
+    return NULL;
+}
+
+static void references_count_across_threads(void **state)
+{
+    (void)state;
+    uint64_t live = slice_live_bytes();
+    struct slice slice = slice_alloc(8192);
+    pthread_t threads[3];
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, take_and_drop, &slice), 0);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
+    assert_true(slice_live_bytes() == live + 8192);
+    slice_drop(&slice);
+    assert_true(slice_live_bytes() == live);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(empty_slices_own_nothing), cmocka_unit_test(big_buffers_are_aligned_and_padded),
+        cmocka_unit_test(the_last_reference_frees), cmocka_unit_test(borrowed_bytes_stay_the_owner_s),
+        cmocka_unit_test(equality_is_of_bytes),     cmocka_unit_test(references_count_across_threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
