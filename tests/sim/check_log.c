@@ -206,11 +206,11 @@ static void note_opened(struct log_check *check, struct node *node, uint32_t g, 
     WORLD_REQUIRE(check->world, hard_explained(shadow, hard),
                   "node %u: the log opens group %u with term %lu vote %u; durable was term %lu vote %u", node->id, g,
                   (unsigned long)hard.term, hard.vote, (unsigned long)shadow->hard.term, shadow->hard.vote);
-    WORLD_REQUIRE(check->world, explain(shadow, terms, last),
-                  "node %u: the log opens group %u with %lu entries (last term %lu), which no part of what it was given "
-                  "explains; %lu were durable",
-                  node->id, g, (unsigned long)last, (unsigned long)(last ? terms[last - 1] : 0),
-                  (unsigned long)durable);
+    WORLD_REQUIRE(
+        check->world, explain(shadow, terms, last),
+        "node %u: the log opens group %u with %lu entries (last term %lu), which no part of what it was given "
+        "explains; %lu were durable",
+        node->id, g, (unsigned long)last, (unsigned long)(last ? terms[last - 1] : 0), (unsigned long)durable);
     free(terms);
     shadow->hard = hard;
     if (shadow->append_count > 0) {

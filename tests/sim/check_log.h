@@ -1,7 +1,6 @@
-/* The checker of a metad's log, fed by what groups and the log say to each other. For each node and group it keeps what the
- * log has acknowledged as durable and what it has been asked since:
- *   durability   after any crash the log opens with all it acknowledged, plus the entries of some first part of what it
- *                had been asked since; term and vote likewise
+/* The checker of a metad's log, fed by what groups and the log say to each other. For each node and group it keeps what
+ * the log has acknowledged as durable and what it has been asked since: durability   after any crash the log opens with
+ * all it acknowledged, plus the entries of some first part of what it had been asked since; term and vote likewise
  *   integrity    what it reads back is what it was given
  *   order        acknowledgements of one group come in order */
 #ifndef CAIRN_SIM_CHECK_LOG_H

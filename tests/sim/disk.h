@@ -3,7 +3,8 @@
  * An operation begins when its effect is executed and finishes when the world says so, in any order. Reads see what is
  * written (the cache). A sync makes durable the writes that had finished when it began. When the power goes, each
  * unsynced 512-byte sector keeps, independently of all others, its durable content or that of any write since; when
- * only the process is killed, what was written stays in the cache, unsynced still, and operations in flight land in part.
+ * only the process is killed, what was written stays in the cache, unsynced still, and operations in flight land in
+ * part.
  *
  * Out of scope: files longer than memory. Faults (EIO, full, rot) are off until a knob says so. */
 #ifndef CAIRN_SIM_DISK_H

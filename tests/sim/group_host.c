@@ -231,8 +231,8 @@ static void host_open(struct host *host, struct effects *fx)
     host->open_stream = log_send(host, fx, MESSAGE_LOG_OPEN, &header, (struct slice){0});
 }
 
-static void host_run(struct host *host, const struct event *event, struct effects *fx,
-                     const struct raft_term_run *runs, uint32_t run_count, uint64_t last)
+static void host_run(struct host *host, const struct event *event, struct effects *fx, const struct raft_term_run *runs,
+                     uint32_t run_count, uint64_t last)
 {
     struct raft_params params = {
         .group = host->params.group,
@@ -322,8 +322,7 @@ static void host_raft_message(struct host *host, const struct event *event, stru
     Cairn__RaftMessage *header = NULL;
     struct raft_entry *entries = NULL;
     uint32_t count = 0;
-    enum err err =
-        proto_unpack(&cairn__raft_message__descriptor, event->message.header, &arena, (void **)&header);
+    enum err err = proto_unpack(&cairn__raft_message__descriptor, event->message.header, &arena, (void **)&header);
     CHECK(err == ERR_OK && header->from == event->message.peer.id && header->group == host->params.group);
     if (event->message.body.bytes > 0) {
         err = raft_entries_decode(event->message.body, &entries, &count);

@@ -1,6 +1,6 @@
-/* A small host of Raft for the `log` scenario: a group actor (ACTOR_GROUP) over the node's real log actor, with a machine
- * that only counts: it commits the applied index to the database and flushes now and then. What it is told and what it
- * sends is what metad's group does; what it applies it shows to a watcher. */
+/* A small host of Raft for the `log` scenario: a group actor (ACTOR_GROUP) over the node's real log actor, with a
+ * machine that only counts: it commits the applied index to the database and flushes now and then. What it is told and
+ * what it sends is what metad's group does; what it applies it shows to a watcher. */
 #ifndef CAIRN_SIM_GROUP_HOST_H
 #define CAIRN_SIM_GROUP_HOST_H
 

@@ -98,8 +98,8 @@ static void execute_compute(struct node *node, struct actor *actor, const struct
 static void execute_halt(struct node *node, const struct effect *effect)
 {
     struct world *world = node->world;
-    bool allowed = world->halt_allowed != NULL &&
-                   world->halt_allowed(world, node, effect->halt.err, effect->halt.reason);
+    bool allowed =
+        world->halt_allowed != NULL && world->halt_allowed(world, node, effect->halt.err, effect->halt.reason);
     WORLD_REQUIRE(world, allowed, "node %d:%u halts with %s: %s", node->role, node->id, err_name(effect->halt.err),
                   effect->halt.reason);
     node->halted = true;

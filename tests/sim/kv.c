@@ -73,8 +73,8 @@ static void map_put(struct map *map, const struct kv_entry *entry)
     }
     map->pairs = mem_grow(map->pairs, &map->capacity, map->count + 1, sizeof *map->pairs);
     memmove(&map->pairs[at + 1], &map->pairs[at], (map->count - at) * sizeof *map->pairs);
-    map->pairs[at] = (struct pair){slice_copy(entry->key.data, entry->key.bytes),
-                                   slice_copy(entry->value.data, entry->value.bytes)};
+    map->pairs[at] =
+        (struct pair){slice_copy(entry->key.data, entry->key.bytes), slice_copy(entry->value.data, entry->value.bytes)};
     map->count++;
 }
 

@@ -1,7 +1,7 @@
 /* A simulated key-value store: what RocksDB without its log is to a core. Commits are visible at once and durable with
  * the next flush. A crash (of the process or of the power: the memory is gone either way) returns to any state between
- * the last completed and the last requested flush, in whole batches; with `spontaneous`, to any up to the newest commit,
- * as a store does that flushes when its memory is full. */
+ * the last completed and the last requested flush, in whole batches; with `spontaneous`, to any up to the newest
+ * commit, as a store does that flushes when its memory is full. */
 #ifndef CAIRN_SIM_KV_H
 #define CAIRN_SIM_KV_H
 

@@ -129,8 +129,8 @@ static void report(const struct options *options, const struct result *result, s
         return;
     }
     totals->failed++;
-    printf("FAILED %s: %s\n  replay: cairn-sim --scenario %s --seed %" PRIu64, options->scenario->name,
-           result->finding, options->scenario->name, result->seed);
+    printf("FAILED %s: %s\n  replay: cairn-sim --scenario %s --seed %" PRIu64, options->scenario->name, result->finding,
+           options->scenario->name, result->seed);
     if (result->crash_at != 0) {
         printf(" --crash-at %" PRIu64, result->crash_at);
     }
@@ -199,8 +199,9 @@ static void run_twice(const struct options *options, struct totals *totals)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: cairn-sim --list | --scenario NAME (--seed N | --seeds A..B) [--jobs J] [--trace] [--twice] "
-                    "[--crash-at K | --crash-every STEP]\n");
+    fprintf(stderr,
+            "usage: cairn-sim --list | --scenario NAME (--seed N | --seeds A..B) [--jobs J] [--trace] [--twice] "
+            "[--crash-at K | --crash-every STEP]\n");
     return 2;
 }
 
@@ -265,7 +266,8 @@ static bool options_read(int argc, char **argv, struct options *ret)
         }
     }
     ret->jobs = (unsigned)jobs;
-    return good && (ret->list || (ret->scenario != NULL && seeded && (ret->crash_every == 0 || ret->first == ret->last)));
+    return good &&
+           (ret->list || (ret->scenario != NULL && seeded && (ret->crash_every == 0 || ret->first == ret->last)));
 }
 
 static int run_one(const struct options *options)

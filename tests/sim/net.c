@@ -1,7 +1,7 @@
-/* The simulated network. A connection is made by the first SEND from one node to another and carries requests one way and
- * their answers back, in order. It breaks when either end goes, when the network between them is cut, or by chance; what is
- * under way is lost from some point on in each direction, and each end learns of it in its own time. A request is admitted
- * by message_admit before an actor sees it, as the runtime does.
+/* The simulated network. A connection is made by the first SEND from one node to another and carries requests one way
+ * and their answers back, in order. It breaks when either end goes, when the network between them is cut, or by chance;
+ * what is under way is lost from some point on in each direction, and each end learns of it in its own time. A request
+ * is admitted by message_admit before an actor sees it, as the runtime does.
  *
  * Bodies and headers are copied at the send: the other side gets buffers of its own, aligned as the runtime's are. */
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* The world (world.h): nodes, their starts and crashes, actors' turns and the run loop. What effects do is in interpret.c,
- * what messages do in net.c. */
+/* The world (world.h): nodes, their starts and crashes, actors' turns and the run loop. What effects do is in
+ * interpret.c, what messages do in net.c. */
 #include "world.h"
 
 #include <stdarg.h>
@@ -91,8 +91,7 @@ void world_actor_add(struct node *node, enum actor_kind kind, uint32_t index, ac
     CHECK(node->actor_count < WORLD_NODE_ACTORS && dir < (int)node->dirs);
     CHECK(node_actor(node, kind, index) == NULL);
     struct actor *actor = &node->actors[node->actor_count++];
-    *actor = (struct actor){
-        .kind = kind, .index = index, .step = step, .destroy = destroy, .self = self, .dir = dir};
+    *actor = (struct actor){.kind = kind, .index = index, .step = step, .destroy = destroy, .self = self, .dir = dir};
     actor_boot(node, actor);
 }
 
@@ -231,6 +230,7 @@ static void effects_execute(struct node *node, struct actor *actor, struct effec
             enum crash_mode mode = number == node->crash_at_effect ? node->crash_mode
                                    : number % 2 == 0               ? CRASH_POWER
                                                                    : CRASH_KILL;
+            world->crash_at = number == world->crash_at ? 0 : world->crash_at;
             node_crash(node, mode);
         }
         if (!node->up || node->boot != boot) {

@@ -1,5 +1,5 @@
-/* The world of a simulation: the second interpreter of base/effect.h, under a seed. It stands where io/runtime.c stands in
- * a daemon, and runs the very same archives.
+/* The world of a simulation: the second interpreter of base/effect.h, under a seed. It stands where io/runtime.c stands
+ * in a daemon, and runs the very same archives.
  *
  * A world has nodes; a node has data directories (a disk and a key-value store each) and, while it is up, actors, made
  * by its boot function at every start from what its directories hold. Everything that happens is an item on one heap
@@ -72,7 +72,7 @@ struct actor {
     bool turn_is_set; /* a turn of it is on the heap */
     struct world_timer {
         uint64_t id, generation; /* of the item on the heap that counts; a timer set again voids the one before */
-    } *timers;
+    } * timers;
     unsigned long timer_count, timer_capacity;
 };
 
@@ -103,8 +103,8 @@ struct node {
 /* Runs after each step, before its effects are executed: what invariants look at. */
 typedef void world_probe(struct world *world, struct node *node, struct actor *actor, void *context);
 /* After a step, each effect before it is executed. */
-typedef void world_effect_probe(struct world *world, struct node *node, struct actor *actor, const struct effect *effect,
-                                void *context);
+typedef void world_effect_probe(struct world *world, struct node *node, struct actor *actor,
+                                const struct effect *effect, void *context);
 typedef void world_call(struct world *world, void *context, uint64_t argument);
 
 struct world {

@@ -334,8 +334,11 @@ static void talker_step(void *self, const struct event *event, struct effects *f
         t->closed++;
     } else if (event->kind == EVENT_TIMER && t->asks) {
         struct address to = address_node((enum role)t->target_role, (uint32_t)t->target, ACTOR_GROUP, 0);
-        fx_send(fx, to, t->asked % 10 == 9 ? 10 /* RAFT: not for a device */ : 40 /* MAP_GET */, ++t->asked,
-                slice_copy("ask", 3), slice_alloc(5000));
+        t->asked++;
+        struct slice body = slice_alloc(5000);
+        memset(body.data, (int)t->asked, body.bytes);
+        fx_send(fx, to, t->asked % 10 == 0 ? 10 /* RAFT: not for a device */ : 40 /* MAP_GET */, t->asked,
+                slice_copy("ask", 3), body);
         fx_timer(fx, 1, event->now_ns + MILLISECOND);
     } else if (event->kind == EVENT_MESSAGE && event->message.flags & MESSAGE_ERROR) {
         t->refused++;
