@@ -3,6 +3,6 @@
 
 #include "scenario.h"
 
-extern const struct scenario scenario_log;
+extern const struct scenario scenario_log, scenario_store;
 
-const struct scenario *const scenarios[] = {&scenario_log, NULL};
+const struct scenario *const scenarios[] = {&scenario_log, &scenario_store, NULL};
