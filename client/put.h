@@ -16,13 +16,14 @@
 
 #include "internal.h"
 
-#define PUT_CHUNKS      512u   /* chunks of one upload in memory, most of them done and waiting to be staged */
-#define PUT_ASKS        64u    /* asked chunks a message */
-#define PUT_STAGE_RUN   32u    /* done chunks that are worth a message of their own */
-#define PUT_STAGE_MOST  128u   /* manifest entries a message */
-#define PUT_START_ASKS  4u     /* hashed chunks that start a session while more are on their way */
-#define PUT_READS       4u     /* reads ahead */
-#define PUT_SEEN        65536u /* hashes of one file remembered, to send equal chunks once */
+#define PUT_CHUNKS      512u         /* chunks of one upload in memory, most of them done and waiting to be staged */
+#define PUT_ASKS        64u          /* asked chunks a message */
+#define PUT_STAGE_RUN   128u         /* done chunks that are worth a manifest page */
+#define PUT_STAGE_MOST  256u         /* manifest entries a page */
+#define PUT_STAGE_BYTES (384u << 10) /* receipts a message: a group takes bodies of half a Raft entry */
+#define PUT_START_ASKS  4u           /* hashed chunks that start a session while more are on their way */
+#define PUT_READS       4u           /* reads ahead */
+#define PUT_SEEN        65536u       /* hashes of one file remembered, to send equal chunks once */
 #define PUT_REASKS      4u
 #define PUT_WINDOW_COST 2u /* window bytes per plain byte: the plain chunk, then shards with parity */
 

@@ -129,12 +129,13 @@ void put_stage_pump(struct client *c, struct op_slot *slot, struct effects *fx)
     if (put->flight != PUT_IDLE || !call_room(c, 1)) {
         return;
     }
-    uint32_t asks = 0, run = 0;
+    uint32_t asks = 0, run = 0, receipt_bytes = 0;
     for (uint64_t entry = put->first; entry < put->next; entry++) {
         asks += put_chunk_at(put, entry)->state == CHUNK_HASHED;
     }
     while (run < PUT_STAGE_MOST && put->first + run < put->next &&
-           put_chunk_at(put, put->first + run)->state == CHUNK_DONE) {
+           put_chunk_at(put, put->first + run)->state == CHUNK_DONE && receipt_bytes < PUT_STAGE_BYTES) {
+        receipt_bytes += put_chunk_at(put, put->first + run)->receipt_count * RECEIPT_BYTES;
         run++;
     }
     if (put->session == 0) {
@@ -143,9 +144,12 @@ void put_stage_pump(struct client *c, struct op_slot *slot, struct effects *fx)
         }
         return;
     }
-    bool last = run > 0 && put->eof && put->reads == 0 && put->first + run == put->next;
-    bool full = run > 0 && put->next - put->first == PUT_CHUNKS;
-    if (asks > 0 || run >= PUT_STAGE_RUN || last || full) {
+    bool last = put->eof && put->reads == 0 && put->first + run == put->next;
+    bool full = put->next - put->first == PUT_CHUNKS || receipt_bytes >= PUT_STAGE_BYTES;
+    if (run < PUT_STAGE_RUN && !last && !full) {
+        run = 0; /* each run is a manifest page: rather few and whole */
+    }
+    if (asks > 0 || run > 0) {
         put_send_stage(c, slot, run, fx);
     }
 }
