@@ -153,7 +153,9 @@ static void request_begin(struct client *c, struct request *r, struct effects *f
         return;
     }
     request_build(c, r, r->mutation ? c->key_next++ : 0);
-    keys_want(c, fx);
+    if (r->mutation) {
+        keys_want(c, fx);
+    }
     request_send(c, r, fx);
 }
 
