@@ -195,33 +195,45 @@ static void note_reads(struct host *host, const struct raft_update *update)
     }
 }
 
-static struct raft_update host_raft_step(struct host *host, struct effects *fx, const struct raft_event *event)
+static void update_carry_out(struct host *host, struct effects *fx, const struct raft_update *update)
 {
-    struct raft_update update = {0};
-    raft_step(host->raft, event, &update);
-    if (update.number != 0) {
-        log_append(host, fx, update.number, update.hard_changed, update.hard, update.append, update.append_count);
+    if (update->number != 0) {
+        log_append(host, fx, update->number, update->hard_changed, update->hard, update->append, update->append_count);
     }
-    for (uint32_t i = 0; i < update.message_count; i++) {
-        raft_message_send(host, fx, &update.messages[i]);
+    for (uint32_t i = 0; i < update->message_count; i++) {
+        raft_message_send(host, fx, &update->messages[i]);
     }
-    for (uint32_t i = 0; i < update.committed_count; i++) {
-        apply_entry(host, &update.committed[i]);
+    for (uint32_t i = 0; i < update->committed_count; i++) {
+        apply_entry(host, &update->committed[i]);
     }
-    if (update.committed_count > 0) {
+    if (update->committed_count > 0) {
         applied_commit(host, fx);
     }
-    note_reads(host, &update);
+    note_reads(host, update);
     answer_reads(host);
-    if (update.load_count > 0) {
+    if (update->load_count > 0) {
         struct writer header = {0};
         writer_u32(&header, host->params.group);
-        writer_u64(&header, update.load_first);
-        writer_u32(&header, update.load_count);
-        host->load_first = update.load_first;
+        writer_u64(&header, update->load_first);
+        writer_u32(&header, update->load_count);
+        host->load_first = update->load_first;
         host->load_stream = log_send(host, fx, MESSAGE_LOG_READ, &header, (struct slice){0});
     }
-    return update;
+}
+
+/* Steps Raft and carries out its updates; what the proposal of the event came to is in the first. */
+static struct raft_update host_raft_step(struct host *host, struct effects *fx, const struct raft_event *event)
+{
+    struct raft_update first = {0};
+    raft_step(host->raft, event, &first);
+    update_carry_out(host, fx, &first);
+    struct raft_update update = first;
+    while (update.more) {
+        struct raft_event more = {.kind = RAFT_EVENT_CONTINUE, .random = event->random};
+        raft_step(host->raft, &more, &update);
+        update_carry_out(host, fx, &update);
+    }
+    return first;
 }
 
 static void host_open(struct host *host, struct effects *fx)
