@@ -76,4 +76,12 @@ void runtime_post(struct runtime *runtime, struct address to, uint16_t type, uin
 struct runtime_disk_counters { uint64_t submissions, submitted, syncs; };
 struct runtime_disk_counters runtime_disk_counters(struct runtime *runtime, enum actor_kind kind, uint32_t index);
 
+/* Counters of the process's connections since the start. Any thread. */
+struct runtime_net_counters {
+    uint64_t accepted_connections; /* hello accepted */
+    uint64_t refused_connections;  /* closed by us for what the peer is or sent */
+    uint64_t refused_frames;       /* requests answered with an error before any actor saw them */
+};
+struct runtime_net_counters runtime_net_counters(struct runtime *runtime);
+
 #endif

@@ -39,7 +39,10 @@ enum err authorize(struct state *state, struct principal peer, enum right right,
     if (err != ERR_OK) {
         return err == ERR_NOT_FOUND ? ERR_DENIED : err;
     }
-    bool allowed = user->root || (ns != 0 && member_has(state, ns, user, right));
+    struct key ns_key = key_namespace(state->group, ns);
+    bool exists = ns == 0 || state_has(state, &ns_key);
+    bool named = ns != 0 || (right != RIGHT_READ && right != RIGHT_WRITE);
+    bool allowed = exists && named && (user->root || (ns != 0 && member_has(state, ns, user, right)));
     if (!allowed) {
         return ERR_DENIED;
     }

@@ -408,7 +408,8 @@ static void group_raft_frame(struct group *group, const struct message *frame)
     struct raft_message message = {0};
     enum err err = raft_wire_decode(group, frame, &message);
     if (err != ERR_OK) {
-        return; /* refused with its code by the counter of the interpreter's log: a peer gets no answer to Raft */
+        group_refuse(group, frame, err, NULL);
+        return;
     }
     struct raft_event event = {.kind = RAFT_EVENT_MESSAGE, .random = group->event->random, .message = &message};
     group_raft(group, &event);

@@ -1,0 +1,219 @@
+/* What the files of io/ share: the runtime, its loops and actors, and how work crosses threads. Private to io/.
+ *
+ *   task    one thing to be done on a loop's thread; posted under the loop's lock, run at the start of its next turn
+ *   inbox   FIFO of events of one actor, touched only by the thread of its loop
+ *   turn    (uv_prepare) tasks, inboxes with the effects of every step, sockets flushed, one submission of the ring
+ *   pool    threads that run jobs off the loops: compute workers, and helpers for what blocks (flush, fallocate, pread)
+ */
+#ifndef CAIRN_IO_INTERNAL_H
+#define CAIRN_IO_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <uv.h>
+
+#include "base/compute.h"
+#include "base/effect.h"
+#include "base/limits.h"
+#include "io/log.h"
+#include "io/runtime.h"
+
+#define LOOPS_MAX           64u
+#define INBOX_BYTES         (256ull << 20) /* bulk bytes an actor's inbox holds before requests are answered BUSY */
+#define ACTORS_MAX          65535u         /* a slot is 16 bits of the stream; 0 is nobody */
+#define ACTOR_INDEX_MAX     65536u
+#define COMPUTE_PLACE_BYTES (32u << 10) /* a smaller job runs at once on the loop */
+
+struct loop;
+struct runtime_actor;
+struct timers;
+struct disk;
+struct net;
+
+/* ---- tasks ---- */
+
+struct task {
+    struct task *next;
+    /* Runs on the loop's thread and frees the task; `drop`: the loop is gone, only free what is held. */
+    void (*run)(struct loop *loop, struct task *task, bool drop);
+};
+struct task_queue {
+    struct task *head;
+    struct task **tail;
+};
+void task_queue_init(struct task_queue *queue);
+void task_queue_push(struct task_queue *queue, struct task *task);
+struct task *task_queue_pop(struct task_queue *queue);
+
+/* ---- pools (workers.c) ---- */
+
+struct job {
+    struct job *next;
+    unsigned priority; /* 0 first .. 2 last */
+    /* Runs on a pool thread; posts its own completion. `drop`: the pool stops, only free what is held. */
+    void (*run)(struct job *job, bool drop);
+};
+struct pool;
+struct pool *pool_create(unsigned threads, const char *node);
+void pool_post(struct pool *pool, struct job *job);
+void pool_destroy(struct pool *pool);
+
+/* ---- actors ---- */
+
+struct inbox_event {
+    struct task task;
+    struct inbox_event *next;
+    struct runtime_actor *actor;
+    uint64_t bytes;
+    struct event event;
+};
+
+struct runtime_actor {
+    struct runtime *runtime;
+    struct loop *loop;
+    enum actor_kind kind;
+    uint32_t index;
+    uint16_t slot;
+    actor_step *step;
+    void *actor;
+    char *dir;
+    struct runtime_kv *kv;
+    struct inbox_event *head, **tail;
+    struct runtime_actor *ready_next;
+    bool ready;
+    _Atomic uint64_t inbox_events, inbox_bytes;
+    struct disk_files *files; /* disk.c */
+    _Atomic uint64_t disk_submissions, disk_submitted, disk_syncs;
+    uint64_t disk_last_submission;
+};
+
+/* A new event for the actor, zeroed but for its kind. */
+struct inbox_event *inbox_event_create(struct runtime_actor *actor, enum event_kind kind);
+/* Puts it into the actor's inbox, from any thread. Given. */
+void inbox_post(struct inbox_event *event);
+/* True when the actor takes no more requests for now. Any thread. */
+bool inbox_full(const struct runtime_actor *actor);
+/* Frees what is left in an actor's inbox when its loop is gone. */
+void inbox_clear(struct runtime_actor *actor);
+/* Tells an actor that a peer is gone. */
+void inbox_post_closed(struct runtime_actor *actor, struct address peer, enum err err);
+
+/* ---- loops ---- */
+
+struct loop {
+    struct runtime *runtime;
+    unsigned index;
+    pthread_t thread;
+    uv_loop_t uv;
+    uv_poll_t wake;
+    int wake_fd;
+    _Atomic bool woken; /* wake_fd has been written since it was read */
+    uv_prepare_t prepare;
+    uv_idle_t idle;
+    pthread_mutex_t lock;
+    struct task_queue posted; /* under lock */
+    bool gone;                /* under lock: tasks are dropped */
+    struct runtime_actor *ready, **ready_tail;
+    struct effects effects;
+    bool stepping;
+    uint64_t random[256];
+    unsigned random_left;
+    struct timers *timers;
+    struct disk *disk;
+    struct net *net;
+};
+
+/* The loop whose thread this is, or NULL. */
+struct loop *loop_current(void);
+void loop_init(struct loop *loop, struct runtime *runtime, unsigned index);
+void loop_deinit(struct loop *loop);
+/* Runs until the runtime stops, then closes everything of it. */
+void loop_run(struct loop *loop);
+void loop_post(struct loop *loop, struct task *task);
+/* Rouses it. Any thread, any signal handler. */
+void loop_wake(struct loop *loop);
+uint64_t loop_random(struct loop *loop);
+uint64_t clock_now_ns(void);
+
+/* ---- the runtime ---- */
+
+struct node_address {
+    uint8_t role;
+    uint32_t id;
+    uint16_t port;
+    char host[256];
+};
+
+struct runtime {
+    struct runtime_config config;
+    char node[48];
+    int log_fd;
+    struct tls *tls;
+    struct loop *loops;
+    unsigned loop_count;
+    struct runtime_actor **actors; /* slot - 1; fixed once running */
+    unsigned long actor_count, actor_capacity;
+    struct runtime_actor **by_kind[ACTOR_KINDS];
+    unsigned long by_kind_capacity[ACTOR_KINDS];
+    struct pool *workers, *helpers;
+    pthread_mutex_t lock; /* addresses, user files */
+    struct node_address *addresses;
+    unsigned long address_count, address_capacity;
+    struct user_file *user_files;
+    unsigned long user_file_count, user_file_capacity;
+    uint32_t user_file_last;
+    int *listeners;
+    unsigned long listener_count, listener_capacity;
+    bool running;
+    uv_signal_t *signals; /* two, or NULL */
+    _Atomic bool stopping;
+    _Atomic int exit_code;
+    _Atomic bool halted;
+    _Atomic uint64_t refused_frames, refused_connections, accepted_connections;
+};
+
+/* The actor, or NULL. Any thread once running. */
+struct runtime_actor *runtime_actor_find(struct runtime *runtime, enum actor_kind kind, uint32_t index);
+struct runtime_actor *runtime_actor_of_slot(struct runtime *runtime, uint16_t slot);
+/* Says why and stops every loop with the exit code of `err`. The first one counts. Any thread. */
+void runtime_halt(struct runtime *runtime, enum err err, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* effects.c: runs the effects of the step `actor` just took and empties the list. */
+void effects_perform(struct runtime_actor *actor, struct effects *fx);
+
+/* timers.c */
+struct timers *timers_create(struct loop *loop);
+void timers_set(struct timers *timers, struct runtime_actor *actor, uint64_t id, uint64_t deadline_ns);
+/* Arms the uv timer for the nearest deadline; once per turn. */
+void timers_arm(struct timers *timers);
+void timers_close(struct timers *timers);
+void timers_destroy(struct timers *timers);
+
+/* disk.c, on the loop's thread */
+struct disk *disk_create(struct loop *loop);
+void disk_perform(struct disk *disk, struct runtime_actor *actor, struct effect *effect);
+void disk_submit(struct disk *disk);
+void disk_close(struct disk *disk);
+void disk_destroy(struct disk *disk);
+void disk_files_destroy(struct disk_files *files);
+
+/* kv.c */
+MUST_CHECK enum err runtime_kv_commit(struct runtime_kv *kv, struct kv_batch *batch, char *ret_text);
+MUST_CHECK enum err runtime_kv_flush(struct runtime_kv *kv, char *ret_text);
+
+/* user_file.c: reads on a helper; answers with DISK_DONE. */
+void user_file_read(struct runtime_actor *actor, const struct effect *effect);
+void user_files_destroy(struct runtime *runtime);
+
+/* net.c, on the loop's thread */
+struct net *net_create(struct loop *loop);
+/* Starts to accept (loop 0). */
+void net_start(struct net *net);
+/* Takes header and body of the SEND. */
+void net_send(struct net *net, struct runtime_actor *sender, struct effect *effect);
+void net_flush(struct net *net);
+void net_close(struct net *net);
+void net_destroy(struct net *net);
+
+#endif

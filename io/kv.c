@@ -1,0 +1,282 @@
+/* RocksDB behind base/kv.h. Stands under apply and the store's index: reads on the owning loop, commits on it, flushes
+ * on a helper. No WAL: what a flush has not covered is rebuilt from the log in front of it.
+ *
+ * Happy path: get is a pinned get and one copy; next and prev run over an iterator kept per loop and thrown away at the
+ * next commit, so a scan costs a step per pair. How it fails: any RocksDB error is KV_FAILED and its caller halts; a
+ * read error halts here, because a core that went on would answer from half a database. */
+#include <errno.h>
+#include <rocksdb/c.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "io/internal.h"
+
+#define KV_WRITE_BUFFER_BYTES ((size_t)16 << 20)
+#define KV_CACHE_BYTES        ((size_t)16 << 20)
+#define KV_OPEN_FILES         512
+#define KV_BLOOM_BITS         10
+
+/* An iterator and the state of the database it shows. */
+struct kv_cursor {
+    rocksdb_iterator_t *iterator;
+    uint64_t commits;
+};
+
+struct runtime_kv {
+    struct kv_view view;
+    struct runtime *runtime;
+    rocksdb_t *db;
+    rocksdb_options_t *options;
+    rocksdb_readoptions_t *read_options;
+    rocksdb_writeoptions_t *write_options;
+    rocksdb_flushoptions_t *flush_options;
+    rocksdb_cache_t *cache;
+    _Atomic uint64_t commits;
+    struct kv_cursor cursors[LOOPS_MAX + 1]; /* the last one: a thread that is no loop's, before the run */
+};
+
+static enum err kv_fail(char *error, char *ret_text)
+{
+    snprintf(ret_text, 256, "%.240s", error);
+    rocksdb_free(error);
+    return ERR_KV_FAILED;
+}
+
+static enum err kv_read_fail(struct runtime_kv *kv, char *error)
+{
+    char text[256];
+    enum err err = kv_fail(error, text);
+    runtime_halt(kv->runtime, err, "read of the database: %s", text);
+    return err;
+}
+
+/* ---- the view ---- */
+
+static enum err kv_view_get(struct kv_view *view, const void *key, size_t key_bytes, struct slice *ret_value)
+{
+    struct runtime_kv *kv = (struct runtime_kv *)view;
+    char *error = NULL;
+    rocksdb_pinnableslice_t *pinned = rocksdb_get_pinned(kv->db, kv->read_options, key, key_bytes, &error);
+    if (error != NULL) {
+        return kv_read_fail(kv, error);
+    }
+    if (pinned == NULL) {
+        return ERR_NOT_FOUND;
+    }
+    size_t bytes = 0;
+    const char *value = rocksdb_pinnableslice_value(pinned, &bytes);
+    *ret_value = slice_copy(value, bytes);
+    rocksdb_pinnableslice_destroy(pinned);
+    return ERR_OK;
+}
+
+/* The calling thread's iterator, showing all commits so far. */
+static rocksdb_iterator_t *kv_cursor_get(struct runtime_kv *kv, bool *ret_fresh)
+{
+    struct loop *loop = loop_current();
+    struct kv_cursor *cursor = &kv->cursors[loop != NULL ? loop->index : LOOPS_MAX];
+    uint64_t commits = atomic_load_explicit(&kv->commits, memory_order_acquire);
+    *ret_fresh = cursor->iterator == NULL || cursor->commits != commits;
+    if (*ret_fresh) {
+        if (cursor->iterator != NULL) {
+            rocksdb_iter_destroy(cursor->iterator);
+        }
+        cursor->iterator = rocksdb_create_iterator(kv->db, kv->read_options);
+        cursor->commits = commits;
+    }
+    return cursor->iterator;
+}
+
+static bool kv_cursor_at(const rocksdb_iterator_t *iterator, const void *key, size_t key_bytes)
+{
+    size_t bytes = 0;
+    const char *at = rocksdb_iter_valid(iterator) ? rocksdb_iter_key(iterator, &bytes) : NULL;
+    return at != NULL && bytes == key_bytes && memcmp(at, key, bytes) == 0;
+}
+
+static enum err kv_cursor_take(struct runtime_kv *kv, rocksdb_iterator_t *iterator, struct slice *ret_key,
+                               struct slice *ret_value)
+{
+    if (!rocksdb_iter_valid(iterator)) {
+        char *error = NULL;
+        rocksdb_iter_get_error(iterator, &error);
+        return error != NULL ? kv_read_fail(kv, error) : ERR_NOT_FOUND;
+    }
+    size_t key_bytes = 0, value_bytes = 0;
+    const char *key = rocksdb_iter_key(iterator, &key_bytes);
+    const char *value = rocksdb_iter_value(iterator, &value_bytes);
+    *ret_key = slice_copy(key, key_bytes);
+    *ret_value = slice_copy(value, value_bytes);
+    return ERR_OK;
+}
+
+static enum err kv_view_next(struct kv_view *view, const void *from, size_t from_bytes, bool after,
+                             struct slice *ret_key, struct slice *ret_value)
+{
+    struct runtime_kv *kv = (struct runtime_kv *)view;
+    bool fresh;
+    rocksdb_iterator_t *iterator = kv_cursor_get(kv, &fresh);
+    if (fresh || !kv_cursor_at(iterator, from, from_bytes)) {
+        rocksdb_iter_seek(iterator, from, from_bytes);
+    }
+    if (after && kv_cursor_at(iterator, from, from_bytes)) {
+        rocksdb_iter_next(iterator);
+    }
+    return kv_cursor_take(kv, iterator, ret_key, ret_value);
+}
+
+static enum err kv_view_prev(struct kv_view *view, const void *before, size_t before_bytes, struct slice *ret_key,
+                             struct slice *ret_value)
+{
+    struct runtime_kv *kv = (struct runtime_kv *)view;
+    bool fresh;
+    rocksdb_iterator_t *iterator = kv_cursor_get(kv, &fresh);
+    if (fresh || !kv_cursor_at(iterator, before, before_bytes)) {
+        rocksdb_iter_seek_for_prev(iterator, before, before_bytes);
+    }
+    if (kv_cursor_at(iterator, before, before_bytes)) {
+        rocksdb_iter_prev(iterator);
+    }
+    return kv_cursor_take(kv, iterator, ret_key, ret_value);
+}
+
+static const struct kv_view_ops kv_view_rocksdb = {
+    .get = kv_view_get,
+    .next = kv_view_next,
+    .prev = kv_view_prev,
+};
+
+struct kv_view *runtime_kv_view(struct runtime_kv *kv)
+{
+    return &kv->view;
+}
+
+/* ---- commits ---- */
+
+enum err runtime_kv_commit(struct runtime_kv *kv, struct kv_batch *batch, char *ret_text)
+{
+    if (kv_batch_count(batch) == 0) {
+        return ERR_OK;
+    }
+    rocksdb_writebatch_t *write = rocksdb_writebatch_create();
+    const struct kv_entry *entry = kv_batch_next(batch, NULL, 0, false);
+    while (entry != NULL) {
+        const char *key = (const char *)entry->key.data;
+        if (entry->deleted) {
+            rocksdb_writebatch_delete(write, key, entry->key.bytes);
+        } else {
+            rocksdb_writebatch_put(write, key, entry->key.bytes, (const char *)entry->value.data, entry->value.bytes);
+        }
+        entry = kv_batch_next(batch, entry->key.data, entry->key.bytes, true);
+    }
+    char *error = NULL;
+    rocksdb_write(kv->db, kv->write_options, write, &error);
+    rocksdb_writebatch_destroy(write);
+    atomic_fetch_add_explicit(&kv->commits, 1, memory_order_release);
+    return error != NULL ? kv_fail(error, ret_text) : ERR_OK;
+}
+
+enum err runtime_kv_flush(struct runtime_kv *kv, char *ret_text)
+{
+    char *error = NULL;
+    rocksdb_flush(kv->db, kv->flush_options, &error);
+    return error != NULL ? kv_fail(error, ret_text) : ERR_OK;
+}
+
+/* ---- life ---- */
+
+static void kv_options_init(struct runtime_kv *kv)
+{
+    rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
+    kv->cache = rocksdb_cache_create_lru(KV_CACHE_BYTES);
+    rocksdb_block_based_options_set_block_cache(table, kv->cache);
+    rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(KV_BLOOM_BITS));
+    rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
+    rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1);
+
+    rocksdb_options_t *options = rocksdb_options_create();
+    rocksdb_options_set_block_based_table_factory(options, table);
+    rocksdb_block_based_options_destroy(table);
+    rocksdb_options_set_create_if_missing(options, 1);
+    rocksdb_options_set_write_buffer_size(options, KV_WRITE_BUFFER_BYTES);
+    rocksdb_options_set_max_write_buffer_number(options, 3);
+    rocksdb_options_set_max_background_jobs(options, 2);
+    rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1);
+    rocksdb_options_set_compression(options, rocksdb_no_compression);
+    rocksdb_options_set_max_open_files(options, KV_OPEN_FILES);
+    rocksdb_options_set_info_log_level(options, 3 /* errors */);
+    rocksdb_options_set_keep_log_file_num(options, 2);
+    kv->options = options;
+    kv->read_options = rocksdb_readoptions_create();
+    kv->write_options = rocksdb_writeoptions_create();
+    rocksdb_writeoptions_disable_WAL(kv->write_options, 1);
+    kv->flush_options = rocksdb_flushoptions_create();
+    rocksdb_flushoptions_set_wait(kv->flush_options, 1);
+}
+
+static void kv_options_deinit(struct runtime_kv *kv)
+{
+    rocksdb_flushoptions_destroy(kv->flush_options);
+    rocksdb_writeoptions_destroy(kv->write_options);
+    rocksdb_readoptions_destroy(kv->read_options);
+    rocksdb_options_destroy(kv->options);
+    rocksdb_cache_destroy(kv->cache);
+}
+
+enum err runtime_kv_open(struct runtime *runtime, const char *dir, struct runtime_kv **ret_kv, char *ret_text)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/kv", dir);
+    struct runtime_kv *kv = mem_alloc(sizeof *kv);
+    kv->view.ops = &kv_view_rocksdb;
+    kv->runtime = runtime;
+    kv_options_init(kv);
+    char *error = NULL;
+    kv->db = rocksdb_open(kv->options, path, &error);
+    if (error != NULL) {
+        snprintf(ret_text, 256, "database %.80s: %.120s; if it is damaged, remove it: it is rebuilt", path, error);
+        rocksdb_free(error);
+        kv_options_deinit(kv);
+        free(kv);
+        return ERR_KV_FAILED;
+    }
+    *ret_kv = kv;
+    return ERR_OK;
+}
+
+void runtime_kv_close(struct runtime_kv *kv)
+{
+    if (kv == NULL) {
+        return;
+    }
+    for (unsigned i = 0; i <= LOOPS_MAX; i++) {
+        if (kv->cursors[i].iterator != NULL) {
+            rocksdb_iter_destroy(kv->cursors[i].iterator);
+        }
+    }
+    rocksdb_close(kv->db);
+    kv_options_deinit(kv);
+    free(kv);
+}
+
+enum err runtime_kv_drop(const char *dir)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/kv", dir);
+    if (access(path, F_OK) < 0) {
+        return errno == ENOENT ? ERR_OK : ERR_IO;
+    }
+    rocksdb_options_t *options = rocksdb_options_create();
+    char *error = NULL;
+    rocksdb_destroy_db(options, path, &error);
+    rocksdb_options_destroy(options);
+    if (error != NULL) {
+        io_log(LOG_ERROR, ERR_KV_FAILED, "remove database %s: %s", path, error);
+        rocksdb_free(error);
+        return ERR_KV_FAILED;
+    }
+    return rmdir(path) < 0 && errno != ENOENT ? ERR_IO : ERR_OK;
+}

@@ -1,0 +1,465 @@
+/* The log actor: takes appends of all groups, writes what waits as one batch, makes it durable by one fdatasync,
+ * answers. Byte map: log_format.h. Rules: README.md of this folder.
+ *
+ * Happy path: LOG_APPEND joins the queue -> no write under way: a batch takes the queue (up to about 1 MiB), is laid
+ * out as records in sectors, DISK_WRITE -> DISK_SYNC -> one reply an append. What arrives meanwhile is the next batch.
+ * Segments are allocated one ahead. When nothing waits for 100 ms an empty block is written that says what is synced.
+ *
+ * Failure: a failed write or fsync halts the node; an fsync is never retried, because the kernel may have dropped the
+ * pages. A full disk halts it only when the segments at hand cannot take the next batch, before that is written. */
+#include "log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "log_internal.h"
+#include "proto/message.h"
+
+struct log *log_create(const struct log_params *params)
+{
+    CHECK(params->segment_bytes >= 16 * LOG_BLOCK_BYTES && params->segment_bytes % LOG_BLOCK_BYTES == 0);
+    struct log *log = mem_alloc(sizeof *log);
+    log->directory = params->directory;
+    log->segment_bytes = params->segment_bytes;
+    log->file_count = params->file_count;
+    log->files = mem_alloc(params->file_count * sizeof *log->files);
+    for (uint32_t i = 0; i < params->file_count; i++) {
+        CHECK(i == 0 || params->files[i].file.number > params->files[i - 1].file.number);
+        log->files[i] = params->files[i];
+    }
+    return log;
+}
+
+static void log_append_free(struct log_append *append)
+{
+    for (uint32_t i = 0; i < append->count; i++) {
+        slice_drop(&append->entries[i].data);
+    }
+    free(append->entries);
+    append->entries = NULL;
+    append->count = 0;
+}
+
+static void log_appends_clear(struct log_appends *list)
+{
+    for (unsigned long i = 0; i < list->count; i++) {
+        log_append_free(&list->items[i]);
+    }
+    list->count = 0;
+}
+
+void log_destroy(struct log *log)
+{
+    if (log == NULL) {
+        return;
+    }
+    for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
+        log_group_deinit(&log->groups[i]);
+    }
+    log_appends_clear(&log->queue);
+    log_appends_clear(&log->flight);
+    free(log->queue.items);
+    free(log->flight.items);
+    log_scan_deinit(log);
+    log_read_deinit(log);
+    free(log->opens);
+    free(log->files);
+    free(log);
+}
+
+struct log_status log_status(const struct log *log)
+{
+    struct log_status status = log->status;
+    status.append_position = (uint64_t)log->segment << 32 | log->position;
+    return status;
+}
+
+void log_halt(struct log *log, struct effects *fx, enum err err, const char *format, ...)
+{
+    char reason[160];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(reason, sizeof reason, format, args);
+    va_end(args);
+    log->state = LOG_HALTED;
+    fx_halt(fx, err, "%s", reason);
+}
+
+/* ---- segments ---- */
+
+static void log_next_allocate(struct log *log, uint64_t bytes, struct effects *fx)
+{
+    CHECK(log->next != LOG_NEXT_ALLOCATING && bytes % LOG_BLOCK_BYTES == 0);
+    log->next = LOG_NEXT_ALLOCATING;
+    log->next_bytes = bytes > log->segment_bytes ? bytes : log->segment_bytes;
+    fx_disk_alloc(fx, log_token_make(LOG_TOKEN_ALLOC, 0), log_file(log->segment + 1), log->next_bytes);
+}
+
+/* Makes room for a write of `bytes`. False: wait (or halted). */
+static bool log_room_get(struct log *log, uint64_t bytes, struct effects *fx)
+{
+    if (log->segment != 0 && log->position + bytes <= log->bytes) {
+        return true;
+    }
+    if (log->next == LOG_NEXT_FAILED) {
+        log_halt(log, fx, ERR_DISK_FULL,
+                 "the disk of the metadata directory is full: no room for log/%08x.log (%llu bytes)", log->segment + 1,
+                 (unsigned long long)log->next_bytes);
+        return false;
+    }
+    if (log->next == LOG_NEXT_READY && log->next_bytes >= bytes) {
+        log->segment++;
+        log->bytes = log->next_bytes;
+        log->position = 0;
+        log->next = LOG_NEXT_NONE;
+        log_next_allocate(log, log->segment_bytes, fx);
+        return true;
+    }
+    if (log->next != LOG_NEXT_ALLOCATING) {
+        log_next_allocate(log, bytes, fx); /* none yet, or too small for a large entry */
+    }
+    return false;
+}
+
+/* ---- batches ---- */
+
+static uint64_t log_segment_record_bytes(const struct log *log)
+{
+    uint64_t bytes = LOG_RECORD_HEADER_BYTES + 4;
+    for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
+        bytes += log->groups[i].known ? LOG_SEGMENT_GROUP_BYTES : 0;
+    }
+    return bytes;
+}
+
+/* How many appends the next batch takes, and a size that surely holds them with a segment's first record. */
+static unsigned long log_batch_choose(const struct log *log, uint64_t *ret_bound)
+{
+    uint64_t bytes = log_segment_record_bytes(log);
+    unsigned long count = 0;
+    while (count < log->queue.count && (count == 0 || bytes + log->queue.items[count].bytes <= LOG_BATCH_BYTES)) {
+        bytes += log->queue.items[count].bytes;
+        count++;
+    }
+    *ret_bound = log_blocks_bound(bytes, 2);
+    return count;
+}
+
+/* All groups as they stand before this segment, so that older segments can be given up one day. */
+static void log_segment_put(const struct log *log, struct log_builder *b)
+{
+    struct writer w = {0};
+    writer_u32(&w, 0);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
+        const struct log_group *group = &log->groups[i];
+        if (group->known) {
+            writer_u32(&w, i);
+            writer_u64(&w, group->term);
+            writer_u32(&w, group->vote);
+            writer_u64(&w, group->last);
+            writer_u64(&w, log_group_term(group, group->last));
+            count++;
+        }
+    }
+    put_u32(w.data, count);
+    struct log_record record = {.type = LOG_RECORD_SEGMENT};
+    log_builder_put(b, &record, w.data, (uint32_t)w.bytes);
+    writer_deinit(&w);
+}
+
+static void log_hard_put(const struct log *log, struct log_builder *b, uint32_t number)
+{
+    const struct log_group *group = &log->groups[number];
+    struct log_record record = {.type = LOG_RECORD_HARD_STATE,
+                                .group = number,
+                                .term = group->term,
+                                .vote = group->vote,
+                                .previous_index = group->last,
+                                .previous_term = log_group_term(group, group->last)};
+    log_builder_put(b, &record, NULL, 0);
+}
+
+static void log_append_put(struct log *log, struct log_builder *b, const struct log_append *append)
+{
+    struct log_group *group = &log->groups[append->group];
+    if (append->hard_changed) {
+        CHECK(append->term >= group->term);
+        group->known = true;
+        group->term = append->term;
+        group->vote = append->vote;
+        log_hard_put(log, b, append->group);
+    }
+    for (uint32_t i = 0; i < append->count; i++) {
+        const struct raft_entry *entry = &append->entries[i];
+        CHECK(entry->index >= 1 && entry->index <= group->last + 1);
+        struct log_record record = {.type = LOG_RECORD_ENTRY,
+                                    .entry = entry->type,
+                                    .group = append->group,
+                                    .index = entry->index,
+                                    .term = entry->term,
+                                    .previous_index = entry->index - 1,
+                                    .previous_term = log_group_term(group, entry->index - 1)};
+        uint32_t offset = log_builder_put(b, &record, entry->data.data, entry->data.bytes);
+        struct log_place place = {.segment = log->segment, .offset = offset, .bytes = entry->data.bytes};
+        log_group_put(group, entry->index, entry->term, place);
+        log->status.records++;
+    }
+}
+
+/* Second copies of the hard states of a batch, in sectors of their own (R-E1). */
+static void log_batch_hard_twice(const struct log *log, struct log_builder *b)
+{
+    bool broken = false;
+    for (unsigned long i = 0; i < log->flight.count; i++) {
+        if (log->flight.items[i].hard_changed) {
+            if (!broken) {
+                log_builder_break(b);
+                broken = true;
+            }
+            log_hard_put(log, b, log->flight.items[i].group);
+        }
+    }
+}
+
+static void log_batch_write(struct log *log, struct log_builder *b, struct effects *fx)
+{
+    uint64_t previous = log->sequence;
+    log->highest++;
+    log->sequence = log->highest;
+    CHECK(log->sequence > previous && log->synced == previous);
+    struct slice data = log_builder_finish(b, &log->directory, log->segment, log->sequence, previous, log->synced);
+    CHECK(log->position + data.bytes <= log->bytes);
+    fx_disk_write(fx, log_token_make(LOG_TOKEN_WRITE, 0), log_file(log->segment), log->position, data);
+    log->position += data.bytes;
+    log->status.bytes += data.bytes;
+    log->writing = true;
+}
+
+/* Moves the first `count` appends from the queue into the batch. */
+static void log_batch_take(struct log *log, unsigned long count)
+{
+    CHECK(log->flight.count == 0 && count <= log->queue.count);
+    struct log_append *items = mem_grow(log->flight.items, &log->flight.capacity, count, sizeof *items);
+    log->flight.items = items;
+    if (count > 0) {
+        memcpy(items, log->queue.items, count * sizeof *items);
+        memmove(log->queue.items, log->queue.items + count, (log->queue.count - count) * sizeof *items);
+    }
+    log->flight.count = count;
+    log->queue.count -= count;
+}
+
+/* Writes what waits, unless a write is under way. `mark`: an empty block will do. */
+static void log_batch_start(struct log *log, bool mark, struct effects *fx)
+{
+    if (log->state != LOG_OPEN || log->writing || (log->queue.count == 0 && !mark)) {
+        return;
+    }
+    uint64_t bound = 0;
+    unsigned long count = log_batch_choose(log, &bound);
+    if (!log_room_get(log, bound, fx)) {
+        return;
+    }
+    log_batch_take(log, count);
+    struct log_builder b;
+    log_builder_init(&b, bound, (uint32_t)log->position);
+    if (log->position == 0) {
+        log_segment_put(log, &b);
+    }
+    for (unsigned long i = 0; i < count; i++) {
+        log_append_put(log, &b, &log->flight.items[i]);
+    }
+    log_batch_hard_twice(log, &b);
+    log->unmarked = count > 0;
+    log_batch_write(log, &b, fx);
+}
+
+static void log_batch_synced(struct log *log, uint64_t now_ns, struct effects *fx)
+{
+    log->writing = false;
+    log->synced = log->sequence;
+    log->status.syncs++;
+    for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
+        log->groups[i].readable = log->groups[i].last;
+    }
+    for (unsigned long i = 0; i < log->flight.count; i++) {
+        const struct log_append *append = &log->flight.items[i];
+        uint8_t number[8];
+        put_u64(number, append->number);
+        fx_answer(fx, append->from, MESSAGE_LOG_APPEND, append->stream, MESSAGE_REPLY, slice_copy(number, 8),
+                  (struct slice){0});
+    }
+    log_appends_clear(&log->flight);
+    if (log->queue.count == 0 && log->unmarked) {
+        fx_timer(fx, LOG_TIMER_MARK, now_ns + LOG_MARK_IDLE_NS);
+    }
+    log_batch_start(log, false, fx);
+}
+
+/* ---- messages ---- */
+
+static void log_on_open(struct log *log, const struct message *m, struct effects *fx)
+{
+    CHECK(m->header.bytes == 4 && get_u32(m->header.data) < LIMIT_GROUPS);
+    uint32_t group = get_u32(m->header.data);
+    if (log->state == LOG_OPEN) {
+        fx_reply(fx, m, log_group_opened(&log->groups[group]), (struct slice){0});
+        return;
+    }
+    log->opens = mem_grow(log->opens, &log->open_capacity, log->open_count + 1, sizeof *log->opens);
+    log->opens[log->open_count++] = (struct log_open){.from = m->from, .stream = m->stream, .group = group};
+}
+
+static void log_on_append(struct log *log, const struct message *m, struct effects *fx)
+{
+    struct reader r = reader_of(m->header.data, m->header.bytes);
+    struct log_append append = {.from = m->from, .stream = m->stream};
+    append.group = reader_u32(&r);
+    append.number = reader_u64(&r);
+    append.hard_changed = reader_u8(&r) != 0;
+    append.term = reader_u64(&r);
+    append.vote = reader_u32(&r);
+    CHECK(!r.failed && r.left == 0 && append.group < LIMIT_GROUPS);
+    CHECK(log->state == LOG_OPEN); /* a group appends after its LOG_OPEN was answered */
+    enum err err = raft_entries_decode(m->body, &append.entries, &append.count);
+    CHECK(err == ERR_OK);
+    append.bytes = append.hard_changed ? 2 * LOG_RECORD_HEADER_BYTES : 0;
+    struct log_group *group = &log->groups[append.group];
+    for (uint32_t i = 0; i < append.count; i++) {
+        const struct raft_entry *entry = &append.entries[i];
+        CHECK(entry->index >= 1 && entry->term > 0);
+        CHECK(i == 0 ? entry->index <= group->accepted + 1 : entry->index == entry[-1].index + 1);
+        group->accepted = entry->index;
+        append.bytes += LOG_RECORD_HEADER_BYTES + (uint64_t)entry->data.bytes;
+    }
+    log->queue.items = mem_grow(log->queue.items, &log->queue.capacity, log->queue.count + 1, sizeof append);
+    log->queue.items[log->queue.count++] = append;
+    log_batch_start(log, false, fx);
+}
+
+void log_ready(struct log *log, uint64_t now_ns, struct effects *fx)
+{
+    CHECK(log->state == LOG_SCANNING || log->state == LOG_SYNCING);
+    log->state = LOG_OPEN;
+    log->synced = log->sequence;
+    for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
+        log->groups[i].readable = log->groups[i].accepted = log->groups[i].last;
+    }
+    log_next_allocate(log, log->segment_bytes, fx);
+    for (unsigned long i = 0; i < log->open_count; i++) {
+        const struct log_open *open = &log->opens[i];
+        fx_answer(fx, open->from, MESSAGE_LOG_OPEN, open->stream, MESSAGE_REPLY,
+                  log_group_opened(&log->groups[open->group]), (struct slice){0});
+    }
+    log->open_count = 0;
+    if (log->unmarked) {
+        fx_timer(fx, LOG_TIMER_MARK, now_ns + LOG_MARK_IDLE_NS);
+    }
+}
+
+/* ---- dispatch ---- */
+
+static void log_on_alloc(struct log *log, const struct event *event, struct effects *fx)
+{
+    CHECK(log->next == LOG_NEXT_ALLOCATING);
+    if (event->disk.err == ERR_OK) {
+        log->next = LOG_NEXT_READY;
+    } else if (event->disk.err == ERR_DISK_FULL) {
+        log->next = LOG_NEXT_FAILED;
+        fx_timer(fx, LOG_TIMER_ALLOC, event->now_ns + LOG_ALLOC_WAIT_NS);
+    } else {
+        log_halt(log, fx, event->disk.err, "log/%08x.log: cannot be made: %s", log->segment + 1,
+                 err_text(event->disk.err));
+    }
+    log_batch_start(log, false, fx);
+}
+
+static void log_on_disk(struct log *log, const struct event *event, struct effects *fx)
+{
+    enum err err = event->disk.err;
+    switch ((enum log_token)(event->disk.token >> 56)) {
+    case LOG_TOKEN_WRITE:
+        if (err != ERR_OK) {
+            log_halt(log, fx, err, "log/%08x.log: write failed: %s", log->segment, err_text(err));
+            break;
+        }
+        fx_disk_sync(fx, log_token_make(LOG_TOKEN_SYNC, 0), log_file(log->segment));
+        break;
+    case LOG_TOKEN_SYNC:
+    case LOG_TOKEN_BOOT_SYNC:
+        if (err != ERR_OK) {
+            log_halt(log, fx, err, "log/%08x.log: fsync failed, not retried: %s", log->segment, err_text(err));
+        } else if (log->state == LOG_SYNCING) {
+            log_ready(log, event->now_ns, fx);
+        } else {
+            log_batch_synced(log, event->now_ns, fx);
+        }
+        break;
+    case LOG_TOKEN_ALLOC:
+        log_on_alloc(log, event, fx);
+        break;
+    case LOG_TOKEN_SCAN:
+        log_scan_done(log, event, fx);
+        break;
+    case LOG_TOKEN_READ:
+        log_read_done(log, event, fx);
+        break;
+    }
+}
+
+static void log_on_timer(struct log *log, const struct event *event, struct effects *fx)
+{
+    uint64_t id = event->timer.id;
+    if (id == LOG_TIMER_BOOT && log->state == LOG_IDLE) {
+        log_scan_start(log, event->now_ns, fx);
+    } else if (id == LOG_TIMER_MARK) {
+        log_batch_start(log, log->unmarked, fx);
+    } else if (id == LOG_TIMER_ALLOC && log->next == LOG_NEXT_FAILED) {
+        log->next = LOG_NEXT_NONE;
+        log_next_allocate(log, log->next_bytes, fx);
+    }
+}
+
+static void log_on_message(struct log *log, const struct message *m, struct effects *fx)
+{
+    if (m->flags & MESSAGE_REPLY) {
+        return;
+    }
+    switch (m->type) {
+    case MESSAGE_LOG_OPEN:
+        log_on_open(log, m, fx);
+        break;
+    case MESSAGE_LOG_APPEND:
+        log_on_append(log, m, fx);
+        break;
+    case MESSAGE_LOG_READ:
+        log_read_start(log, m, fx);
+        break;
+    default:
+        break;
+    }
+}
+
+void log_step(void *actor, const struct event *event, struct effects *fx)
+{
+    struct log *log = actor;
+    if (log->state == LOG_HALTED) {
+        return;
+    }
+    switch (event->kind) {
+    case EVENT_MESSAGE:
+        log_on_message(log, &event->message, fx);
+        break;
+    case EVENT_TIMER:
+        log_on_timer(log, event, fx);
+        break;
+    case EVENT_DISK_DONE:
+        log_on_disk(log, event, fx);
+        break;
+    default:
+        break;
+    }
+    CHECK(log->synced <= log->sequence && log->sequence <= log->highest);
+}
