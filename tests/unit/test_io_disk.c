@@ -1,9 +1,9 @@
 /* Files, the database, timers, compute jobs, files of people, directories and HALT on the real system, through one
  * actor. With CAIRN_NO_URING the disks run on helpers: the tests run both ways. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <cmocka.h>
 
 #include <sys/stat.h>
 

@@ -1,9 +1,9 @@
 /* Messages between two runtimes over TLS on loopback: requests and replies, bodies of 8 MiB, answers across loops,
  * lost connections, and refusals. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <cmocka.h>
 
 #include "probe.h"
 #include "proto/frame.h"

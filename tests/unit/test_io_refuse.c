@@ -1,9 +1,9 @@
 /* What does not belong on the wire: wrong authority, expired, plain TCP, garbage, lying lengths, wrong hello. Each is
  * refused with its code in the log and, where TLS stands, on the wire; the server serves on. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <cmocka.h>
 
 #include <arpa/inet.h>
 #include <openssl/ssl.h>
