@@ -9,6 +9,7 @@
 
 #include "check.h"
 #include "code.h"
+#include "compress.h"
 #include "hash.h"
 #include "seal.h"
 
@@ -68,7 +69,8 @@ static enum err chunk_cut_hash(struct compute_job *job)
     return ERR_OK;
 }
 
-/* Seals into the buffer that is then cut into data shards in place: the only copy is the encryption itself. */
+/* Seals into the buffer that is then cut into data shards in place: of a chunk that does not compress the only copy is
+ * the encryption itself. */
 static enum err chunk_seal(struct compute_job *job)
 {
     struct slice plain = job->in[0];
@@ -76,11 +78,18 @@ static enum err chunk_seal(struct compute_job *job)
         return ERR_TOO_LARGE;
     }
     struct compute_seal *seal = &job->seal;
+    struct slice payload = compress_if_pays(plain.data, plain.bytes);
+    enum seal_codec codec = payload.bytes > 0 ? SEAL_ZSTD : SEAL_PLAIN;
+    struct sha256 payload_sha = codec == SEAL_ZSTD ? sha256(payload.data, payload.bytes) : seal->sha;
+    if (codec == SEAL_PLAIN) {
+        payload = slice_ref(plain);
+    }
     seal->plain_bytes = plain.bytes;
-    seal->sealed_bytes = seal_bytes(plain.bytes);
+    seal->sealed_bytes = seal_bytes(payload.bytes);
     uint32_t padded_bytes = job->k * code_shard_bytes(seal->sealed_bytes, job->k);
     struct slice sealed = slice_alloc(padded_bytes);
-    seal_chunk(&seal->chunk, seal->kc, &seal->sha, plain.data, plain.bytes, sealed.data, &seal->encoding);
+    seal_payload(&seal->chunk, seal->kc, codec, &payload_sha, payload, plain.bytes, sealed.data, &seal->encoding);
+    slice_drop(&payload);
     memset(sealed.data + seal->sealed_bytes, 0, padded_bytes - seal->sealed_bytes);
     sealed.bytes = seal->sealed_bytes;
     code_encode(sealed, job->k, job->m, job->out);

@@ -21,7 +21,8 @@ enum compute_op {
      * it. What stands behind the last cut that is certain, or behind COMPUTE_CUTS chunks, is not consumed: the next job
      * starts with it. Without `last` and with less than cut.max_bytes nothing may be consumed. */
     COMPUTE_CHUNK_CUT_HASH,
-    /* in[0] plain chunk, seal.chunk, seal.kc, k, m -> out[0..k+m-1] shards (padded), seal.encoding, sealed_bytes,
+    /* in[0] plain chunk, seal.chunk, seal.kc, k, m -> out[0..k+m-1] shards (padded), seal.encoding, sealed_bytes
+     * (of the payload, compressed if that pays),
      * crc vectors: out[k+m] = packed shard_checks (code.h) for all indexes */
     COMPUTE_CHUNK_SEAL,
     /* in[i] shard i or empty (k of them present), k, m, sealed_bytes, seal.kc/chunk/sha/plain_bytes -> out[0] plain
