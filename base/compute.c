@@ -32,24 +32,39 @@ void compute_job_destroy(struct compute_job *job)
     free(job);
 }
 
+/* The length of the next piece of `left` bytes; 0 when that is not certain yet. */
+static uint32_t cut_piece(const struct compute_job *job, const uint8_t *data, uint32_t left)
+{
+    if (job->cut.min_bytes > 0) {
+        return cut_next(&job->cut, data, left, job->last);
+    }
+    return left < job->cut_bytes ? left : job->cut_bytes;
+}
+
 static enum err chunk_cut_hash(struct compute_job *job)
 {
-    const unsigned most = sizeof job->hashes / sizeof job->hashes[0];
     struct slice plain = job->in[0];
-    if (job->cut_bytes == 0 || job->cut_bytes > LIMIT_CHUNK_BYTES) {
+    bool by_content = job->cut.min_bytes > 0;
+    if (by_content ? !cut_params_valid(&job->cut) : job->cut_bytes == 0 || job->cut_bytes > LIMIT_CHUNK_BYTES) {
         return ERR_INVALID;
     }
-    if (plain.bytes > (uint64_t)job->cut_bytes * most) {
+    if (plain.bytes > LIMIT_COMPUTE_INPUT_BYTES ||
+        (!by_content && plain.bytes > (uint64_t)job->cut_bytes * COMPUTE_CUTS)) {
         return ERR_TOO_LARGE;
     }
     job->count = 0;
-    for (uint32_t offset = 0; offset < plain.bytes; job->count++) {
-        uint32_t left = plain.bytes - offset;
-        uint32_t bytes = left < job->cut_bytes ? left : job->cut_bytes;
-        job->hashes[job->count] = sha256(plain.data + offset, bytes);
-        job->lengths[job->count] = bytes;
-        offset += bytes;
+    job->consumed = 0;
+    while (job->count < COMPUTE_CUTS && job->consumed < plain.bytes) {
+        const uint8_t *data = plain.data + job->consumed;
+        uint32_t bytes = cut_piece(job, data, plain.bytes - job->consumed);
+        if (bytes == 0) {
+            break;
+        }
+        job->hashes[job->count] = sha256(data, bytes);
+        job->lengths[job->count++] = bytes;
+        job->consumed += bytes;
     }
+    CHECK(job->consumed <= plain.bytes);
     return ERR_OK;
 }
 

@@ -35,6 +35,7 @@
 #define LIMIT_LOG_SEGMENT_BYTES   (64u << 20) /* one log segment file */
 #define LIMIT_STORE_SEGMENT_BYTES (64u << 20) /* one segment file of a store */
 #define LIMIT_COMPUTE_INPUT_BYTES (8u << 20)  /* input of one compute job: a sealed chunk with its parity at most */
+#define LIMIT_POOL_BYTES          (64u << 20) /* free bulk buffers a process keeps for the next use */
 #define LIMIT_STORES              4096        /* stores in one map */
 #define LIMIT_PGS                 4096        /* placement groups of one pool */
 

@@ -1,22 +1,127 @@
-/* Refcounted buffers: one allocation holds the header page and, 4096-aligned behind it, the bytes. */
+/* Refcounted buffers. Under a page one allocation holds the count and the bytes; from a page on the bytes have an
+ * aligned one of their own. From 64 KiB on freed buffers go to a pool: fresh memory costs a page fault every 4 KiB,
+ * which is more than it costs to encrypt them. The pool is bounded (LIMIT_POOL_BYTES) and shared by all threads, for a
+ * buffer is often freed on another one than that which made it. */
 #include "slice.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
+#include "limits.h"
 
 #define SLICE_ALIGN        4096u
 #define SLICE_SMALL_OFFSET 64u
+
+/* Sizes of the pool: eight for each power of two, so that at most an eighth is lost to rounding. */
+#define POOL_LEAST_BYTES (64u << 10)
+#define POOL_MOST_BYTES  (32u << 20)
+#define POOL_CLASSES     80u
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define POOL_OFF 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(POOL_OFF)
+static const bool pool_on = false; /* a sanitizer is to see each buffer end */
+#else
+static const bool pool_on = true;
+#endif
 
 struct buf {
     _Atomic uint32_t refs;
     uint32_t capacity;
     uint8_t *data;
+    struct buf *next; /* in the pool */
 };
 
 static _Atomic uint64_t live_bytes;
+
+static struct {
+    pthread_mutex_t lock;
+    struct buf *free[POOL_CLASSES];
+    size_t bytes;
+    unsigned hand; /* the class that is emptied next, so that sizes nobody asks for any more go away */
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* The class of a capacity, and how many bytes its buffers have. */
+static unsigned pool_class(size_t bytes, size_t *ret_bytes)
+{
+    CHECK(bytes >= POOL_LEAST_BYTES && bytes <= POOL_MOST_BYTES);
+    unsigned log = 63 - (unsigned)__builtin_clzll((unsigned long long)bytes - 1);
+    size_t step = (size_t)1 << (log - 3);
+    size_t steps = (bytes + step - 1) / step; /* 9 to 16 */
+    *ret_bytes = steps * step;
+    unsigned class = (log - 15) * 8 + (unsigned)steps - 9;
+    CHECK(class < POOL_CLASSES && *ret_bytes % SLICE_ALIGN == 0);
+    return class;
+}
+
+static bool pool_takes(size_t capacity)
+{
+    return pool_on && capacity >= POOL_LEAST_BYTES && capacity <= POOL_MOST_BYTES;
+}
+
+static void buf_free(struct buf *buf)
+{
+    if (buf->data != (uint8_t *)buf + SLICE_SMALL_OFFSET) {
+        free(buf->data);
+    }
+    free(buf);
+}
+
+/* A buffer with aligned bytes of its own, used before if the pool has one. */
+static struct buf *buf_make_aligned(size_t capacity)
+{
+    size_t bytes = capacity;
+    struct buf *buf = NULL;
+    if (pool_takes(capacity)) {
+        unsigned class = pool_class(capacity, &bytes);
+        CHECK(pthread_mutex_lock(&pool.lock) == 0);
+        buf = pool.free[class];
+        if (buf != NULL) {
+            pool.free[class] = buf->next;
+            pool.bytes -= bytes;
+        }
+        CHECK(pthread_mutex_unlock(&pool.lock) == 0);
+    }
+    if (buf == NULL) {
+        buf = mem_alloc(sizeof *buf);
+        buf->data = aligned_alloc(SLICE_ALIGN, bytes);
+        CHECK(buf->data != NULL);
+    }
+    return buf;
+}
+
+/* Keeps a buffer for later. Returns those (linked) that had to make room for it. */
+static struct buf *pool_keep(struct buf *buf)
+{
+    struct buf *surplus = NULL;
+    size_t bytes;
+    unsigned class = pool_class(buf->capacity, &bytes);
+    CHECK(pthread_mutex_lock(&pool.lock) == 0);
+    while (pool.bytes + bytes > LIMIT_POOL_BYTES) {
+        struct buf *old = pool.free[pool.hand];
+        if (old == NULL) {
+            pool.hand = (pool.hand + 1) % POOL_CLASSES;
+            continue;
+        }
+        size_t old_bytes;
+        CHECK(pool_class(old->capacity, &old_bytes) == pool.hand);
+        pool.free[pool.hand] = old->next;
+        pool.bytes -= old_bytes;
+        old->next = surplus;
+        surplus = old;
+    }
+    buf->next = pool.free[class];
+    pool.free[class] = buf;
+    pool.bytes += bytes;
+    CHECK(pthread_mutex_unlock(&pool.lock) == 0);
+    return surplus;
+}
 
 struct slice slice_alloc(size_t bytes)
 {
@@ -28,9 +133,7 @@ struct slice slice_alloc(size_t bytes)
     size_t capacity = aligned ? (bytes + SLICE_ALIGN - 1) / SLICE_ALIGN * SLICE_ALIGN : (bytes + 63) / 64 * 64;
     struct buf *buf;
     if (aligned) {
-        buf = mem_alloc(sizeof *buf);
-        buf->data = aligned_alloc(SLICE_ALIGN, capacity);
-        CHECK(buf->data != NULL);
+        buf = buf_make_aligned(capacity);
     } else {
         buf = aligned_alloc(64, SLICE_SMALL_OFFSET + capacity);
         CHECK(buf != NULL);
@@ -89,10 +192,13 @@ void slice_drop(struct slice *slice)
         return;
     }
     atomic_fetch_sub_explicit(&live_bytes, buf->capacity, memory_order_relaxed);
-    if (buf->data != (uint8_t *)buf + SLICE_SMALL_OFFSET) {
-        free(buf->data);
+    buf->next = NULL;
+    struct buf *surplus = pool_takes(buf->capacity) ? pool_keep(buf) : buf;
+    while (surplus != NULL) {
+        struct buf *next = surplus->next;
+        buf_free(surplus);
+        surplus = next;
     }
-    free(buf);
 }
 
 bool slice_equal(struct slice a, struct slice b)

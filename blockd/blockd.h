@@ -44,6 +44,8 @@ struct agent_params {
 struct agent;
 struct agent *agent_create(const struct agent_params *params);
 void agent_destroy(struct agent *agent);
+/* What the shell counts of a store's disk, for the next heartbeat. On the agent's thread. */
+void agent_note_disk(struct agent *agent, uint32_t position, uint64_t submissions, uint64_t submitted);
 actor_step agent_step;
 
 #endif

@@ -15,23 +15,23 @@ struct bootstrap {
     uint32_t members[LIMIT_RAFT_MEMBERS];
     uint32_t member_count;
     uint8_t random[32];
-    char workspace[64];             /* made at the start */
-    char pool[32];                  /* rs-K-M or rep-N */
-    uint32_t stores;                /* the first placement waits for so many */
-    uint32_t chunk_bytes;           /* fixed cutting, LIMIT_CHUNK_BYTES; less in simulation */
+    char workspace[64];   /* made at the start */
+    char pool[32];        /* rs-K-M or rep-N */
+    uint32_t stores;      /* the first placement waits for so many */
+    uint32_t chunk_bytes; /* fixed cutting, LIMIT_CHUNK_BYTES; less in simulation */
     uint32_t pg_bits;
-    uint32_t device;                /* root user's first device */
-    struct sha256 bearer;           /* SHA-256 of its public key (DER SubjectPublicKeyInfo) */
+    uint32_t device;      /* root user's first device */
+    struct sha256 bearer; /* SHA-256 of its public key (DER SubjectPublicKeyInfo) */
 };
 
 struct group_params {
-    uint32_t group;                 /* 0: root */
-    uint32_t self;                  /* this node */
+    uint32_t group;                    /* 0: root */
+    uint32_t self;                     /* this node */
     const struct bootstrap *bootstrap; /* borrowed, outlives the group */
     uint8_t cluster_key[32];
-    struct kv_view *kv;             /* the node's database, borrowed */
-    uint32_t group_count;           /* groups on this node: 0 .. count-1 */
-    uint64_t tick_ns;               /* Raft tick, e.g. 50 ms */
+    struct kv_view *kv;   /* the node's database, borrowed */
+    uint32_t group_count; /* groups on this node: 0 .. count-1 */
+    uint64_t tick_ns;     /* Raft tick, e.g. 50 ms */
 };
 
 struct group;

@@ -20,8 +20,8 @@
 #include "base/effect.h"
 #include "base/err.h"
 
-#define FRAME_MAGIC 0x314e5243u
-#define FRAME_VERSION 1
+#define FRAME_MAGIC       0x314e5243u
+#define FRAME_VERSION     1
 #define FRAME_FIXED_BYTES 32u
 
 struct frame {

@@ -3,6 +3,7 @@
 #include "message.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/check.h"
 #include "base/limits.h"
@@ -57,7 +58,7 @@ static void *arena_alloc(void *allocator_data, size_t bytes)
     struct proto_block *block = arena->blocks;
     if (block == NULL || bytes > block->bytes - block->used) {
         size_t block_bytes = bytes < ARENA_BLOCK_BYTES ? ARENA_BLOCK_BYTES : bytes;
-        if (arena->bytes + block_bytes > LIMIT_PROTO_ARENA_BYTES) {
+        if (arena->bytes + block_bytes > arena->limit) {
             arena->failed = true;
             return NULL;
         }
@@ -99,12 +100,33 @@ void proto_arena_deinit(struct proto_arena *arena)
     arena->failed = false;
 }
 
+void *proto_arena_take(struct proto_arena *arena, size_t bytes)
+{
+    CHECK(bytes < SIZE_MAX / 2);
+    arena->limit = SIZE_MAX;
+    size_t room = bytes > 0 ? bytes : 1;
+    struct proto_block *block = arena->blocks;
+    if (room > LIMIT_PROTO_ARENA_BYTES || block == NULL || room + 15 > block->bytes - block->used) {
+        size_t block_bytes = room + 15 < ARENA_BLOCK_BYTES ? ARENA_BLOCK_BYTES : room + 15;
+        block = malloc(sizeof *block + block_bytes);
+        CHECK(block != NULL);
+        *block = (struct proto_block){.next = arena->blocks, .bytes = block_bytes};
+        arena->blocks = block;
+        arena->bytes += block_bytes;
+    }
+    void *memory = block->data + block->used;
+    block->used += (room + 15) / 16 * 16;
+    memset(memory, 0, room);
+    return memory;
+}
+
 enum err proto_unpack(const ProtobufCMessageDescriptor *descriptor, struct slice header, struct proto_arena *arena,
                       void **ret_message)
 {
     if (!proto_scan(descriptor, header.data, header.bytes)) {
         return ERR_BAD_PROTO;
     }
+    arena->limit = arena->bytes + LIMIT_PROTO_ARENA_BYTES;
     struct proto_block *keep = arena->blocks;
     size_t keep_used = keep != NULL ? keep->used : 0;
     ProtobufCAllocator allocator = {.alloc = arena_alloc, .free = arena_free, .allocator_data = arena};

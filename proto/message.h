@@ -21,7 +21,7 @@ enum right { RIGHT_NONE = 1, RIGHT_NODE, RIGHT_MEMBER, RIGHT_READ, RIGHT_WRITE, 
 
 struct message_row {
     uint16_t type;
-    uint8_t roles;             /* bits of enum role */
+    uint8_t roles; /* bits of enum role */
     enum actor_kind actor;
     enum right right;
     const char *name;
@@ -29,8 +29,8 @@ struct message_row {
 
 /* The row of a type, or NULL. */
 const struct message_row *message_row_find(uint16_t type);
-/* OK, UNKNOWN_TYPE or WRONG_ROLE: may a peer of this role send a request of this type? Checked by every interpreter before
- * an actor sees the request. Replies are matched to requests by stream and need no role. */
+/* OK, UNKNOWN_TYPE or WRONG_ROLE: may a peer of this role send a request of this type? Checked by every interpreter
+ * before an actor sees the request. Replies are matched to requests by stream and need no role. */
 MUST_CHECK enum err message_admit(uint16_t type, uint8_t role);
 
 /* Unpacks a protobuf header into an arena that one free releases. Before unpacking it scans for depth and field count
@@ -45,15 +45,20 @@ MUST_CHECK enum err message_admit(uint16_t type, uint8_t role);
 struct proto_arena {
     struct proto_block *blocks;
     size_t bytes;
+    size_t limit; /* of the message being unpacked */
     bool failed;
 };
 void proto_arena_deinit(struct proto_arena *arena);
-MUST_CHECK enum err proto_unpack(const ProtobufCMessageDescriptor *descriptor, struct slice header, struct proto_arena *arena,
-                                 void **ret_message);
+/* Zeroed memory that lives as long as the arena, for what is built beside a message; not counted against any message's
+ * limit. */
+void *proto_arena_take(struct proto_arena *arena, size_t bytes);
+MUST_CHECK enum err proto_unpack(const ProtobufCMessageDescriptor *descriptor, struct slice header,
+                                 struct proto_arena *arena, void **ret_message);
 /* Packs a message into a new slice. */
 struct slice proto_pack(const void *message);
 
-/* An error reply: ErrorReply{code, text, leader} for a request. `leader` is the node number of the group's leader, or 0. */
+/* An error reply: ErrorReply{code, text, leader} for a request. `leader` is the node number of the group's leader, or
+ * 0. */
 struct slice error_reply_encode(enum err err, const char *text, uint32_t leader);
 /* Reads it; a malformed one yields BAD_PROTO. */
 enum err error_reply_decode(struct slice header, uint32_t *ret_leader);

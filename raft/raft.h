@@ -37,7 +37,7 @@ struct raft_message {
     uint64_t commit;
     uint64_t context;          /* HEARTBEAT and its reply: number of the heartbeat round, for ReadIndex */
     bool reject;
-    uint64_t hint, hint_term;  /* rejected APPEND: where the follower's log may match */
+    uint64_t hint, hint_term;  /* rejected APPEND (log_index: the previous entry it named): where the follower's log may match */
     struct raft_entry *entries;
     uint32_t count;
 };
@@ -72,6 +72,7 @@ enum raft_event_kind {
     RAFT_EVENT_PERSISTED,      /* everything asked by updates up to number `persisted` is on stable storage */
     RAFT_EVENT_LOADED,         /* entries the update asked to load, in order, from `load_first` */
     RAFT_EVENT_PEER_CLOSED,    /* the connection to `peer` broke: what was in flight may be lost */
+    RAFT_EVENT_CONTINUE,       /* nothing happened: the host asks for the rest after an update that said `more` */
 };
 struct raft_event {
     enum raft_event_kind kind;
@@ -86,7 +87,9 @@ struct raft_event {
 
 struct raft_read { uint64_t read_id; uint64_t index; enum err err; /* OK: answer once applied >= index; NOT_LEADER */ };
 
-/* What the host must do, in this order: persist hard state and entries together under `number` (one append, one fsync; tell
+/* Delivered entries are durable here as well as committed: what a machine holds is never ahead of its own log.
+ *
+ * What the host must do, in this order: persist hard state and entries together under `number` (one append, one fsync; tell
  * PERSISTED afterwards); send `messages` at once (raft itself holds back the ones that need persistence until PERSISTED);
  * apply `committed` in order; answer reads; load what is asked. Everything is borrowed until the next raft_step. */
 struct raft_update {
@@ -99,7 +102,8 @@ struct raft_update {
     const struct raft_read *reads; uint32_t read_count;
     uint64_t load_first; uint32_t load_count; /* entries to read back from the log; 0 none. One load is out at a time */
     enum err propose_err; uint64_t propose_index, propose_term;
-    bool role_changed;
+    bool role_changed;         /* role, term or the known leader is another than after the last step */
+    bool more;                 /* committed entries are left over: step RAFT_EVENT_CONTINUE once these are applied */
 };
 
 void raft_step(struct raft *raft, const struct raft_event *event, struct raft_update *ret_update);

@@ -1,13 +1,15 @@
-/* The node's write-ahead log: one actor (ACTOR_LOG), one sequence of segment files, shared by all groups of the node. Stands
- * between raft and the disk. Everything that waits is written by one batch of writes and made durable by one fdatasync.
+/* The node's write-ahead log: one actor (ACTOR_LOG), one sequence of segment files, shared by all groups of the node.
+ * Stands between raft and the disk. Everything that waits is written by one batch of writes and made durable by one
+ * fdatasync.
  *
- * The groups speak to it by local messages whose header is the packed struct named below and whose body is packed entries:
+ * The groups speak to it by local messages whose header is the packed struct named below and whose body is packed
+ * entries:
  *
- *   LOG_OPEN    header: u32 group. Reply header: struct log_opened packed (u64 term, u32 vote, u64 last_index, u32 run count,
- *               then per run u64 first, u64 term). Answered once the scan at start has finished.
- *   LOG_APPEND  header: u32 group, u64 number, u8 hard_changed, u64 term, u32 vote. body: packed entries, may be empty.
- *               Reply, when durable: u64 number. Replies to one group come in order.
- *   LOG_READ    header: u32 group, u64 first, u32 count. Reply body: packed entries (fewer than asked when over 1 MiB, at least one).
+ *   LOG_OPEN    header: u32 group. Reply header: struct log_opened packed (u64 term, u32 vote, u64 last_index, u32 run
+ * count, then per run u64 first, u64 term). Answered once the scan at start has finished. LOG_APPEND  header: u32
+ * group, u64 number, u8 hard_changed, u64 term, u32 vote. body: packed entries, may be empty. Reply, when durable: u64
+ * number. Replies to one group come in order. LOG_READ    header: u32 group, u64 first, u32 count. Reply body: packed
+ * entries (fewer than asked when over 1 MiB, at least one).
  *
  * Packed entry, the same as in the RAFT frame's body: u64 index, u64 term, u8 type, u32 bytes, bytes.
  *
@@ -22,9 +24,9 @@
 struct log;
 
 struct log_params {
-    struct uuid directory;          /* the data directory's uuid: a record of another one is stale */
-    uint32_t segment_bytes;         /* LIMIT_LOG_SEGMENT_BYTES; less in simulation */
-    const struct file_info *files;  /* FILE_LOG files found, ascending */
+    struct uuid directory;         /* the data directory's uuid: a record of another one is stale */
+    uint32_t segment_bytes;        /* LIMIT_LOG_SEGMENT_BYTES; less in simulation */
+    const struct file_info *files; /* FILE_LOG files found, ascending */
     uint32_t file_count;
 };
 
@@ -37,7 +39,9 @@ void raft_entries_encode(const struct raft_entry *entries, uint32_t count, struc
 /* BAD_PROTO on anything malformed. The caller frees *ret_entries and drops each data. */
 MUST_CHECK enum err raft_entries_decode(struct slice body, struct raft_entry **ret_entries, uint32_t *ret_count);
 
-struct log_status { uint64_t syncs, records, bytes, append_position; };
+struct log_status {
+    uint64_t syncs, records, bytes, append_position;
+};
 struct log_status log_status(const struct log *log);
 
 #endif

@@ -96,11 +96,46 @@ static void equality_is_of_bytes(void **state)
     slice_drop(&a);
 }
 
+/* Buffers come back from the pool with their own length and clean padding, whatever they held, and the pool never grows
+ * past its bound (more bytes pass through it here than it may keep). */
+static void reused_buffers_are_as_good_as_new(void **state)
+{
+    (void)state;
+    uint64_t live = slice_live_bytes();
+    struct slice held[40];
+    uint64_t random = 1;
+    for (unsigned round = 0; round < 20; round++) {
+        for (unsigned i = 0; i < 40; i++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            size_t bytes = 60000 + (size_t)(random >> 33) % (round % 2 ? 5000000 : 150000);
+            held[i] = slice_alloc(bytes);
+            size_t capacity = slice_capacity(held[i]);
+            assert_int_equal(held[i].bytes, bytes);
+            assert_int_equal((uintptr_t)held[i].data % 4096, 0);
+            assert_true(capacity % 4096 == 0 && capacity >= bytes && capacity < bytes + 4096);
+            for (size_t at = bytes; at < capacity; at++) {
+                assert_int_equal(held[i].data[at], 0);
+            }
+            held[i].data[0] = (uint8_t)i;
+            memset(held[i].data + bytes - 100, (int)i, capacity - bytes + 100);
+        }
+        for (unsigned i = 0; i < 40; i++) { /* no two share memory */
+            assert_int_equal(held[i].data[0], i);
+            assert_int_equal(held[i].data[held[i].bytes - 1], i);
+            slice_drop(&held[i]);
+        }
+    }
+    assert_true(slice_live_bytes() == live);
+}
+
 static void *take_and_drop(void *argument)
 {
     struct slice slice = *(struct slice *)argument;
     for (unsigned i = 0; i < 20000; i++) {
         struct slice mine = slice_sub(slice, i % 100, 10);
+        slice_drop(&mine);
+        mine = slice_alloc(70000 + i % 7 * 10000);
+        mine.data[i % 70000] = 1;
         slice_drop(&mine);
     }
     return NULL;
@@ -126,9 +161,10 @@ static void references_count_across_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(empty_slices_own_nothing), cmocka_unit_test(big_buffers_are_aligned_and_padded),
-        cmocka_unit_test(the_last_reference_frees), cmocka_unit_test(borrowed_bytes_stay_the_owner_s),
-        cmocka_unit_test(equality_is_of_bytes),     cmocka_unit_test(references_count_across_threads),
+        cmocka_unit_test(reused_buffers_are_as_good_as_new),  cmocka_unit_test(empty_slices_own_nothing),
+        cmocka_unit_test(big_buffers_are_aligned_and_padded), cmocka_unit_test(the_last_reference_frees),
+        cmocka_unit_test(borrowed_bytes_stay_the_owner_s),    cmocka_unit_test(equality_is_of_bytes),
+        cmocka_unit_test(references_count_across_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

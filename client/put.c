@@ -1,0 +1,361 @@
+/* Upload of one file: reads pieces of the workspace's chunk size, hashes them, and keeps a ring of chunks that
+ * put_stage.c asks about and put_chunk.c stores. It stands between the person's file and both planes.
+ *
+ * Happy path: read, hash, ask, seal, send the shards, stage receipts and entries, ask the shell whether the file is
+ * still the one it was, complete. A file of up to LIMIT_INLINE_BYTES goes inline in one round trip.
+ *
+ * How it fails: an expired session begins the file anew; a source that changed ends in FILE_CHANGED before anything is
+ * committed; a chunk without enough stores ends in UNAVAILABLE when the budget is spent. Memory is bounded by the
+ * client's window: a chunk is charged before it is read and until its shards are stored. */
+#include "put.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static uint32_t put_chunk_bytes(const struct client *c, const struct op_slot *slot)
+{
+    return c->workspaces[slot->workspace].chunk_bytes;
+}
+
+void put_uncharge(struct client *c, struct put_chunk *chunk)
+{
+    if (chunk->charge > 0) {
+        window_give(c, chunk->charge);
+        chunk->charge = 0;
+    }
+}
+
+static void put_chunk_drop_bulk(struct put_chunk *chunk)
+{
+    slice_drop(&chunk->plain);
+    slice_drop(&chunk->checks);
+    for (uint32_t i = 0; i < LIMIT_SHARDS; i++) {
+        slice_drop(&chunk->shards[i]);
+    }
+}
+
+void put_chunk_free(struct client *c, struct put_chunk *chunk)
+{
+    put_uncharge(c, chunk);
+    put_chunk_drop_bulk(chunk);
+    free(chunk->receipts);
+    free(chunk);
+}
+
+static void put_chunks_clear(struct client *c, struct put *put)
+{
+    for (; put->first < put->next; put->first++) {
+        put_chunk_free(c, put->chunks[put->first % PUT_CHUNKS]);
+        put->chunks[put->first % PUT_CHUNKS] = NULL;
+    }
+    put->first = put->next = 0;
+}
+
+void put_destroy(struct client *c, struct op_slot *slot)
+{
+    struct put *put = slot->put;
+    if (put == NULL) {
+        return;
+    }
+    put_chunks_clear(c, put);
+    slice_drop(&put->small);
+    slice_drop(&put->capability);
+    free(put->seen);
+    free(put);
+    slot->put = NULL;
+}
+
+struct seen *put_seen(struct put *put, const struct sha256 *sha)
+{
+    const uint32_t rows = 2 * PUT_SEEN;
+    if (put->seen == NULL) {
+        put->seen = mem_alloc(rows * sizeof *put->seen);
+    }
+    for (uint32_t i = get_u32(sha->bytes) % rows;; i = (i + 1) % rows) {
+        struct seen *row = &put->seen[i];
+        if (row->used && memcmp(&row->sha, sha, sizeof *sha) == 0) {
+            return row;
+        }
+        if (!row->used) {
+            if (put->seen_count == PUT_SEEN) {
+                return NULL;
+            }
+            put->seen_count++;
+            *row = (struct seen){.used = true, .sha = *sha};
+            return row;
+        }
+    }
+}
+
+void put_start(struct client *c, struct op_slot *slot, struct effects *fx)
+{
+    CHECK(slot->put == NULL);
+    struct client_put *op = &slot->op->put;
+    slot->put = mem_alloc(sizeof *slot->put);
+    if (op->source == CLIENT_SOURCE_FILE && op->bytes == 0) {
+        slot->put->eof = true;
+    }
+    put_pump(c, slot, fx);
+}
+
+void put_restart(struct client *c, struct op_slot *slot, enum err err, const char *text, struct effects *fx)
+{
+    struct put *put = slot->put;
+    if (put->restarts == RESTARTS || slot->op->put.source == CLIENT_SOURCE_FEED) {
+        client_op_finish(c, slot, err, text, fx);
+        return;
+    }
+    uint32_t restarts = put->restarts + 1;
+    call_cancel_op(c, (uint32_t)(slot - c->slots), fx);
+    fx_timer(fx, OP_TIMER | token_of(c, slot, 0), 0);
+    put_destroy(c, slot);
+    slot->gen++;
+    slot->op->counts.chunks = 0;
+    slot->op->counts.chunks_present = 0;
+    slot->put = mem_alloc(sizeof *slot->put);
+    slot->put->restarts = restarts;
+    c->wake = true;
+}
+
+void put_arm_timer(struct client *c, struct op_slot *slot, struct effects *fx)
+{
+    if (!slot->put->timer) {
+        slot->put->timer = true;
+        fx_timer(fx, OP_TIMER | token_of(c, slot, 0), c->now_ns + CHUNK_WAIT_NS + client_random(c) % CHUNK_WAIT_NS);
+    }
+}
+
+/* ---- reading and hashing ---- */
+
+static void put_read(struct client *c, struct op_slot *slot, struct put_chunk *chunk, uint64_t bytes,
+                     struct effects *fx)
+{
+    struct put *put = slot->put;
+    uint64_t offset = put->read_next;
+    put->read_next += bytes;
+    put->reads++;
+    if (slot->op->put.source == CLIENT_SOURCE_FILE) {
+        struct file_ref file = {.kind = FILE_USER, .number = slot->op->put.file};
+        fx_disk_read(fx, token_of(c, slot, chunk->entry), file, offset, bytes);
+        return;
+    }
+    uint8_t header[16];
+    put_u64(header, offset);
+    put_u64(header + 8, bytes);
+    client_post(fx, MESSAGE_CLIENT_WANT, slot->op->id, header, sizeof header, (struct slice){0});
+}
+
+/* Reads ahead while the ring, the window and the source allow. A stream is read one piece at a time. */
+static void put_read_pump(struct client *c, struct op_slot *slot, struct effects *fx)
+{
+    struct put *put = slot->put;
+    const struct client_put *op = &slot->op->put;
+    bool stream = op->source == CLIENT_SOURCE_FEED;
+    uint32_t most = stream ? 1 : PUT_READS;
+    while (!put->eof && put->reads < most && put->next - put->first < PUT_CHUNKS) {
+        uint64_t bytes = put_chunk_bytes(c, slot);
+        if (!stream && op->bytes - put->read_next < bytes) {
+            bytes = op->bytes - put->read_next;
+        }
+        if (!window_take(c, bytes * PUT_WINDOW_COST)) {
+            return;
+        }
+        struct put_chunk *chunk = mem_alloc(sizeof *chunk);
+        chunk->state = CHUNK_READING;
+        chunk->entry = put->next++;
+        chunk->charge = bytes * PUT_WINDOW_COST;
+        chunk->plain_bytes = (uint32_t)bytes;
+        put->chunks[chunk->entry % PUT_CHUNKS] = chunk;
+        put_read(c, slot, chunk, bytes, fx);
+        put->eof = !stream && put->read_next == op->bytes;
+    }
+}
+
+static void put_hash(struct client *c, struct op_slot *slot, struct put_chunk *chunk, struct effects *fx)
+{
+    struct compute_job *job = compute_job_create(COMPUTE_CHUNK_CUT_HASH);
+    job->priority = 1;
+    job->cut_bytes = put_chunk_bytes(c, slot);
+    job->in[0] = slice_ref(chunk->plain);
+    chunk->state = CHUNK_HASHING;
+    fx_compute(fx, token_of(c, slot, chunk->entry), job);
+}
+
+/* The newest chunk turned out to be past the end. */
+static void put_drop_newest(struct client *c, struct put *put, struct put_chunk *chunk)
+{
+    CHECK(chunk->entry + 1 == put->next);
+    put->next--;
+    put->chunks[chunk->entry % PUT_CHUNKS] = NULL;
+    put_chunk_free(c, chunk);
+}
+
+void put_on_read(struct client *c, struct op_slot *slot, uint64_t entry, enum err err, struct slice data,
+                 struct effects *fx)
+{
+    struct put *put = slot->put;
+    struct put_chunk *chunk = put_chunk_at(put, entry);
+    if (chunk == NULL || chunk->state != CHUNK_READING) {
+        return; /* a shell that answers twice */
+    }
+    bool stream = slot->op->put.source == CLIENT_SOURCE_FEED;
+    if (err != ERR_OK || data.bytes > chunk->plain_bytes) {
+        client_op_finish(c, slot, err == ERR_OK ? ERR_INVALID : err, "reading the file", fx);
+        return;
+    }
+    if (!stream && data.bytes < chunk->plain_bytes) {
+        client_op_finish(c, slot, ERR_FILE_CHANGED, "the file became shorter while it was read", fx);
+        return;
+    }
+    put->reads--;
+    put->eof = put->eof || data.bytes < chunk->plain_bytes;
+    put->read_bytes += data.bytes;
+    if (entry == 0 && put->eof && put->read_bytes <= LIMIT_INLINE_BYTES && put->next == 1) {
+        put->small = slice_ref(data);
+        put_drop_newest(c, put, chunk);
+    } else if (data.bytes == 0) {
+        put_drop_newest(c, put, chunk);
+    } else {
+        chunk->plain = slice_ref(data);
+        chunk->plain_bytes = data.bytes;
+        slot->op->counts.chunks++;
+        put->reads++; /* hashing counts as reading */
+        put_hash(c, slot, chunk, fx);
+    }
+    put_pump(c, slot, fx);
+}
+
+/* A chunk equal to an earlier one of this file is stored once. */
+static void put_hashed(struct client *c, struct op_slot *slot, struct put_chunk *chunk, struct effects *fx)
+{
+    struct seen *seen = put_seen(slot->put, &chunk->sha);
+    bool first = seen == NULL || (!seen->done && seen->writer == 0);
+    if (first) {
+        if (seen != NULL) {
+            seen->writer = UINT32_MAX; /* under way */
+        }
+        chunk->state = CHUNK_HASHED;
+        return;
+    }
+    slice_drop(&chunk->plain);
+    slot->op->counts.chunks_present++;
+    chunk->state = CHUNK_TWIN;
+    if (seen->done) {
+        chunk->writer = seen->writer;
+        chunk->encoding = seen->encoding;
+        put_chunk_done(c, slot, chunk, fx);
+        return;
+    }
+    put_uncharge(c, chunk);
+}
+
+void put_chunk_done(struct client *c, struct op_slot *slot, struct put_chunk *chunk, struct effects *fx)
+{
+    struct put *put = slot->put;
+    bool twin = chunk->state == CHUNK_TWIN;
+    chunk->state = CHUNK_DONE;
+    put_chunk_drop_bulk(chunk);
+    put_uncharge(c, chunk);
+    put->done_bytes += chunk->plain_bytes;
+    uint8_t header[8];
+    put_u64(header, put->done_bytes);
+    client_post(fx, MESSAGE_CLIENT_PROGRESS, slot->op->id, header, sizeof header, (struct slice){0});
+    struct seen *seen = twin ? NULL : put_seen(put, &chunk->sha);
+    if (seen == NULL) {
+        return;
+    }
+    seen->done = true;
+    seen->writer = chunk->writer;
+    seen->encoding = chunk->encoding;
+    for (uint64_t entry = put->first; entry < put->next; entry++) {
+        struct put_chunk *other = put_chunk_at(put, entry);
+        if (other->state == CHUNK_TWIN && memcmp(&other->sha, &chunk->sha, sizeof chunk->sha) == 0) {
+            other->writer = chunk->writer;
+            other->encoding = chunk->encoding;
+            put_chunk_done(c, slot, other, fx);
+        }
+    }
+}
+
+void put_on_compute(struct client *c, struct op_slot *slot, uint64_t entry, struct compute_job *job, struct effects *fx)
+{
+    struct put *put = slot->put;
+    struct put_chunk *chunk = put_chunk_at(put, entry);
+    CHECK(chunk != NULL);
+    if (job->err != ERR_OK) {
+        client_op_finish(c, slot, job->err, "preparing a chunk", fx);
+        return;
+    }
+    if (chunk->state == CHUNK_HASHING) {
+        CHECK(job->count == 1 && job->lengths[0] == chunk->plain_bytes && put->reads > 0);
+        put->reads--;
+        chunk->sha = job->hashes[0];
+        put_hashed(c, slot, chunk, fx);
+    } else {
+        put_chunk_on_compute(c, slot, chunk, job, fx);
+    }
+    c->wake = true;
+}
+
+/* ---- the end ---- */
+
+static void put_confirm(struct client *c, struct op_slot *slot, enum put_phase phase, struct effects *fx)
+{
+    slot->put->phase = phase;
+    if (slot->op->put.confirm) {
+        client_post(fx, MESSAGE_CLIENT_CONFIRM, slot->op->id, NULL, 0, (struct slice){0});
+    } else {
+        put_on_confirmed(c, slot, ERR_OK, fx);
+    }
+}
+
+void put_on_confirmed(struct client *c, struct op_slot *slot, enum err err, struct effects *fx)
+{
+    struct put *put = slot->put;
+    if (err != ERR_OK) {
+        client_op_finish(c, slot, err, "the file changed while it was read", fx);
+        return;
+    }
+    if (put->phase == PUT_SMALL_CONFIRM) {
+        put->phase = PUT_SMALL;
+        put_send_small(c, slot, fx);
+    } else if (put->phase == PUT_CONFIRM) {
+        put->phase = PUT_COMPLETE;
+        put_send_complete(c, slot, fx);
+    }
+}
+
+void put_pump(struct client *c, struct op_slot *slot, struct effects *fx)
+{
+    struct put *put = slot->put;
+    if (put->phase != PUT_READING) {
+        return;
+    }
+    put_read_pump(c, slot, fx);
+    bool all_read = put->eof && put->reads == 0;
+    if (all_read && put->read_bytes <= LIMIT_INLINE_BYTES && put->next == 0) {
+        put_confirm(c, slot, PUT_SMALL_CONFIRM, fx);
+        return;
+    }
+    uint32_t gen = slot->gen;
+    put_stage_pump(c, slot, fx);
+    if (slot->gen == gen && all_read && put->first == put->next && put->flight == PUT_IDLE) {
+        put_confirm(c, slot, PUT_CONFIRM, fx);
+    }
+}
+
+void put_on_timer(struct client *c, struct op_slot *slot, struct effects *fx)
+{
+    struct put *put = slot->put;
+    put->timer = false;
+    place_forgive(c);
+    route_want_map(c, true, fx);
+    uint32_t gen = slot->gen; /* a chunk whose time is up ends the operation */
+    for (uint64_t entry = put->first; slot->gen == gen && entry < put->next; entry++) {
+        struct put_chunk *chunk = put_chunk_at(put, entry);
+        if (chunk->state == CHUNK_WAITING) {
+            put_chunk_retry(c, slot, chunk, fx);
+        }
+    }
+    c->wake = true;
+}

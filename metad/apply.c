@@ -1,0 +1,252 @@
+/* Applying committed entries: on every replica, in log order, deterministic. Each command runs against the overlay of
+ * the step's batch, so that the commands of one batch see each other; its answer is kept under its idempotency key
+ * (R-D6) in the same batch; the leader that proposed it answers the one who waits. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "metad/group.h"
+#include "metad/namespace/operations.h"
+
+static struct key key_answer(uint32_t group, uint32_t device, uint64_t number)
+{
+    struct key key = key_begin(group, 'I');
+    key_u32(&key, device);
+    key_u64(&key, number);
+    return key;
+}
+
+/* The highest number of the device, 0 when it has none. */
+static uint64_t answers_highest(struct state *state, uint32_t device)
+{
+    struct key before = key_answer(state->group, device + 1, 0);
+    struct slice key = {0};
+    struct slice value = {0};
+    uint64_t highest = 0;
+    enum err err = kv_prev(&state->kv->view, before.bytes, before.count, &key, &value);
+    struct key own = key_answer(state->group, device, 0);
+    if (err == ERR_OK && key.bytes == own.count && memcmp(key.data, own.bytes, own.count - 8) == 0) {
+        highest = get_be64(key.data + key.bytes - 8);
+    }
+    slice_drop(&key);
+    slice_drop(&value);
+    return highest;
+}
+
+/* Below the kept window nothing is remembered: drop what slides out of it, a few a command. */
+static void answers_trim(struct state *state, uint32_t device, uint64_t highest)
+{
+    struct key from = key_answer(state->group, device, 0);
+    for (int i = 0; i < 4; i++) {
+        struct slice key = {0};
+        struct slice value = {0};
+        enum err err = kv_next(&state->kv->view, from.bytes, from.count, false, &key, &value);
+        bool below = err == ERR_OK && key.bytes == from.count && memcmp(key.data, from.bytes, from.count - 8) == 0 &&
+                     get_be64(key.data + key.bytes - 8) + ANSWER_WINDOW < highest;
+        if (below) {
+            kv_batch_delete(state->kv->batch, key.data, key.bytes);
+        }
+        slice_drop(&key);
+        slice_drop(&value);
+        if (!below) {
+            return;
+        }
+    }
+}
+
+/* A repeat: fills the first answer, or refuses. True when the command must not run. */
+static bool answer_remembered(struct apply *apply, struct answer *answer)
+{
+    const Cairn__Command *command = apply->command;
+    struct key key = key_answer(apply->state->group, command->device, command->key);
+    Cairn__AnswerRecord *record = NULL;
+    enum err err = state_get(apply->state, &key, &cairn__answer_record__descriptor, apply->arena, &record);
+    if (err == ERR_OK) {
+        bool same = record->op == command->op && record->digest.len == command->digest.len &&
+                    memcmp(record->digest.data, command->digest.data, record->digest.len) == 0;
+        answer->err = same ? (enum err)record->code : ERR_KEY_REUSED;
+        if (same) {
+            answer->header = slice_copy(record->header.data, record->header.len);
+            answer->body = slice_copy(record->body.data, record->body.len);
+        }
+        return true;
+    }
+    uint64_t highest = answers_highest(apply->state, command->device);
+    if (highest > ANSWER_WINDOW && command->key < highest - ANSWER_WINDOW) {
+        answer->err = ERR_TOO_OLD;
+        return true;
+    }
+    answers_trim(apply->state, command->device, highest);
+    return false;
+}
+
+static void answer_remember(struct apply *apply, const struct answer *answer)
+{
+    const Cairn__Command *command = apply->command;
+    Cairn__AnswerRecord record = CAIRN__ANSWER_RECORD__INIT;
+    record.op = command->op;
+    record.code = (uint32_t)answer->err;
+    record.digest = command->digest;
+    record.header = (ProtobufCBinaryData){answer->header.bytes, answer->header.data};
+    record.body = (ProtobufCBinaryData){answer->body.bytes, answer->body.data};
+    struct key key = key_answer(apply->state->group, command->device, command->key);
+    state_put(apply->state, &key, &record);
+}
+
+/* A device's mutation: once, whatever happens. Operations check everything before their first write, so a refusal
+ * leaves no trace but its answer. */
+static void apply_mutation(struct apply *apply, const struct operation *operation, struct answer *answer)
+{
+    bool keyed = !operation->root;
+    if (keyed && answer_remembered(apply, answer)) {
+        return;
+    }
+    struct key key = key_user(apply->state->group, apply->command->user);
+    Cairn__UserRecord *user = NULL;
+    enum err err = keyed ? state_get(apply->state, &key, &cairn__user_record__descriptor, apply->arena, &user) : ERR_OK;
+    apply->user = user;
+    void *request = NULL;
+    if (err == ERR_OK) {
+        struct slice packed = slice_borrow(apply->command->request.data, apply->command->request.len);
+        err = proto_unpack(operation->request, packed, apply->arena, &request);
+    }
+    apply->request = request;
+    answer->err = err == ERR_OK ? operation->apply(apply, answer) : err;
+    if (answer->err != ERR_OK) {
+        slice_drop(&answer->header);
+        slice_drop(&answer->body);
+    }
+    if (keyed) {
+        answer_remember(apply, answer);
+    }
+}
+
+static void apply_own(struct group *group, struct apply *apply, struct answer *answer)
+{
+    if (apply->command->op == COMMAND_MAINTAIN) {
+        answer->err = maintain_apply(apply);
+        return;
+    }
+    CHECK(apply->command->op == COMMAND_ROOT && group->params.group == 0);
+    void *command = NULL;
+    struct slice packed = slice_borrow(apply->command->extra.data, apply->command->extra.len);
+    answer->err = proto_unpack(&cairn__root_command__descriptor, packed, apply->arena, &command);
+    if (answer->err == ERR_OK) {
+        answer->err = root_command_apply(apply, command);
+    }
+}
+
+void group_answer(struct group *group, const struct waiter *waiter, struct answer *answer)
+{
+    const struct operation *operation = operation_find(waiter->type);
+    CHECK(operation != NULL);
+    if (answer->err == ERR_OK && operation->finish != NULL) {
+        struct proto_arena arena = {0};
+        void *request = NULL;
+        answer->err = proto_unpack(operation->request, waiter->header, &arena, &request);
+        if (answer->err == ERR_OK) {
+            struct finish finish = {
+                .state = &group->state,
+                .keyring = &group->keyring,
+                .bootstrap = group->params.bootstrap,
+                .device = waiter->device,
+                .writer = waiter->writer,
+                .request = request,
+            };
+            answer->err = operation->finish(&finish, answer);
+        }
+        proto_arena_deinit(&arena);
+    }
+    struct message request = {.from = waiter->from, .type = waiter->type, .stream = waiter->stream};
+    if (answer->err == ERR_OK) {
+        fx_reply(group->fx, &request, slice_ref(answer->header), slice_ref(answer->body));
+    } else {
+        group_refuse(group, &request, answer->err, answer->text);
+    }
+}
+
+static enum err command_apply(struct group *group, struct slice packed, struct answer *ret_answer)
+{
+    struct proto_arena arena = {0};
+    void *command = NULL;
+    enum err err = proto_unpack(&cairn__command__descriptor, packed, &arena, &command);
+    if (err == ERR_OK) {
+        struct apply apply = {
+            .state = &group->state,
+            .bootstrap = group->params.bootstrap,
+            .command = command,
+            .arena = &arena,
+            .feed = &group->feed,
+        };
+        uint16_t op = (uint16_t)apply.command->op;
+        const struct operation *operation = operation_find(op);
+        if (operation != NULL && operation->apply != NULL) {
+            apply_mutation(&apply, operation, ret_answer);
+        } else {
+            apply_own(group, &apply, ret_answer);
+            group->own_command_out = false;
+        }
+    }
+    proto_arena_deinit(&arena);
+    return err;
+}
+
+/* The flight of this entry, when this node proposed it in this term; else nobody waits for it. */
+static struct flight *flight_of(struct group *group, const struct raft_entry *entry)
+{
+    struct flight *flight = &group->flights[group->flight_first];
+    bool ours = group->flight_count > 0 && flight->index == entry->index && flight->term == entry->term;
+    return ours ? flight : NULL;
+}
+
+static void entry_apply_commands(struct group *group, const struct raft_entry *entry)
+{
+    struct flight *flight = flight_of(group, entry);
+    struct reader reader = reader_of(entry->data.data, entry->data.bytes);
+    for (uint32_t i = 0; reader.left > 0; i++) {
+        uint32_t bytes = reader_u32(&reader);
+        const uint8_t *at = reader_take(&reader, bytes);
+        struct answer answer = {0};
+        if (at == NULL || command_apply(group, slice_borrow(at, bytes), &answer) != ERR_OK) {
+            group_halt(group, ERR_CORRUPT, "a committed entry does not decode");
+            return;
+        }
+        if (answer.err == ERR_CORRUPT) {
+            group_halt(group, ERR_CORRUPT, "a stored record does not decode");
+        }
+        if (flight != NULL && i < flight->count && flight->waiters[i].type != 0) {
+            group_answer(group, &flight->waiters[i], &answer);
+        }
+        slice_drop(&answer.header);
+        slice_drop(&answer.body);
+    }
+    feed_flush(&group->state, &group->feed);
+    if (flight != NULL) {
+        for (uint32_t i = 0; i < flight->count; i++) {
+            waiter_deinit(&flight->waiters[i]);
+        }
+        free(flight->waiters);
+        *flight = (struct flight){0};
+        group->flight_first = (group->flight_first + 1) % FLIGHTS_MAX;
+        group->flight_count--;
+    }
+}
+
+void group_apply(struct group *group, const struct raft_entry *entry)
+{
+    CHECK(entry->index == group->applied + 1);
+    if (entry->type == RAFT_ENTRY_BOOT) {
+        namespace_bootstrap(&group->state, group->params.bootstrap);
+    } else if (entry->type == RAFT_ENTRY_COMMANDS) {
+        entry_apply_commands(group, entry);
+    }
+    group->applied = entry->index;
+    group->applied_since_flush++;
+    uint8_t applied[8];
+    struct key key = key_begin(group->params.group, 'a');
+    put_u64(applied, group->applied);
+    state_put_bytes(&group->state, &key, applied, sizeof applied);
+    if (group->params.group == 0 && entry->type == RAFT_ENTRY_COMMANDS) {
+        group_share_root(group);
+    }
+}

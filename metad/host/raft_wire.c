@@ -1,0 +1,84 @@
+/* Raft messages on the wire: RaftMessage in the frame's header, entries packed in its body. Group, cluster, incarnation
+ * and membership stand in each and are checked before the core hears of it. */
+#include <string.h>
+
+#include "base/check.h"
+#include "metad/group.h"
+#include "metad/host/log.h"
+
+void raft_wire_send(struct group *group, const struct raft_message *message)
+{
+    const struct bootstrap *bootstrap = group->params.bootstrap;
+    Cairn__RaftMessage wire = CAIRN__RAFT_MESSAGE__INIT;
+    wire.kind = message->kind;
+    wire.group = group->params.group;
+    wire.cluster = (ProtobufCBinaryData){16, (uint8_t *)(uintptr_t)bootstrap->cluster.uuid.bytes};
+    wire.cluster_incarnation = bootstrap->cluster_incarnation;
+    wire.from = message->from;
+    wire.term = message->term;
+    wire.log_index = message->log_index;
+    wire.log_term = message->log_term;
+    wire.commit = message->commit;
+    wire.context = message->context;
+    wire.reject = message->reject;
+    wire.hint = message->hint;
+    wire.hint_term = message->hint_term;
+    struct slice body = {0};
+    if (message->count > 0) {
+        raft_entries_encode(message->entries, message->count, &body);
+    }
+    fx_send(group->fx, address_node(ROLE_METAD, message->to, ACTOR_GROUP, group->params.group), MESSAGE_RAFT, 0,
+            proto_pack(&wire), body);
+}
+
+static bool member(const struct bootstrap *bootstrap, uint32_t node)
+{
+    for (uint32_t i = 0; i < bootstrap->member_count; i++) {
+        if (bootstrap->members[i] == node) {
+            return true;
+        }
+    }
+    return false;
+}
+
+enum err raft_wire_decode(struct group *group, const struct message *frame, struct raft_message *ret_message)
+{
+    const struct bootstrap *bootstrap = group->params.bootstrap;
+    struct proto_arena arena = {0};
+    void *unpacked = NULL;
+    enum err err = proto_unpack(&cairn__raft_message__descriptor, frame->header, &arena, &unpacked);
+    if (err != ERR_OK) {
+        return err;
+    }
+    const Cairn__RaftMessage *wire = unpacked;
+    if (wire->cluster.len != 16 || memcmp(wire->cluster.data, bootstrap->cluster.uuid.bytes, 16) != 0 ||
+        wire->cluster_incarnation != bootstrap->cluster_incarnation) {
+        err = ERR_WRONG_CLUSTER;
+    } else if (wire->group != group->params.group || wire->from != frame->peer.id || !member(bootstrap, wire->from) ||
+               wire->from == group->params.self) {
+        err = ERR_WRONG_GROUP;
+    } else if (wire->kind < RAFT_PRE_VOTE || wire->kind > RAFT_HEARTBEAT_REPLY) {
+        err = ERR_INVALID;
+    }
+    struct raft_message message = {
+        .kind = (uint8_t)wire->kind,
+        .from = wire->from,
+        .to = group->params.self,
+        .term = wire->term,
+        .log_index = wire->log_index,
+        .log_term = wire->log_term,
+        .commit = wire->commit,
+        .context = wire->context,
+        .reject = wire->reject != 0,
+        .hint = wire->hint,
+        .hint_term = wire->hint_term,
+    };
+    proto_arena_deinit(&arena);
+    if (err == ERR_OK && frame->body.bytes > 0) {
+        err = raft_entries_decode(frame->body, &message.entries, &message.count);
+    }
+    if (err == ERR_OK) {
+        *ret_message = message;
+    }
+    return err;
+}

@@ -1,0 +1,174 @@
+/* Keys, records, events and answers: what every operation of a group is written with (machine.h).
+ *
+ * A group's whole state lies under (group u32, view u32); the view is 1 until a snapshot is installed beside it (R-E4).
+ */
+#include "metad/machine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/hash.h"
+#include "base/name.h"
+
+#define KEY_VIEW          1u
+#define FEED_BATCH_EVENTS 256u /* events in one packed value */
+
+struct key key_begin(uint32_t group, char letter)
+{
+    struct key key = {.count = 9};
+    put_be32(key.bytes, group);
+    put_be32(key.bytes + 4, KEY_VIEW);
+    key.bytes[8] = (uint8_t)letter;
+    return key;
+}
+
+void key_bytes(struct key *key, const void *data, size_t bytes)
+{
+    CHECK(key->count >= 9 && bytes <= sizeof key->bytes - key->count);
+    if (bytes > 0) {
+        memcpy(key->bytes + key->count, data, bytes);
+    }
+    key->count += bytes;
+}
+
+void key_u64(struct key *key, uint64_t v)
+{
+    uint8_t packed[8];
+    put_be64(packed, v);
+    key_bytes(key, packed, sizeof packed);
+}
+
+void key_u32(struct key *key, uint32_t v)
+{
+    uint8_t packed[4];
+    put_be32(packed, v);
+    key_bytes(key, packed, sizeof packed);
+}
+
+void key_u8(struct key *key, uint8_t v)
+{
+    key_bytes(key, &v, 1);
+}
+
+enum err state_get(struct state *state, const struct key *key, const ProtobufCMessageDescriptor *descriptor,
+                   struct proto_arena *arena, void *ret_record)
+{
+    struct slice value = {0};
+    enum err err = kv_get(&state->kv->view, key->bytes, key->count, &value);
+    if (err == ERR_NOT_FOUND) {
+        return err;
+    }
+    if (err != ERR_OK) {
+        return ERR_CORRUPT;
+    }
+    void *record = NULL;
+    err = proto_unpack(descriptor, value, arena, &record);
+    slice_drop(&value);
+    if (err != ERR_OK) {
+        return ERR_CORRUPT;
+    }
+    memcpy(ret_record, &record, sizeof record);
+    return ERR_OK;
+}
+
+bool state_has(struct state *state, const struct key *key)
+{
+    struct slice value = {0};
+    enum err err = kv_get(&state->kv->view, key->bytes, key->count, &value);
+    slice_drop(&value);
+    CHECK(err == ERR_OK || err == ERR_NOT_FOUND);
+    return err == ERR_OK;
+}
+
+void state_put(struct state *state, const struct key *key, const void *record)
+{
+    struct slice packed = proto_pack(record);
+    kv_batch_put(state->kv->batch, key->bytes, key->count, packed.data, packed.bytes);
+    slice_drop(&packed);
+}
+
+void state_put_bytes(struct state *state, const struct key *key, const void *data, size_t bytes)
+{
+    kv_batch_put(state->kv->batch, key->bytes, key->count, data, bytes);
+}
+
+void state_delete(struct state *state, const struct key *key)
+{
+    kv_batch_delete(state->kv->batch, key->bytes, key->count);
+}
+
+struct key key_user(uint32_t group, uint64_t user)
+{
+    struct key key = key_begin(group, 'U');
+    key_u64(&key, user);
+    return key;
+}
+
+struct key key_device(uint32_t group, uint32_t device)
+{
+    struct key key = key_begin(group, 'D');
+    key_u32(&key, device);
+    return key;
+}
+
+void answer_set(struct answer *answer, const void *message)
+{
+    CHECK(answer->header.bytes == 0);
+    answer->header = proto_pack(message);
+}
+
+/* ---- events ---- */
+
+/* A deep copy, through its packed form: events outlive the arena of the command that made them. */
+static Cairn__Change *change_copy(const Cairn__Change *change)
+{
+    size_t bytes = cairn__change__get_packed_size(change);
+    uint8_t *packed = mem_alloc(bytes);
+    cairn__change__pack(change, packed);
+    Cairn__Change *copy = cairn__change__unpack(NULL, bytes, packed);
+    free(packed);
+    CHECK(copy != NULL);
+    return copy;
+}
+
+uint64_t feed_add(struct apply *apply, Cairn__NamespaceRecord *ns, uint32_t kind, const Cairn__Entry *entry,
+                  uint64_t from_parent, const ProtobufCBinaryData *from_name)
+{
+    struct feed *feed = apply->feed;
+    CHECK(ns->sequence < UINT64_MAX && (feed->count == 0 || feed->ns == ns->ns));
+    ns->sequence++;
+    Cairn__Change change = CAIRN__CHANGE__INIT;
+    Cairn__Entry stamped = *entry;
+    stamped.sequence = ns->sequence;
+    change.sequence = ns->sequence;
+    change.kind = kind;
+    change.entry = &stamped;
+    change.from_parent = from_parent;
+    if (from_name != NULL) {
+        change.from_name = *from_name;
+    }
+    change.wall_ns = apply->command->wall_ns;
+    feed->ns = ns->ns;
+    feed->changes = mem_grow(feed->changes, &feed->capacity, feed->count + 1, sizeof *feed->changes);
+    feed->changes[feed->count++] = change_copy(&change);
+    return ns->sequence;
+}
+
+void feed_flush(struct state *state, struct feed *feed)
+{
+    for (unsigned long first = 0; first < feed->count; first += FEED_BATCH_EVENTS) {
+        Cairn__FeedBatch batch = CAIRN__FEED_BATCH__INIT;
+        batch.n_changes = feed->count - first < FEED_BATCH_EVENTS ? feed->count - first : FEED_BATCH_EVENTS;
+        batch.changes = feed->changes + first;
+        struct key key = key_begin(state->group, 'V');
+        key_u64(&key, feed->ns);
+        key_u64(&key, batch.changes[batch.n_changes - 1]->sequence);
+        state_put(state, &key, &batch);
+    }
+    for (unsigned long i = 0; i < feed->count; i++) {
+        cairn__change__free_unpacked(feed->changes[i], NULL);
+    }
+    free(feed->changes);
+    *feed = (struct feed){0};
+}

@@ -1,0 +1,20 @@
+/* Upload sessions and the commit of a version, shared by start, stage, complete and put_small. */
+#ifndef CAIRN_METAD_NAMESPACE_SESSION_H
+#define CAIRN_METAD_NAMESPACE_SESSION_H
+
+#include "metad/machine.h"
+
+/* A session expires when it was not staged to for so many ticks of cluster time (10 s each). */
+#define SESSION_IDLE_TICKS 360u
+
+/* The user's open session, or SESSION_CLOSED (not there, not open any more, or another's: all alike). */
+MUST_CHECK enum err session_get(struct state *state, uint64_t ns, uint64_t session, uint64_t user,
+                                struct proto_arena *arena, Cairn__SessionRecord **ret);
+void session_put(struct state *state, uint64_t ns, const Cairn__SessionRecord *session);
+/* Compare-and-swap on the current version: EXISTS, CONFLICT, IS_A_FOLDER or OK. `present` NULL: the name is free. */
+MUST_CHECK enum err base_check(const Cairn__EntryRecord *present, uint64_t base_version, bool any_base);
+/* Commits `record` with `entry` (name, bytes, mode, mtime, safe_losses set) as the next version at `place`: entry,
+ * history, sums, event. Fills the entry's ids, version and sequence. */
+void version_commit(struct apply *apply, struct place *place, Cairn__EntryRecord *record, Cairn__Entry *entry);
+
+#endif

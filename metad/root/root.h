@@ -1,0 +1,56 @@
+/* The root group's machine (R-D10): the cluster map, the wrapped keys, where namespaces live. Nothing hot. */
+#ifndef CAIRN_METAD_ROOT_ROOT_H
+#define CAIRN_METAD_ROOT_ROOT_H
+
+#include "metad/machine.h"
+
+/* A silent store is down after so long; what an up store's heartbeat renews. */
+#define STORE_SILENT_NS (5ull * 1000000000)
+#define TICK_NS         (10ull * 1000000000)
+#define STORE_UP        0u
+#define STORE_DOWN      1u
+
+/* What the leader of the root group knows of a store and does not commit. */
+struct store_health {
+    uint32_t store;
+    uint64_t heard_ns;
+    uint64_t last_record;
+    uint64_t used_bytes, capacity_bytes;
+    Cairn__StoreCounters counters;
+};
+
+struct root {
+    struct store_health *stores;
+    unsigned long count, capacity;
+    uint64_t next_tick_ns;
+    uint64_t led_since_ns; /* 0: not leading */
+};
+
+void root_deinit(struct root *root);
+
+/* The record under (0, m); NOT_FOUND before the first. */
+MUST_CHECK enum err root_record_get(struct state *state, struct proto_arena *arena, Cairn__RootRecord **ret);
+/* First record: fresh keys from the cluster key, the bootstrap's and the event's random bits, wrapped by the cluster
+ * key. */
+void root_init_make(const struct bootstrap *bootstrap, const uint8_t cluster_key[32], uint64_t random,
+                    struct proto_arena *arena, Cairn__RootRecord *ret_record);
+/* Opens the keys of a record. CORRUPT when the cluster key is not the one that wrapped them. */
+MUST_CHECK enum err root_keys_open(const Cairn__RootRecord *record, const uint8_t cluster_key[32],
+                                   Cairn__RootState *ret_state, struct proto_arena *arena);
+/* Applies a RootCommand. */
+enum err root_command_apply(struct apply *apply, const Cairn__RootCommand *command);
+/* STORE_REGISTER on every replica. */
+enum err store_register_apply(struct apply *apply, struct answer *answer);
+enum err store_register_finish(struct finish *finish, struct answer *answer);
+/* STORE_HEARTBEAT on the leader. */
+enum err store_heartbeat(struct root *root, struct state *state, const Cairn__StoreHeartbeatRequest *request,
+                         uint64_t now_ns, struct proto_arena *arena, struct answer *answer);
+/* What the leader should propose now (a tick, stores that fell silent or came back); false: nothing. */
+bool root_due(struct root *root, struct state *state, uint64_t now_ns, struct proto_arena *arena,
+              Cairn__RootCommand *ret);
+
+/* Seats stores in the placement groups of every pool that has none yet, and stand-ins (placement.c). True when the map
+ * changed. */
+bool placement_compute(Cairn__ClusterMap *map, uint32_t stores_needed, struct proto_arena *arena);
+
+#endif

@@ -1,0 +1,45 @@
+/* What a metadata node is told at its start: its configuration file, the cluster's bootstrap file and the cluster key,
+ * read and checked together before anything is opened. Keys of the files: config.c. */
+#ifndef CAIRN_METAD_SHELL_CONFIG_H
+#define CAIRN_METAD_SHELL_CONFIG_H
+
+#include <stdint.h>
+
+#include "base/config.h"
+#include "metad/metad.h"
+
+#define METAD_TEXT_BYTES 1024
+#define METAD_HOST_BYTES 64
+
+struct metad_peer {
+    uint32_t node;
+    uint16_t port;
+    char host[METAD_HOST_BYTES];
+};
+
+struct metad_config {
+    uint32_t node;
+    struct cluster_id cluster;
+    uint64_t cluster_incarnation;
+    char host[METAD_HOST_BYTES]; /* listen */
+    uint16_t port;
+    uint32_t groups;
+    struct metad_peer metads[LIMIT_RAFT_MEMBERS]; /* this node among them */
+    uint32_t metad_count;
+    char *ca, *cert, *key, *log, *data;
+    struct bootstrap bootstrap;
+    uint8_t cluster_key[32];
+};
+
+/* CONFIG with the file and the next step in ret_text (METAD_TEXT_BYTES). */
+MUST_CHECK enum err metad_config_read(const char *path, struct metad_config *ret_config, char *ret_text);
+/* Frees the strings and wipes the key. */
+void metad_config_deinit(struct metad_config *config);
+
+/* The identity of a data directory, DIR/directory: made at the first start, checked at each later one. NOT_OURS when it
+ * belongs to another node or cluster, or when data lie there without it. DIR must be locked by the caller. */
+MUST_CHECK enum err metad_directory_identity(const struct metad_config *config, struct uuid *ret_uuid, char *ret_text);
+/* Whether DIR may be taken for a node's data at all: absent, empty, or already one. Before it is opened. */
+MUST_CHECK enum err metad_directory_check(const char *dir, char *ret_text);
+
+#endif

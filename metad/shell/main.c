@@ -1,0 +1,242 @@
+/* The metadata node's program: from a configuration file to running actors. It stands around the cores: the node's log
+ * (one actor) and its groups (one actor each) share one loop, one data directory and one database.
+ *
+ * Happy path: read and check the configuration, make the runtime (certificates), take the data directory, open the
+ * database, make the actors, listen, say "metad:N listening on HOST:PORT", run until SIGTERM.
+ * How it fails: one line "metad: WHAT; NEXT STEP (CODE)" on stderr and the code's exit code. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "config.h"
+#include "io/runtime.h"
+#include "metad/host/log.h"
+#include "metad/metad.h"
+
+#define METAD_TICK_NS 50000000ull
+
+static const char help_text[] =
+    "usage: metad --config FILE [--check-config]\n"
+    "\n"
+    "A metadata node of a Cairn cluster. Runs until SIGTERM.\n"
+    "\n"
+    "  --config FILE   the node's configuration ('cairn dev up' writes one)\n"
+    "  --check-config  read everything the configuration names, say whether it is right, and end\n"
+    "  --help          this\n"
+    "\n"
+    "Exit codes: 0 ok, 1 failed, 2 usage or configuration.\n";
+
+/* All that lives while the node runs, in the order it is made. */
+struct metad {
+    struct metad_config config;
+    struct runtime *runtime;
+    int lock_fd;
+    struct runtime_kv *kv;
+    struct file_info *files;
+    struct log *log;
+    struct group *groups[LIMIT_GROUPS];
+    uint32_t group_count;
+};
+
+static int fail(enum err err, const char *text)
+{
+    CHECK(err != ERR_OK);
+    fprintf(stderr, "metad: %s (%s)\n", text, err_name(err));
+    return err_exit_code(err);
+}
+
+static unsigned worker_count(void)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return cores > 1 ? (unsigned)cores - 1 : 1;
+}
+
+static enum err make_runtime(struct metad *metad, char *ret_text)
+{
+    const struct metad_config *config = &metad->config;
+    const struct runtime_config runtime = {
+        .role = ROLE_METAD,
+        .id = config->node,
+        .ca_file = config->ca,
+        .cert_file = config->cert,
+        .key_file = config->key,
+        .cluster = config->cluster,
+        .cluster_incarnation = config->cluster_incarnation,
+        .loops = 1,
+        .workers = worker_count(),
+        .log_file = config->log,
+    };
+    enum err err = runtime_create(&runtime, &metad->runtime, ret_text);
+    if (err != ERR_OK) {
+        return err;
+    }
+    for (uint32_t i = 0; i < config->metad_count; i++) {
+        const struct metad_peer *peer = &config->metads[i];
+        if (peer->node != config->node) {
+            runtime_set_address(metad->runtime, ROLE_METAD, peer->node, peer->host, peer->port);
+        }
+    }
+    return ERR_OK;
+}
+
+static enum err open_directory(struct metad *metad, struct uuid *ret_uuid, uint32_t *ret_file_count, char *ret_text)
+{
+    const char *dir = metad->config.data;
+    enum err err = metad_directory_check(dir, ret_text);
+    if (err == ERR_OK) {
+        err = runtime_directory_open(dir, &metad->lock_fd, ret_text);
+    }
+    if (err == ERR_OK) {
+        err = metad_directory_identity(&metad->config, ret_uuid, ret_text);
+    }
+    if (err != ERR_OK) {
+        return err;
+    }
+    err = runtime_directory_list(dir, FILE_LOG, &metad->files, ret_file_count);
+    if (err != ERR_OK) {
+        snprintf(ret_text, METAD_TEXT_BYTES, "%s: its log files cannot be listed; check the disk and the rights", dir);
+        return err;
+    }
+    return runtime_kv_open(metad->runtime, dir, &metad->kv, ret_text);
+}
+
+static void make_actors(struct metad *metad, struct uuid directory, uint32_t file_count)
+{
+    const struct metad_config *config = &metad->config;
+    const struct log_params log_params = {
+        .directory = directory,
+        .segment_bytes = LIMIT_LOG_SEGMENT_BYTES,
+        .files = metad->files,
+        .file_count = file_count,
+    };
+    metad->log = log_create(&log_params);
+    runtime_add_actor(metad->runtime, 0, ACTOR_LOG, 0, log_step, metad->log, config->data, NULL);
+    for (uint32_t i = 0; i < config->groups; i++) {
+        struct group_params params = {
+            .group = i,
+            .self = config->node,
+            .bootstrap = &config->bootstrap,
+            .kv = runtime_kv_view(metad->kv),
+            .group_count = config->groups,
+            .tick_ns = METAD_TICK_NS,
+        };
+        memcpy(params.cluster_key, config->cluster_key, sizeof params.cluster_key);
+        metad->groups[i] = group_create(&params);
+        metad->group_count = i + 1;
+        explicit_bzero(params.cluster_key, sizeof params.cluster_key);
+        runtime_add_actor(metad->runtime, 0, ACTOR_GROUP, i, group_step, metad->groups[i], NULL, metad->kv);
+    }
+}
+
+static enum err listen_and_tell(struct metad *metad, char *ret_text)
+{
+    const struct metad_config *config = &metad->config;
+    uint16_t port;
+    enum err err = runtime_listen(metad->runtime, config->host, config->port, &port);
+    if (err != ERR_OK) {
+        snprintf(ret_text, METAD_TEXT_BYTES, "cannot listen on %s:%u: %s; change 'listen' or end what uses the port",
+                 config->host, config->port, err_text(err));
+        return err;
+    }
+    printf("metad:%u listening on %s:%u\n", config->node, config->host, port);
+    fflush(stdout);
+    return ERR_OK;
+}
+
+/* In the reverse order of making; whatever was not made is NULL. */
+static void metad_deinit(struct metad *metad)
+{
+    if (metad->runtime) {
+        runtime_destroy(metad->runtime);
+    }
+    for (uint32_t i = 0; i < metad->group_count; i++) {
+        group_destroy(metad->groups[i]);
+    }
+    if (metad->log) {
+        log_destroy(metad->log);
+    }
+    if (metad->kv) {
+        runtime_kv_close(metad->kv);
+    }
+    free(metad->files);
+    if (metad->lock_fd >= 0) {
+        close(metad->lock_fd);
+    }
+    metad_config_deinit(&metad->config);
+}
+
+static int metad_run(struct metad *metad)
+{
+    char text[METAD_TEXT_BYTES] = "";
+    struct uuid directory = {{0}};
+    uint32_t file_count = 0;
+    enum err err = open_directory(metad, &directory, &file_count, text);
+    if (err != ERR_OK) {
+        return fail(err, text);
+    }
+    make_actors(metad, directory, file_count);
+    err = listen_and_tell(metad, text);
+    if (err != ERR_OK) {
+        return fail(err, text);
+    }
+    return runtime_run(metad->runtime, 1);
+}
+
+/* -1 to go on, else the exit code. */
+static int take_options(int argc, char **argv, const char **ret_path, bool *ret_check)
+{
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"check-config", no_argument, NULL, 'k'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
+    for (int letter; (letter = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
+        if (letter == 'h') {
+            fputs(help_text, stdout);
+            return 0;
+        }
+        if (letter == '?') {
+            return fail(ERR_INVALID, "wrong usage; see 'metad --help'");
+        }
+        if (letter == 'c') {
+            *ret_path = optarg;
+        } else {
+            *ret_check = true;
+        }
+    }
+    if (!*ret_path || optind < argc) {
+        return fail(ERR_INVALID, "give --config FILE and nothing else; see 'metad --help'");
+    }
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    const char *path = NULL;
+    bool check = false;
+    int code = take_options(argc, argv, &path, &check);
+    if (code >= 0) {
+        return code;
+    }
+    struct metad *metad = mem_alloc(sizeof *metad);
+    metad->lock_fd = -1;
+    char text[METAD_TEXT_BYTES] = "";
+    enum err err = metad_config_read(path, &metad->config, text);
+    if (err == ERR_OK) {
+        err = make_runtime(metad, text);
+    }
+    if (err != ERR_OK) {
+        code = fail(err, text);
+    } else if (check) {
+        printf("%s: the configuration is right\n", path);
+        code = 0;
+    } else {
+        code = metad_run(metad);
+    }
+    metad_deinit(metad);
+    free(metad);
+    return code;
+}

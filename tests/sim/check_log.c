@@ -1,0 +1,274 @@
+/* The log checker (check_log.h). */
+#include "check_log.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "check_raft.h"
+#include "metad/host/log.h"
+#include "proto/message.h"
+
+enum { NODES = 10, GROUPS = 2 };
+
+struct held { /* one entry */
+    uint64_t term, name;
+};
+struct held_log { /* entries 1 .. count */
+    struct held *entries;
+    unsigned long count, capacity;
+};
+struct append { /* asked, not acknowledged */
+    uint64_t number;
+    bool hard_changed;
+    struct raft_hard_state hard;
+    uint64_t first;
+    struct held *entries;
+    uint32_t count;
+};
+struct shadow {
+    struct held_log log; /* acknowledged */
+    struct raft_hard_state hard;
+    struct append *appends;
+    unsigned long append_count, append_capacity;
+};
+
+struct log_check {
+    struct world *world;
+    struct shadow shadows[NODES][GROUPS];
+    uint64_t reopened;
+};
+
+struct log_check *log_check_create(struct world *world)
+{
+    struct log_check *check = mem_alloc(sizeof *check);
+    check->world = world;
+    return check;
+}
+
+static void appends_drop(struct shadow *shadow, unsigned long count)
+{
+    for (unsigned long i = 0; i < count; i++) {
+        free(shadow->appends[i].entries);
+    }
+    memmove(shadow->appends, shadow->appends + count, (shadow->append_count - count) * sizeof *shadow->appends);
+    shadow->append_count -= count;
+}
+
+void log_check_destroy(struct log_check *check)
+{
+    for (unsigned n = 0; n < NODES; n++) {
+        for (unsigned g = 0; g < GROUPS; g++) {
+            struct shadow *shadow = &check->shadows[n][g];
+            if (shadow->append_count > 0) {
+                appends_drop(shadow, shadow->append_count);
+            }
+            free(shadow->appends);
+            free(shadow->log.entries);
+        }
+    }
+    free(check);
+}
+
+/* The first `count` entries of an append, onto a log: they cut what is there from the first on. */
+static void held_apply(struct held_log *log, const struct append *append, uint32_t count)
+{
+    if (count == 0) {
+        return;
+    }
+    CHECK(append->first >= 1 && append->first <= log->count + 1);
+    log->count = append->first - 1;
+    log->entries = mem_grow(log->entries, &log->capacity, log->count + count, sizeof *log->entries);
+    memcpy(log->entries + log->count, append->entries, count * sizeof *append->entries);
+    log->count += count;
+}
+
+static void note_append(struct log_check *check, struct node *node, const struct effect *effect)
+{
+    struct reader r = reader_of(effect->send.header.data, effect->send.header.bytes);
+    uint32_t g = reader_u32(&r);
+    struct append append = {.number = reader_u64(&r), .hard_changed = reader_u8(&r) != 0};
+    append.hard.term = reader_u64(&r);
+    append.hard.vote = reader_u32(&r);
+    struct raft_entry *entries = NULL;
+    CHECK(!r.failed && g < GROUPS);
+    if (effect->send.body.bytes > 0 && raft_entries_decode(effect->send.body, &entries, &append.count) != ERR_OK) {
+        world_finding(check->world, "node %u group %u appends entries that do not decode", node->id, g);
+        return;
+    }
+    if (append.count > 0) {
+        append.first = entries[0].index;
+        append.entries = mem_alloc(append.count * sizeof *append.entries);
+    }
+    for (uint32_t i = 0; i < append.count; i++) {
+        append.entries[i] = (struct held){entries[i].term, raft_entry_name(&entries[i])};
+        slice_drop(&entries[i].data);
+    }
+    free(entries);
+    struct shadow *shadow = &check->shadows[node->id][g];
+    shadow->appends =
+        mem_grow(shadow->appends, &shadow->append_capacity, shadow->append_count + 1, sizeof *shadow->appends);
+    shadow->appends[shadow->append_count++] = append;
+}
+
+static void note_appended(struct log_check *check, struct node *node, uint32_t g, const struct effect *effect)
+{
+    struct shadow *shadow = &check->shadows[node->id][g];
+    if (effect->send.flags & MESSAGE_ERROR) {
+        return;
+    }
+    uint64_t number = effect->send.header.bytes == 8 ? get_u64(effect->send.header.data) : 0;
+    if (shadow->append_count == 0 || shadow->appends[0].number != number) {
+        world_finding(check->world, "node %u: the log acknowledges append %lu of group %u out of order", node->id,
+                      (unsigned long)number, g);
+        return;
+    }
+    struct append *append = &shadow->appends[0];
+    if (append->hard_changed) {
+        shadow->hard = append->hard;
+    }
+    held_apply(&shadow->log, append, append->count);
+    appends_drop(shadow, 1);
+}
+
+/* Does the log equal what was opened: `last` entries with these terms? */
+static bool held_is(const struct held_log *log, const uint64_t *terms, uint64_t last)
+{
+    if (log->count != last) {
+        return false;
+    }
+    for (uint64_t i = 0; i < last; i++) {
+        if (log->entries[i].term != terms[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Finds the first part of the unacknowledged appends that explains the opened log, and takes it for the truth. */
+static bool explain(struct shadow *shadow, const uint64_t *terms, uint64_t last)
+{
+    if (held_is(&shadow->log, terms, last)) {
+        return true;
+    }
+    for (unsigned long i = 0; i < shadow->append_count; i++) {
+        const struct append *append = &shadow->appends[i];
+        for (uint32_t count = 1; count <= append->count; count++) {
+            struct held_log *log = &shadow->log;
+            held_apply(log, append, count);
+            if (held_is(log, terms, last)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static bool hard_explained(const struct shadow *shadow, struct raft_hard_state hard)
+{
+    bool known = shadow->hard.term == hard.term && shadow->hard.vote == hard.vote;
+    for (unsigned long i = 0; i < shadow->append_count; i++) {
+        const struct append *append = &shadow->appends[i];
+        known = known || (append->hard_changed && append->hard.term == hard.term && append->hard.vote == hard.vote);
+    }
+    return known;
+}
+
+static uint64_t *terms_read(struct reader *r, uint64_t last, uint32_t run_count)
+{
+    uint64_t *terms = mem_alloc((last + 1) * sizeof *terms), next = 1, term = 0;
+    for (uint32_t i = 0; i <= run_count; i++) {
+        uint64_t first = i < run_count ? reader_u64(r) : last + 1;
+        uint64_t run_term = i < run_count ? reader_u64(r) : 0;
+        for (; next < first && next <= last; next++) {
+            terms[next - 1] = term;
+        }
+        term = run_term;
+    }
+    return terms;
+}
+
+static void note_opened(struct log_check *check, struct node *node, uint32_t g, const struct effect *effect)
+{
+    struct shadow *shadow = &check->shadows[node->id][g];
+    struct reader r = reader_of(effect->send.header.data, effect->send.header.bytes);
+    struct raft_hard_state hard = {.term = reader_u64(&r)};
+    hard.vote = reader_u32(&r);
+    uint64_t last = reader_u64(&r);
+    uint32_t run_count = reader_u32(&r);
+    if (r.failed || run_count > r.left / 16 || last > 1u << 24) {
+        world_finding(check->world, "node %u: the log's answer to LOG_OPEN is malformed", node->id);
+        return;
+    }
+    uint64_t *terms = terms_read(&r, last, run_count);
+    uint64_t durable = shadow->log.count;
+    WORLD_REQUIRE(check->world, hard_explained(shadow, hard),
+                  "node %u: the log opens group %u with term %lu vote %u; durable was term %lu vote %u", node->id, g,
+                  (unsigned long)hard.term, hard.vote, (unsigned long)shadow->hard.term, shadow->hard.vote);
+    WORLD_REQUIRE(
+        check->world, explain(shadow, terms, last),
+        "node %u: the log opens group %u with %lu entries (last term %lu), which no part of what it was given "
+        "explains; %lu were durable",
+        node->id, g, (unsigned long)last, (unsigned long)(last ? terms[last - 1] : 0), (unsigned long)durable);
+    free(terms);
+    shadow->hard = hard;
+    if (shadow->append_count > 0) {
+        appends_drop(shadow, shadow->append_count);
+    }
+    check->reopened++;
+}
+
+static void note_read(struct log_check *check, struct node *node, uint32_t g, const struct effect *effect)
+{
+    struct shadow *shadow = &check->shadows[node->id][g];
+    struct raft_entry *entries = NULL;
+    uint32_t count = 0;
+    if (effect->send.flags & MESSAGE_ERROR) {
+        return;
+    }
+    if (raft_entries_decode(effect->send.body, &entries, &count) != ERR_OK || count == 0) {
+        world_finding(check->world, "node %u: the log's answer to LOG_READ does not decode", node->id);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t index = entries[i].index;
+        bool same = index >= 1 && index <= shadow->log.count &&
+                    shadow->log.entries[index - 1].term == entries[i].term &&
+                    shadow->log.entries[index - 1].name == raft_entry_name(&entries[i]);
+        /* Unacknowledged appends may have replaced it meanwhile: then it is one of theirs. */
+        for (unsigned long a = 0; !same && a < shadow->append_count; a++) {
+            const struct append *append = &shadow->appends[a];
+            same = append->count > 0 && index >= append->first && index < append->first + append->count &&
+                   append->entries[index - append->first].name == raft_entry_name(&entries[i]);
+        }
+        WORLD_REQUIRE(check->world, same, "node %u: the log reads back entry %lu of group %u as something else",
+                      node->id, (unsigned long)index, g);
+        slice_drop(&entries[i].data);
+    }
+    free(entries);
+}
+
+void log_check_send(struct log_check *check, struct node *node, const struct actor *actor, const struct effect *effect)
+{
+    if (effect->send.to.conn != 0 || effect->send.to.role != ROLE_LOCAL || node->id >= NODES) {
+        return;
+    }
+    uint32_t g = effect->send.to.index;
+    if (actor->kind == ACTOR_GROUP && effect->send.type == MESSAGE_LOG_APPEND) {
+        note_append(check, node, effect);
+    } else if (actor->kind != ACTOR_LOG || g >= GROUPS) {
+        return;
+    } else if (effect->send.type == MESSAGE_LOG_APPEND) {
+        note_appended(check, node, g, effect);
+    } else if (effect->send.type == MESSAGE_LOG_OPEN) {
+        note_opened(check, node, g, effect);
+    } else if (effect->send.type == MESSAGE_LOG_READ) {
+        note_read(check, node, g, effect);
+    }
+}
+
+uint64_t log_check_reopened(const struct log_check *check)
+{
+    return check->reopened;
+}

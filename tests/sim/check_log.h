@@ -1,0 +1,18 @@
+/* The checker of a metad's log, fed by what groups and the log say to each other. For each node and group it keeps what
+ * the log has acknowledged as durable and what it has been asked since: durability   after any crash the log opens with
+ * all it acknowledged, plus the entries of some first part of what it had been asked since; term and vote likewise
+ *   integrity    what it reads back is what it was given
+ *   order        acknowledgements of one group come in order */
+#ifndef CAIRN_SIM_CHECK_LOG_H
+#define CAIRN_SIM_CHECK_LOG_H
+
+#include "world.h"
+
+struct log_check;
+struct log_check *log_check_create(struct world *world);
+void log_check_destroy(struct log_check *check);
+/* A local message of a metad is about to be sent. */
+void log_check_send(struct log_check *check, struct node *node, const struct actor *actor, const struct effect *effect);
+uint64_t log_check_reopened(const struct log_check *check);
+
+#endif

@@ -1,0 +1,49 @@
+/* A simulated disk: files as byte arrays, each with what is durable and what is only written.
+ *
+ * An operation begins when its effect is executed and finishes when the world says so, in any order. Reads see what is
+ * written (the cache). A sync makes durable the writes that had finished when it began. When the power goes, each
+ * unsynced 512-byte sector keeps, independently of all others, its durable content or that of any write since; when
+ * only the process is killed, what was written stays in the cache, unsynced still, and operations in flight land in
+ * part.
+ *
+ * Out of scope: files longer than memory. Faults (EIO, full, rot) are off until a knob says so. */
+#ifndef CAIRN_SIM_DISK_H
+#define CAIRN_SIM_DISK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/effect.h"
+#include "rng.h"
+
+#define DISK_SECTOR_BYTES 512u
+
+struct disk_knobs {
+    uint32_t write_fail_ppm, read_fail_ppm, sync_fail_ppm; /* EIO */
+    uint64_t capacity_bytes;                               /* 0: no end; an ALLOC or growth past it is DISK_FULL */
+};
+
+struct disk;
+struct disk_op;
+
+struct disk *disk_create(struct rng rng);
+void disk_destroy(struct disk *disk);
+struct disk_knobs *disk_knobs(struct disk *disk);
+
+/* Starts the operation of a DISK_* effect; takes its slice. The op lives until disk_finish or disk_crash. */
+struct disk_op *disk_begin(struct disk *disk, const struct effect *effect);
+/* Finishes it: its result, for a read the bytes (a new slice) in ret_data. Frees the op. */
+enum err disk_finish(struct disk *disk, struct disk_op *op, struct slice *ret_data);
+/* All operations in flight are over, in part or not at all. power: unsynced sectors are drawn, too. */
+void disk_crash(struct disk *disk, bool power);
+
+/* Files of a kind, ascending, in a new array the caller frees. */
+void disk_list(const struct disk *disk, enum file_kind kind, struct file_info **ret_files, uint32_t *ret_count);
+/* Flips one bit in a random durable sector that is not all zero; false when there is none. */
+bool disk_rot(struct disk *disk, struct file_ref *ret_file, uint64_t *ret_offset);
+/* Makes a file durable with these bytes, as a test needs one there. */
+void disk_put_file(struct disk *disk, struct file_ref ref, const void *data, uint64_t bytes);
+/* Unsynced writes of the disk: a test's look inside. */
+uint32_t disk_unsynced(const struct disk *disk);
+
+#endif

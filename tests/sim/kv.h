@@ -1,0 +1,36 @@
+/* A simulated key-value store: what RocksDB without its log is to a core. Commits are visible at once and durable with
+ * the next flush. A crash (of the process or of the power: the memory is gone either way) returns to any state between
+ * the last completed and the last requested flush, in whole batches; with `spontaneous`, to any up to the newest
+ * commit, as a store does that flushes when its memory is full. */
+#ifndef CAIRN_SIM_KV_H
+#define CAIRN_SIM_KV_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/kv.h"
+#include "rng.h"
+
+struct sim_kv;
+
+struct kv_knobs {
+    uint32_t would_block_ppm; /* a read answers WOULD_BLOCK */
+    bool spontaneous;
+};
+
+struct sim_kv *sim_kv_create(struct rng rng);
+void sim_kv_destroy(struct sim_kv *kv);
+struct kv_knobs *sim_kv_knobs(struct sim_kv *kv);
+struct kv_view *sim_kv_view(struct sim_kv *kv);
+/* Applies a batch, given. */
+void sim_kv_commit(struct sim_kv *kv, struct kv_batch *batch);
+/* Asks for a flush of all commits so far; the returned number goes to sim_kv_flushed when it is done. */
+uint64_t sim_kv_flush(struct sim_kv *kv);
+void sim_kv_flushed(struct sim_kv *kv, uint64_t flush);
+void sim_kv_crash(struct sim_kv *kv);
+/* Forgets everything, as a dropped database. */
+void sim_kv_drop(struct sim_kv *kv);
+/* Commits that are not durable for certain. */
+uint32_t sim_kv_unflushed(const struct sim_kv *kv);
+
+#endif

@@ -1,0 +1,319 @@
+/* Scenario `log`: three metads, each with the real log actor and two Raft groups on it. Proposals and reads all the
+ * time; nodes killed and cut off from power at any effect, all at once too; links cut, connections reset, and in some
+ * seeds messages lost, doubled and reordered. Then everything heals: within a bound each group must lead, commit and
+ * have all nodes apply the same.
+ *
+ * What is looked at: check_raft.h, check_log.h. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "check_log.h"
+#include "check_raft.h"
+#include "group_host.h"
+#include "metad/host/log.h"
+#include "scenario.h"
+
+enum { METADS = 3, GROUPS = 2 };
+
+struct log_scenario {
+    struct world *world;
+    struct raft_check *raft;
+    struct log_check *log;
+    struct host_watch watch;
+    struct node *nodes[METADS];
+    uint64_t cache_bytes;
+    uint32_t segment_bytes;
+    uint64_t propose_every_ns, fault_every_ns;
+    bool calm; /* faults are over */
+};
+
+static void log_actor_destroy(void *self)
+{
+    log_destroy(self);
+}
+
+static void metad_boot(struct world *world, struct node *node, void *context)
+{
+    (void)world;
+    struct log_scenario *s = context;
+    struct log_params params = {.segment_bytes = s->segment_bytes};
+    struct file_info *files = NULL;
+    memset(params.directory.bytes, (int)node->id, sizeof params.directory.bytes);
+    disk_list(node->disks[0], FILE_LOG, &files, &params.file_count);
+    params.files = files;
+    world_actor_add(node, ACTOR_LOG, 0, log_step, log_actor_destroy, log_create(&params), 0);
+    free(files);
+    for (uint32_t g = 0; g < GROUPS; g++) {
+        struct host_params host = {.group = g,
+                                   .self = node->id,
+                                   .members = {1, 2, 3},
+                                   .member_count = METADS,
+                                   .tick_ns = 50 * MILLISECOND,
+                                   .cache_bytes = s->cache_bytes,
+                                   .kv = sim_kv_view(node->kvs[0]),
+                                   .watch = &s->watch};
+        world_actor_add(node, ACTOR_GROUP, g, host_step, host_destroy, host_create(&host), 0);
+    }
+}
+
+static void on_opened(void *context, uint32_t node, uint32_t group, uint64_t applied)
+{
+    raft_check_opened(((struct log_scenario *)context)->raft, node, group, applied);
+}
+
+static void on_applied(void *context, uint32_t node, uint32_t group, const struct raft_entry *entry)
+{
+    raft_check_applied(((struct log_scenario *)context)->raft, node, group, entry);
+}
+
+static void on_acknowledged(void *context, uint32_t group, uint64_t proposal, uint64_t index)
+{
+    raft_check_acknowledged(((struct log_scenario *)context)->raft, group, proposal, index);
+}
+
+static void on_read(void *context, uint32_t group, uint64_t read, uint64_t index)
+{
+    raft_check_read_answered(((struct log_scenario *)context)->raft, group, read, index);
+}
+
+static void on_effect(struct world *world, struct node *node, struct actor *actor, const struct effect *effect,
+                      void *context)
+{
+    (void)world;
+    struct log_scenario *s = context;
+    if (effect->kind == EFFECT_SEND) {
+        raft_check_send(s->raft, node, effect);
+        log_check_send(s->log, node, actor, effect);
+    }
+}
+
+static void call_start(struct world *world, void *context, uint64_t slot)
+{
+    (void)context;
+    if (!world->nodes[slot]->up) {
+        node_start(world->nodes[slot]);
+    }
+}
+
+static void on_down(struct world *world, struct node *node, void *context)
+{
+    world_at(world, world->now_ns + rng_between(&world->rng_scenario, MILLISECOND, 3 * SECOND), call_start, context,
+             node->slot);
+}
+
+static bool leads(struct node *node, uint32_t group)
+{
+    struct actor *actor = node_actor(node, ACTOR_GROUP, group);
+    struct raft_status status;
+    return actor != NULL && host_status(actor->self, &status) && status.role == RAFT_LEADER;
+}
+
+static struct slice proposal_make(struct world *world)
+{
+    struct rng *rng = &world->rng_scenario;
+    uint64_t bytes = 16 + rng_below(rng, rng_chance(rng, 30000) ? 200000 : 600);
+    struct slice data = slice_alloc(bytes);
+    for (uint64_t i = 0; i < bytes; i += 8) {
+        uint64_t word = rng_next(rng);
+        memcpy(data.data + i, &word, bytes - i < 8 ? bytes - i : 8);
+    }
+    return data;
+}
+
+static void propose(struct log_scenario *s, struct node *node, uint32_t group)
+{
+    struct slice data = proposal_make(s->world);
+    uint64_t id = raft_check_propose(s->raft, group, data);
+    world_post(node, ACTOR_GROUP, group, HOST_PROPOSE, id, (struct slice){0}, data);
+}
+
+static void call_propose(struct world *world, void *context, uint64_t argument)
+{
+    struct log_scenario *s = context;
+    struct rng *rng = &world->rng_scenario;
+    uint32_t group = (uint32_t)rng_below(rng, GROUPS);
+    for (unsigned i = 0; i < METADS; i++) {
+        if (!leads(s->nodes[i], group)) {
+            continue;
+        }
+        if (rng_chance(rng, 200000)) {
+            world_post(s->nodes[i], ACTOR_GROUP, group, HOST_READ, raft_check_read_asked(s->raft, group),
+                       (struct slice){0}, (struct slice){0});
+        } else {
+            propose(s, s->nodes[i], group);
+        }
+    }
+    if (!s->calm) {
+        world_at(world, world->now_ns + rng_below(rng, 2 * s->propose_every_ns), call_propose, s, argument);
+    }
+}
+
+static enum crash_mode any_mode(struct rng *rng)
+{
+    return rng_chance(rng, 500000) ? CRASH_POWER : CRASH_KILL;
+}
+
+static void call_cut_heal(struct world *world, void *context, uint64_t argument)
+{
+    (void)context;
+    (void)argument;
+    world_heal(world);
+}
+
+static void fault(struct log_scenario *s)
+{
+    struct world *world = s->world;
+    struct rng *rng = &world->rng_scenario;
+    unsigned kind = (unsigned)rng_below(rng, 10), one = (unsigned)rng_below(rng, METADS);
+    if (kind < 5) {
+        node_crash_after(s->nodes[one], 1 + rng_below(rng, 60), any_mode(rng));
+    } else if (kind < 6) {
+        for (unsigned i = 0; i < METADS; i++) {
+            node_crash(s->nodes[i], CRASH_POWER);
+        }
+    } else if (kind < 7) {
+        for (unsigned i = 0; i < METADS; i++) {
+            node_crash_after(s->nodes[i], 1 + rng_below(rng, 60), CRASH_POWER);
+        }
+    } else {
+        for (unsigned i = 0; i < METADS; i++) {
+            if (i != one && (kind < 9 || rng_chance(rng, 500000))) {
+                world_cut(world, s->nodes[one], s->nodes[i], true);
+            }
+        }
+        world_at(world, world->now_ns + rng_between(rng, 100 * MILLISECOND, 4 * SECOND), call_cut_heal, s, 0);
+    }
+}
+
+static void call_fault(struct world *world, void *context, uint64_t argument)
+{
+    struct log_scenario *s = context;
+    if (!s->calm) {
+        fault(s);
+        world_at(world, world->now_ns + rng_below(&world->rng_scenario, 2 * s->fault_every_ns), call_fault, s,
+                 argument);
+    }
+}
+
+static void draw_knobs(struct log_scenario *s)
+{
+    struct world *world = s->world;
+    struct rng *rng = &world->rng_scenario;
+    s->cache_bytes = rng_chance(rng, 500000) ? 4096 : 1 << 20;
+    s->segment_bytes = rng_chance(rng, 500000) ? 256 << 10 : 1 << 20;
+    s->propose_every_ns = rng_between(rng, 2, 30) * MILLISECOND;
+    s->fault_every_ns = rng_between(rng, 300, 3000) * MILLISECOND;
+    world->knobs.net_reset_ppm = (uint32_t)rng_below(rng, 3) * 2000;
+    world->knobs.wall_jump_ppm = 1000;
+    if (rng_chance(rng, 400000)) {
+        world->knobs.net_lose_ppm = 20000;
+        world->knobs.net_duplicate_ppm = 20000;
+        world->knobs.net_reorder_ppm = 100000;
+    }
+    for (unsigned i = 0; i < METADS; i++) {
+        sim_kv_knobs(s->nodes[i]->kvs[0])->spontaneous = rng_chance(rng, 500000);
+    }
+}
+
+static void heal(struct log_scenario *s)
+{
+    struct world *world = s->world;
+    s->calm = true;
+    world_heal(world);
+    world->knobs.net_reset_ppm = world->knobs.net_lose_ppm = world->knobs.net_duplicate_ppm = 0;
+    world->knobs.net_reorder_ppm = 0;
+    world->crash_at = 0;
+    for (unsigned i = 0; i < METADS; i++) {
+        s->nodes[i]->crash_at_effect = 0;
+    }
+}
+
+/* Every node is up, each group has one leader, and all have applied the same. */
+static bool settled(struct log_scenario *s)
+{
+    for (uint32_t g = 0; g < GROUPS; g++) {
+        unsigned leaders = 0;
+        for (unsigned i = 0; i < METADS; i++) {
+            leaders += leads(s->nodes[i], g);
+            if (!s->nodes[i]->up ||
+                raft_check_node_applied(s->raft, s->nodes[i]->id, g) != raft_check_committed(s->raft, g)) {
+                return false;
+            }
+        }
+        if (leaders != 1) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Runs until `settled`, at most `bound_ns`. */
+static bool settle(struct log_scenario *s, uint64_t bound_ns)
+{
+    uint64_t end = s->world->now_ns + bound_ns;
+    while (s->world->now_ns < end) {
+        if (!world_run_until(s->world, s->world->now_ns + 100 * MILLISECOND)) {
+            return false;
+        }
+        if (settled(s)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void finale(struct log_scenario *s)
+{
+    struct world *world = s->world;
+    heal(s);
+    WORLD_REQUIRE(world, settle(s, 60 * SECOND), "no progress: the groups have not settled 60 s after the last fault");
+    uint64_t before[GROUPS];
+    for (uint32_t g = 0; g < GROUPS && !world->failed; g++) {
+        before[g] = raft_check_acknowledgements(s->raft, g);
+        for (unsigned i = 0; i < METADS; i++) {
+            if (leads(s->nodes[i], g)) {
+                propose(s, s->nodes[i], g);
+            }
+        }
+    }
+    if (world->failed || !world_run_until(world, world->now_ns + 5 * SECOND)) {
+        return;
+    }
+    for (uint32_t g = 0; g < GROUPS; g++) {
+        WORLD_REQUIRE(world, raft_check_acknowledgements(s->raft, g) > before[g],
+                      "no progress: group %u does not commit in a healed cluster", g);
+    }
+    WORLD_REQUIRE(world, settle(s, 20 * SECOND), "the nodes do not apply the same in a healed cluster");
+}
+
+static void log_run(struct world *world)
+{
+    struct log_scenario s = {.world = world, .raft = raft_check_create(world), .log = log_check_create(world)};
+    s.watch = (struct host_watch){&s, on_applied, on_opened, on_acknowledged, on_read};
+    for (unsigned i = 0; i < METADS; i++) {
+        s.nodes[i] = world_node_add(world, ROLE_METAD, i + 1, 1, metad_boot, &s);
+    }
+    draw_knobs(&s);
+    world->effect_probe = on_effect;
+    world->effect_context = &s;
+    world->node_down = on_down;
+    world->node_down_context = &s;
+    for (unsigned i = 0; i < METADS; i++) {
+        node_start(s.nodes[i]);
+    }
+    world_at(world, world->now_ns, call_propose, &s, 0);
+    world_at(world, world->now_ns + 2 * SECOND, call_fault, &s, 0);
+    if (world_run_until(world, world->now_ns + 20 * SECOND)) {
+        finale(&s);
+    }
+    raft_check_destroy(s.raft);
+    log_check_destroy(s.log);
+}
+
+const struct scenario scenario_log = {
+    .name = "log",
+    .about = "3 metads, log and Raft: crashes, power cuts, partitions; then all acknowledged must be there",
+    .run = log_run,
+};

@@ -1,0 +1,8 @@
+/* The table of scenarios. */
+#include <stddef.h>
+
+#include "scenario.h"
+
+extern const struct scenario scenario_log, scenario_store;
+
+const struct scenario *const scenarios[] = {&scenario_log, &scenario_store, NULL};

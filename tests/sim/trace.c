@@ -1,0 +1,31 @@
+/* A 64-bit multiply-and-rotate hash over words; not for anything but comparing runs. */
+#include "trace.h"
+
+#include <string.h>
+
+void trace_init(struct trace *trace, bool print)
+{
+    *trace = (struct trace){.hash = 0xcbf29ce484222325ull, .print = print};
+}
+
+void trace_word(struct trace *trace, uint64_t word)
+{
+    uint64_t h = (trace->hash ^ word) * 0x9fb21c651e98df25ull;
+    trace->hash = h ^ h >> 29;
+}
+
+void trace_bytes(struct trace *trace, const void *data, size_t bytes)
+{
+    const uint8_t *p = data;
+    trace_word(trace, bytes);
+    for (; bytes >= 8; p += 8, bytes -= 8) {
+        uint64_t word;
+        memcpy(&word, p, 8);
+        trace_word(trace, word);
+    }
+    if (bytes > 0) {
+        uint64_t word = 0;
+        memcpy(&word, p, bytes);
+        trace_word(trace, word);
+    }
+}
