@@ -394,13 +394,14 @@ static inline void world_ops_clear(struct world *w, bool crash)
     memset(w->started, 0, sizeof w->started);
 }
 
-/* Power off: writes under way land in part, unsynced sectors survive or not, the index goes back to a flush point. */
-static inline void world_crash(struct world *w)
+/* The process ends: writes under way land in part, the index goes back to a flush point. With `power` off too, unsynced
+ * sectors survive or not; without, they are read back after the start and may still be lost later. */
+static inline void world_crash(struct world *w, bool power)
 {
     store_destroy(w->store);
     w->writes++;
     world_ops_clear(w, true);
-    for (uint32_t i = 0; i < WORLD_FILES; i++) {
+    for (uint32_t i = 0; power && i < WORLD_FILES; i++) {
         struct world_file *file = &w->files[i];
         for (uint64_t at = 0; at < file->bytes; at += 512) {
             if (world_random(w) % 2 == 0) {

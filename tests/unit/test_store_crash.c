@@ -6,7 +6,7 @@
 
 #include "store_world.h"
 
-#define PUTS   70
+#define PUTS   60
 #define WINDOW 7
 #define ROUNDS 3
 
@@ -25,7 +25,7 @@ struct run {
 
 static void run_prepare(struct run *run, unsigned round)
 {
-    static const uint32_t sizes[] = {48, 3000, 5000, 20000, 65000, 90000, 150000, 300000};
+    static const uint32_t sizes[] = {48, 3000, 5000, 20000, 65000, 90000, 120000, 200000};
     struct world *w = run->w;
     run->first = run->count;
     for (unsigned i = 0; i < PUTS; i++) {
@@ -126,11 +126,11 @@ static unsigned run_case(uint64_t seed, unsigned cut, uint64_t fault)
         unsigned turns = run_work(run, round == 0 ? cut : 1 + world_random(w) % 120, fault);
         first_turns = round == 0 ? turns : first_turns;
         world_replies_clear(w);
-        world_crash(w);
+        world_crash(w, world_random(w) % 2 == 0);
         for (unsigned again = world_random(w) % 3; again > 0; again--) { /* and once more while it comes back */
             world_boot(w);
             for (unsigned n = world_random(w) % 30; n > 0 && world_turn(w); n--) {}
-            world_crash(w);
+            world_crash(w, world_random(w) % 2 == 0);
         }
         run_boot(run);
         run_check(run);
