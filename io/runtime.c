@@ -301,6 +301,7 @@ int runtime_run(struct runtime *runtime, int handle_signals)
         pthread_join(runtime->loops[i].thread, NULL);
     }
     runtime_stop_pools(runtime);
+    runtime->signals = NULL;
     free(signals);
     runtime->running = false;
     return atomic_load(&runtime->exit_code);

@@ -32,6 +32,8 @@ struct shadow {
     struct raft_hard_state hard;
     struct append *appends;
     unsigned long append_count, append_capacity;
+    uint64_t cuts;      /* acknowledged appends that replaced entries */
+    uint64_t read_cuts; /* the same when the read under way was asked */
 };
 
 struct log_check {
@@ -128,6 +130,7 @@ static void note_appended(struct log_check *check, struct node *node, uint32_t g
     if (append->hard_changed) {
         shadow->hard = append->hard;
     }
+    shadow->cuts += append->count > 0 && append->first <= shadow->log.count;
     held_apply(&shadow->log, append, append->count);
     appends_drop(shadow, 1);
 }
@@ -236,6 +239,7 @@ static void note_read(struct log_check *check, struct node *node, uint32_t g, co
         bool same = index >= 1 && index <= shadow->log.count &&
                     shadow->log.entries[index - 1].term == entries[i].term &&
                     shadow->log.entries[index - 1].name == raft_entry_name(&entries[i]);
+        same = same || shadow->cuts != shadow->read_cuts; /* read, then replaced: the reader sees the term */
         /* Unacknowledged appends may have replaced it meanwhile: then it is one of theirs. */
         for (unsigned long a = 0; !same && a < shadow->append_count; a++) {
             const struct append *append = &shadow->appends[a];
@@ -257,6 +261,9 @@ void log_check_send(struct log_check *check, struct node *node, const struct act
     uint32_t g = effect->send.to.index;
     if (actor->kind == ACTOR_GROUP && effect->send.type == MESSAGE_LOG_APPEND) {
         note_append(check, node, effect);
+    } else if (actor->kind == ACTOR_GROUP && effect->send.type == MESSAGE_LOG_READ && actor->index < GROUPS) {
+        struct shadow *shadow = &check->shadows[node->id][actor->index];
+        shadow->read_cuts = shadow->cuts;
     } else if (actor->kind != ACTOR_LOG || g >= GROUPS) {
         return;
     } else if (effect->send.type == MESSAGE_LOG_APPEND) {
