@@ -356,7 +356,7 @@ static void batch_finish(struct store *store, struct batch *batch, uint64_t now_
     for (struct put *put = batch->first, *next; put != NULL; put = next) {
         next = put->next;
         if (put->internal) {
-            put_destroy(store, put);
+            put_end(store, put);
         } else {
             put_answer_receipt(store, put, fx);
         }
@@ -378,7 +378,7 @@ static void batch_fail(struct store *store, struct batch *batch, struct effects 
             inflight_remove(store, put);
             store_answer_error(store, &put->requester, ERR_IO, "the disk failed while the shard was written", fx);
         }
-        put_destroy(store, put);
+        put_end(store, put);
     }
     free(batch);
 }
@@ -476,7 +476,7 @@ void commit_deinit(struct store *store)
     for (unsigned i = 0; i < 3; i++) {
         for (struct put *put = lists[i], *next; put != NULL; put = next) {
             next = put->next;
-            put_destroy(store, put);
+            put_end(store, put);
         }
     }
     free(store->closed);

@@ -16,7 +16,7 @@
 #include "base/seal.h"
 #include "store.h"
 
-void put_destroy(struct store *store, struct put *put)
+void put_end(struct store *store, struct put *put)
 {
     CHECK(store->put_count > 0 && store->put_bytes >= put->shard_bytes);
     store->put_count--;
@@ -30,7 +30,7 @@ void put_destroy(struct store *store, struct put *put)
 static void put_refuse(struct store *store, struct put *put, enum err err, const char *text, struct effects *fx)
 {
     store_answer_error(store, &put->requester, err, text, fx);
-    put_destroy(store, put);
+    put_end(store, put);
 }
 
 void put_answer_receipt(struct store *store, struct put *put, struct effects *fx)
@@ -59,7 +59,7 @@ void put_answer_receipt(struct store *store, struct put *put, struct effects *fx
     reply.receipt.len = sizeof packed;
     fx_answer(fx, put->requester.from, put->requester.type, put->requester.stream, MESSAGE_REPLY, proto_pack(&reply),
               (struct slice){0});
-    put_destroy(store, put);
+    put_end(store, put);
 }
 
 /* Form of the request: what needs neither map nor index. */

@@ -173,7 +173,7 @@ void put_receive(struct store *store, const struct event *event, struct effects 
 void put_wake(struct store *store, struct effects *fx);
 /* Answers with a receipt (R-B2): the shard and this hold are durable. Frees the put. */
 void put_answer_receipt(struct store *store, struct put *put, struct effects *fx);
-void put_destroy(struct store *store, struct put *put);
+void put_end(struct store *store, struct put *put);
 
 /* commit.c */
 /* OK when a record of `bytes` can be appended now (rolls to the next segment if need be); WOULD_BLOCK: when a segment

@@ -205,7 +205,9 @@ void trace_event(struct node *node, struct actor *actor, const struct event *eve
     switch (event->kind) {
     case EVENT_MESSAGE:
         trace_word(trace, event->message.stream << 16 | event->message.type);
-        trace_bytes(trace, event->message.header.data, event->message.header.bytes);
+        if (event->message.type != MESSAGE_CLIENT_OP && event->message.type != MESSAGE_CLIENT_DONE) { /* a pointer */
+            trace_bytes(trace, event->message.header.data, event->message.header.bytes);
+        }
         trace_bytes(trace, event->message.body.data, event->message.body.bytes);
         break;
     case EVENT_ROOM:

@@ -197,11 +197,11 @@ static void net_send_remote(struct node *node, struct actor *actor, const struct
     struct message message = {
         .from = {.role = (uint8_t)node->role,
                  .actor = (uint8_t)actor->kind,
-                 .node = node->id,
+                 .node = node->principal,
                  .index = actor->index,
                  .sender = (uint32_t)(actor - node->actors),
                  .conn = conn->id},
-        .peer = {.role = (uint8_t)node->role, .id = node->id},
+        .peer = {.role = (uint8_t)node->role, .id = node->principal},
         .type = effect->send.type,
         .flags = effect->send.flags,
         .target = effect->send.target,

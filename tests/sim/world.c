@@ -59,6 +59,7 @@ struct node *world_node_add(struct world *world, enum role role, uint32_t id, un
     struct node *node = mem_alloc(sizeof *node);
     *node = (struct node){.world = world, .role = role, .id = id, .slot = world->node_count, .start = boot};
     node->context = context;
+    node->principal = id;
     node->dirs = dirs;
     for (unsigned i = 0; i < dirs; i++) {
         uint64_t label = (uint64_t)node->slot * WORLD_NODE_DIRS + i;
@@ -137,10 +138,14 @@ void event_drop(struct event *event)
     }
 }
 
-static void actor_end(struct actor *actor)
+static void actor_end(struct world *world, struct actor *actor)
 {
     for (; actor->inbox_count > 0; actor->inbox_count--) {
-        event_drop(&actor->inbox[actor->inbox_head]);
+        struct event *event = &actor->inbox[actor->inbox_head];
+        if (event->kind == EVENT_MESSAGE && event->message.peer.role == ROLE_LOCAL && world->message_lost != NULL) {
+            world->message_lost(world, &event->message);
+        }
+        event_drop(event);
         actor->inbox_head = (actor->inbox_head + 1) % actor->inbox_capacity;
     }
     if (actor->destroy != NULL) {
@@ -156,7 +161,7 @@ static void node_end(struct node *node, enum crash_mode mode)
     node->up = false;
     node->crash_at_effect = 0;
     for (unsigned i = 0; i < node->actor_count; i++) {
-        actor_end(&node->actors[i]);
+        actor_end(node->world, &node->actors[i]);
     }
     node->actor_count = 0;
     for (unsigned i = 0; i < node->dirs; i++) {
@@ -219,6 +224,15 @@ void actor_push(struct node *node, struct actor *actor, const struct event *even
     }
 }
 
+static void effect_lose(struct node *node, struct effect *effect)
+{
+    if (effect->kind == EFFECT_SEND && effect->send.to.role == ROLE_LOCAL && node->world->message_lost != NULL) {
+        struct message message = {.type = effect->send.type, .header = effect->send.header};
+        node->world->message_lost(node->world, &message);
+    }
+    effect_drop(effect);
+}
+
 /* Executes what a step emitted. A crash in the middle loses the rest. */
 static void effects_execute(struct node *node, struct actor *actor, struct effects *fx)
 {
@@ -234,7 +248,7 @@ static void effects_execute(struct node *node, struct actor *actor, struct effec
             node_crash(node, mode);
         }
         if (!node->up || node->boot != boot) {
-            effect_drop(&fx->items[i]);
+            effect_lose(node, &fx->items[i]);
             continue;
         }
         world->effect_number = number;
@@ -410,16 +424,26 @@ void world_finding(struct world *world, const char *format, ...)
     va_end(args);
 }
 
+void world_end(struct world *world)
+{
+    for (unsigned i = 0; i < world->node_count; i++) {
+        struct node *node = world->nodes[i];
+        for (unsigned a = 0; a < node->actor_count; a++) {
+            actor_end(world, &node->actors[a]);
+        }
+        node->actor_count = 0;
+        node->up = false;
+    }
+}
+
 void world_destroy(struct world *world)
 {
+    world_end(world);
     while (world->heap_count > 0) {
         item_free(heap_pop(world));
     }
     for (unsigned i = 0; i < world->node_count; i++) {
         struct node *node = world->nodes[i];
-        for (unsigned a = 0; a < node->actor_count; a++) {
-            actor_end(&node->actors[a]);
-        }
         for (unsigned d = 0; d < node->dirs; d++) {
             disk_destroy(node->disks[d]);
             sim_kv_destroy(node->kvs[d]);

@@ -83,7 +83,8 @@ struct node {
     struct world *world;
     enum role role;
     uint32_t id;
-    unsigned slot; /* position in the world */
+    uint32_t principal; /* number in its certificate: id, unless several processes share one */
+    unsigned slot;      /* position in the world */
     bool up;
     bool halted; /* by an EFFECT_HALT, until it is started again */
     enum err halt_err;
@@ -138,6 +139,8 @@ struct world {
     /* Called when a node has crashed or halted, whatever the cause: the scenario plans its restart. */
     void (*node_down)(struct world *world, struct node *node, void *context);
     void *node_down_context;
+    /* A local message is lost with its process: for those that carry what somebody must free. */
+    void (*message_lost)(struct world *world, const struct message *message);
     bool failed;
     char finding[WORLD_FINDING_TEXT];
 };
@@ -145,6 +148,8 @@ struct world {
 struct world *world_create(uint64_t seed, bool print);
 /* Destroys actors and everything else. */
 void world_destroy(struct world *world);
+/* Ends all actors at once; for scenarios whose own objects the actors use. */
+void world_end(struct world *world);
 
 /* A node that is down until node_start. */
 struct node *world_node_add(struct world *world, enum role role, uint32_t id, unsigned dirs, node_boot *boot,
