@@ -49,15 +49,17 @@ struct world {
     bool dead[STORES + 1];   /* refuse connections */
     bool silent[STORES + 1]; /* take requests and never answer */
     bool wrong_bytes[STORES + 1];
-    uint32_t small_losses;    /* so many answers to PUT_SMALL are lost */
-    uint32_t sessions_closed; /* so many stages are answered SESSION_CLOSED */
+    uint32_t small_losses;               /* so many answers to PUT_SMALL are lost */
+    uint32_t sessions_closed;            /* so many stages are answered SESSION_CLOSED */
+    uint32_t puts_refused, gets_refused; /* so many are answered `refusal` */
+    enum err refusal;
     enum err confirm;
     bool forge; /* a store answers before the metad does */
     /* what happened */
     uint8_t file[FILE_BYTES];
     struct shard shards[256];
     struct manifest_entry entries[16];
-    uint32_t entry_count, receipts, starts, stages, completes, smalls, redirects;
+    uint32_t entry_count, receipts, starts, stages, completes, smalls, redirects, asks, maps, pages;
     uint64_t small_keys[8];
     struct slice small_headers[8];
     uint64_t complete_bytes;
@@ -161,7 +163,7 @@ static void answer_map(struct world *w, const struct effect *request)
 static struct slice answer_asks(struct world *w, const uint8_t *asks, uint32_t count)
 {
     struct writer out = {0};
-    (void)w;
+    w->asks += count;
     for (uint32_t i = 0; i < count; i++) {
         struct ask_entry ask;
         struct ask_answer answer = {.missing = true};
@@ -270,6 +272,7 @@ static void metad(struct world *w, const struct effect *request)
     }
     switch (request->send.type) {
     case MESSAGE_MAP_GET:
+        w->maps++;
         answer_map(w, request);
         break;
     case MESSAGE_RESOLVE: {
@@ -309,6 +312,7 @@ static void metad(struct world *w, const struct effect *request)
         answer_small(w, request, ((Cairn__PutSmallRequest *)message)->head);
         break;
     case MESSAGE_MANIFEST:
+        w->pages++;
         answer_manifest(w, request);
         break;
     }
@@ -401,6 +405,12 @@ static void blockd(struct world *w, const struct effect *request)
     }
     if (w->dead[store]) {
         closed(w, request->send.to, ERR_UNREACHABLE);
+        return;
+    }
+    uint32_t *refusals = request->send.type == MESSAGE_SHARD_PUT ? &w->puts_refused : &w->gets_refused;
+    if (*refusals > 0) {
+        (*refusals)--;
+        refuse(w, request, w->refusal, 0);
         return;
     }
     if (request->send.type == MESSAGE_SHARD_PUT) {
@@ -864,6 +874,72 @@ static void test_answer_of_another_is_ignored(void **state)
     world_end(w);
 }
 
+static void test_expired_capability_is_asked_for_again(void **state)
+{
+    (void)state;
+    struct world *w = world_make();
+    w->puts_refused = 4;
+    w->refusal = ERR_EXPIRED;
+    put_whole(w);
+    assert_int_equal(w->starts, 1);
+    assert_true(w->asks > 3);
+    assert_int_equal(w->receipts, 3 * (K + M));
+    uint32_t before = w->pages;
+    w->gets_refused = 3;
+    get_whole(w);
+    assert_true(w->pages >= before + 2);
+    world_end(w);
+}
+
+static void test_store_that_is_no_owner(void **state)
+{
+    (void)state;
+    struct world *w = world_make();
+    w->puts_refused = 2;
+    w->refusal = ERR_NOT_OWNER;
+    put_whole(w);
+    assert_int_equal(w->receipts, 3 * (K + M)); /* two went to stand-ins */
+    assert_int_equal(shards_on(w, 7, K) + shards_on(w, 8, K), 2);
+    get_whole(w);
+    world_end(w);
+}
+
+static void test_busy_store_is_waited_for(void **state)
+{
+    (void)state;
+    struct world *w = world_make();
+    w->puts_refused = 9;
+    w->refusal = ERR_BUSY;
+    put_whole(w);
+    assert_int_equal(w->receipts, 3 * (K + M));
+    assert_int_equal(shards_on(w, 7, K) + shards_on(w, 8, K), 0);
+    world_end(w);
+}
+
+static void test_cancel(void **state)
+{
+    (void)state;
+    struct world *w = world_make();
+    struct client_op *op = put_op(1, FILE_BYTES);
+    local(w, MESSAGE_CLIENT_OP, 1, client_op_encode(op), (struct slice){0});
+    while (!w->shards[0].used) { /* in the midst of it */
+        assert_true(turn(w));
+    }
+    assert_null(w->done);
+    local(w, MESSAGE_CLIENT_CANCEL, 1, (struct slice){0}, (struct slice){0});
+    for (int i = 0; i < 1000 && w->done == NULL; i++) {
+        assert_true(turn(w));
+    }
+    assert_ptr_equal(w->done, op);
+    assert_int_equal(op->err, ERR_CANCELLED);
+    client_op_destroy(op);
+    while (w->head < w->count) { /* late answers of what was under way */
+        assert_true(turn(w));
+    }
+    put_whole(w);
+    world_end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -883,6 +959,10 @@ int main(void)
         cmocka_unit_test(test_session_closed_begins_anew),
         cmocka_unit_test(test_changed_file_is_not_committed),
         cmocka_unit_test(test_answer_of_another_is_ignored),
+        cmocka_unit_test(test_expired_capability_is_asked_for_again),
+        cmocka_unit_test(test_store_that_is_no_owner),
+        cmocka_unit_test(test_busy_store_is_waited_for),
+        cmocka_unit_test(test_cancel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
