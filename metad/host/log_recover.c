@@ -324,7 +324,9 @@ static enum log_scan_turn log_scan_evidence_turn(struct log *log, uint64_t now_n
     return LOG_SCAN_AGAIN;
 }
 
-/* Nothing that continues the chain begins here: the next segment is asked once, then the evidence. */
+/* Nothing whole that continues the chain begins here: the next segment is asked once, then the evidence. What is torn
+ * here may be a write that was cut before the log went on in the next segment; had it been synced, what stands there
+ * would name it as its predecessor. */
 static enum log_scan_turn log_scan_leave(struct log *log)
 {
     struct log_scan *scan = &log->scan;
@@ -363,11 +365,7 @@ static enum log_scan_turn log_scan_walk_turn(struct log *log, struct effects *fx
     if (!log_scan_whole(log, data, sectors, sequence, &bad)) {
         log_scan_name(log, data, bad);
         log_scan_bad(scan, log_scan_file(log)->file.number, scan->at + (uint64_t)bad * LOG_SECTOR_BYTES);
-        if (scan->mode == LOG_SCAN_WALK) {
-            log_scan_stop(scan, scan->file, scan->at);
-        }
-        log_scan_seek(scan, LOG_SCAN_EVIDENCE, scan->stop_file, scan->stop_at);
-        return LOG_SCAN_AGAIN;
+        return log_scan_leave(log);
     }
     if (!log_scan_take(log, data, sectors, sequence)) {
         log_halt(log, fx, ERR_CORRUPT, "log/%08x.log: the write at offset %llu holds a record that does not check",
@@ -375,6 +373,7 @@ static enum log_scan_turn log_scan_walk_turn(struct log *log, struct effects *fx
         return LOG_SCAN_OVER;
     }
     scan->mode = LOG_SCAN_WALK;
+    scan->bad = scan->suspect = false; /* what was damaged before was cut long ago */
     return LOG_SCAN_AGAIN;
 }
 
