@@ -9,6 +9,7 @@
 
 #include "check.h"
 #include "code.h"
+#include "compress.h"
 #include "hash.h"
 #include "seal.h"
 
@@ -32,28 +33,44 @@ void compute_job_destroy(struct compute_job *job)
     free(job);
 }
 
+/* The length of the next piece of `left` bytes; 0 when that is not certain yet. */
+static uint32_t cut_piece(const struct compute_job *job, const uint8_t *data, uint32_t left)
+{
+    if (job->cut.min_bytes > 0) {
+        return cut_next(&job->cut, data, left, job->last);
+    }
+    return left < job->cut_bytes ? left : job->cut_bytes;
+}
+
 static enum err chunk_cut_hash(struct compute_job *job)
 {
-    const unsigned most = sizeof job->hashes / sizeof job->hashes[0];
     struct slice plain = job->in[0];
-    if (job->cut_bytes == 0 || job->cut_bytes > LIMIT_CHUNK_BYTES) {
+    bool by_content = job->cut.min_bytes > 0;
+    if (by_content ? !cut_params_valid(&job->cut) : job->cut_bytes == 0 || job->cut_bytes > LIMIT_CHUNK_BYTES) {
         return ERR_INVALID;
     }
-    if (plain.bytes > (uint64_t)job->cut_bytes * most) {
+    if (plain.bytes > LIMIT_COMPUTE_INPUT_BYTES ||
+        (!by_content && plain.bytes > (uint64_t)job->cut_bytes * COMPUTE_CUTS)) {
         return ERR_TOO_LARGE;
     }
     job->count = 0;
-    for (uint32_t offset = 0; offset < plain.bytes; job->count++) {
-        uint32_t left = plain.bytes - offset;
-        uint32_t bytes = left < job->cut_bytes ? left : job->cut_bytes;
-        job->hashes[job->count] = sha256(plain.data + offset, bytes);
-        job->lengths[job->count] = bytes;
-        offset += bytes;
+    job->consumed = 0;
+    while (job->count < COMPUTE_CUTS && job->consumed < plain.bytes) {
+        const uint8_t *data = plain.data + job->consumed;
+        uint32_t bytes = cut_piece(job, data, plain.bytes - job->consumed);
+        if (bytes == 0) {
+            break;
+        }
+        job->hashes[job->count] = sha256(data, bytes);
+        job->lengths[job->count++] = bytes;
+        job->consumed += bytes;
     }
+    CHECK(job->consumed <= plain.bytes);
     return ERR_OK;
 }
 
-/* Seals into the buffer that is then cut into data shards in place: the only copy is the encryption itself. */
+/* Seals into the buffer that is then cut into data shards in place: of a chunk that does not compress the only copy is
+ * the encryption itself. */
 static enum err chunk_seal(struct compute_job *job)
 {
     struct slice plain = job->in[0];
@@ -61,11 +78,18 @@ static enum err chunk_seal(struct compute_job *job)
         return ERR_TOO_LARGE;
     }
     struct compute_seal *seal = &job->seal;
+    struct slice payload = compress_if_pays(plain.data, plain.bytes);
+    enum seal_codec codec = payload.bytes > 0 ? SEAL_ZSTD : SEAL_PLAIN;
+    struct sha256 payload_sha = codec == SEAL_ZSTD ? sha256(payload.data, payload.bytes) : seal->sha;
+    if (codec == SEAL_PLAIN) {
+        payload = slice_ref(plain);
+    }
     seal->plain_bytes = plain.bytes;
-    seal->sealed_bytes = seal_bytes(plain.bytes);
+    seal->sealed_bytes = seal_bytes(payload.bytes);
     uint32_t padded_bytes = job->k * code_shard_bytes(seal->sealed_bytes, job->k);
     struct slice sealed = slice_alloc(padded_bytes);
-    seal_chunk(&seal->chunk, seal->kc, &seal->sha, plain.data, plain.bytes, sealed.data, &seal->encoding);
+    seal_payload(&seal->chunk, seal->kc, codec, &payload_sha, payload, plain.bytes, sealed.data, &seal->encoding);
+    slice_drop(&payload);
     memset(sealed.data + seal->sealed_bytes, 0, padded_bytes - seal->sealed_bytes);
     sealed.bytes = seal->sealed_bytes;
     code_encode(sealed, job->k, job->m, job->out);

@@ -3,17 +3,26 @@
 #ifndef CAIRN_BASE_COMPUTE_H
 #define CAIRN_BASE_COMPUTE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#include "cut.h"
 #include "err.h"
 #include "ids.h"
 #include "limits.h"
 #include "slice.h"
 
+#define COMPUTE_CUTS (LIMIT_COMPUTE_INPUT_BYTES / (256u << 10)) /* chunks of one CUT_HASH */
+
 enum compute_op {
-    /* in[0] plain bytes, cut at `cut` bytes (fixed cutting) -> hashes[n], lengths[n], count */
+    /* in[0] plain bytes, up to LIMIT_COMPUTE_INPUT_BYTES -> hashes[n], lengths[n], count, consumed.
+     * cut.min_bytes 0: pieces of `cut_bytes`, the last one shorter; all is consumed, and TOO_LARGE if that takes more
+     * than COMPUTE_CUTS pieces. Else cut by content (cut.h): in[0] starts at a cut; `last` says that the file ends with
+     * it. What stands behind the last cut that is certain, or behind COMPUTE_CUTS chunks, is not consumed: the next job
+     * starts with it. Without `last` and with less than cut.max_bytes nothing may be consumed. */
     COMPUTE_CHUNK_CUT_HASH,
-    /* in[0] plain chunk, seal.chunk, seal.kc, k, m -> out[0..k+m-1] shards (padded), seal.encoding, sealed_bytes,
+    /* in[0] plain chunk, seal.chunk, seal.kc, k, m -> out[0..k+m-1] shards (padded), seal.encoding, sealed_bytes
+     * (of the payload, compressed if that pays),
      * crc vectors: out[k+m] = packed shard_checks (code.h) for all indexes */
     COMPUTE_CHUNK_SEAL,
     /* in[i] shard i or empty (k of them present), k, m, sealed_bytes, seal.kc/chunk/sha/plain_bytes -> out[0] plain
@@ -39,10 +48,13 @@ struct compute_job {
     uint8_t k, m;
     uint32_t want;
     uint32_t cut_bytes;
-    uint32_t count; /* chunks cut */
+    struct cut_params cut;
+    bool last;
+    uint32_t count;    /* chunks cut */
+    uint32_t consumed; /* bytes they have together */
     struct compute_seal seal;
-    struct sha256 hashes[LIMIT_CHUNK_BYTES / (256u << 10)];
-    uint32_t lengths[LIMIT_CHUNK_BYTES / (256u << 10)];
+    struct sha256 hashes[COMPUTE_CUTS];
+    uint32_t lengths[COMPUTE_CUTS];
     struct slice in[LIMIT_SHARDS + 1];
     struct slice out[LIMIT_SHARDS + 1];
 };

@@ -1,5 +1,6 @@
-/* Sealing, the step between a person's bytes and a block server's (R-C1). Up: plain chunk -> seal_chunk -> code.c.
- * Down: code_join -> unseal_chunk -> plain chunk. One pass over 64 KiB frames that stay in cache: down, each frame is
+/* Sealing, the step between a person's bytes and a block server's (R-C1). Up: plain chunk -> compress_if_pays ->
+ * seal_payload -> code.c. Down: data shards -> unseal_parts -> plain chunk, or with shards lost code_join ->
+ * unseal_chunk. One pass over 64 KiB frames that stay in cache: down, each frame is
  * hashed right after it is decrypted. What comes in is never believed: every field of the header is bound by the
  * caller's arguments or by the frames' associated data, and anything that differs is CORRUPT. */
 #include "seal.h"
@@ -9,6 +10,7 @@
 
 #include "bytes.h"
 #include "check.h"
+#include "compress.h"
 #include "crypto.h"
 #include "hash.h"
 #include "limits.h"
@@ -115,38 +117,48 @@ static void frame_fill(const struct chunk_id *chunk, uint8_t codec, uint32_t fra
     ret_frame->aad_bytes = SEAL_AAD_BYTES;
 }
 
-void seal_chunk(const struct chunk_id *chunk, const uint8_t kc[32], const struct sha256 *sha, const void *plain,
-                uint32_t plain_bytes, uint8_t *ret, struct encoding *ret_encoding)
+void seal_payload(const struct chunk_id *chunk, const uint8_t kc[32], enum seal_codec codec,
+                  const struct sha256 *payload_sha, struct slice payload, uint32_t plain_bytes, uint8_t *ret,
+                  struct encoding *ret_encoding)
 {
-    CHECK(plain_bytes <= LIMIT_CHUNK_BYTES);
+    CHECK(plain_bytes <= LIMIT_CHUNK_BYTES && payload.bytes <= LIMIT_CHUNK_BYTES);
+    CHECK(codec == SEAL_ZSTD || payload.bytes == plain_bytes);
     struct crypto *crypto = crypto_of_thread();
-    struct encoding encoding = encoding_of(kc, SEAL_PLAIN, sha);
+    struct encoding encoding = encoding_of(kc, (uint8_t)codec, payload_sha);
     memset(ret, 0, SEAL_HEADER_BYTES);
     put_u32(ret, SEAL_MAGIC);
-    ret[4] = SEAL_PLAIN;
+    ret[4] = (uint8_t)codec;
     put_u32(ret + 8, plain_bytes);
-    put_u32(ret + 12, plain_bytes);
+    put_u32(ret + 12, payload.bytes);
     memcpy(ret + 16, encoding.bytes, 16);
     aead_load_key(crypto, true, kc, "cairn seal", encoding.bytes);
-    const uint8_t *in = plain;
+    const uint8_t *in = payload.data;
     uint8_t *out = ret + SEAL_HEADER_BYTES;
-    uint32_t frames = frame_count_of(plain_bytes);
-    uint32_t left = plain_bytes;
+    uint32_t frames = frame_count_of(payload.bytes);
+    uint32_t left = payload.bytes;
     for (uint32_t i = 0; i < frames; i++) {
         uint32_t bytes = left < SEAL_FRAME_BYTES ? left : SEAL_FRAME_BYTES;
         uint8_t aad[SEAL_AAD_BYTES];
         struct frame_aad frame;
-        frame_fill(chunk, SEAL_PLAIN, frames, i, plain_bytes, aad, &frame);
+        frame_fill(chunk, (uint8_t)codec, frames, i, plain_bytes, aad, &frame);
         aead_encrypt(crypto, &frame, in, bytes, out, out + bytes);
         in += bytes;
         out += bytes + SEAL_TAG_BYTES;
         left -= bytes;
     }
-    CHECK(left == 0 && out == ret + seal_bytes(plain_bytes));
+    CHECK(left == 0 && out == ret + seal_bytes(payload.bytes));
     *ret_encoding = encoding;
 }
 
-/* Every header field against what the caller knows. Payload compressed by zstd passes here: its frames authenticate. */
+void seal_chunk(const struct chunk_id *chunk, const uint8_t kc[32], const struct sha256 *sha, const void *plain,
+                uint32_t plain_bytes, uint8_t *ret, struct encoding *ret_encoding)
+{
+    struct slice payload = slice_borrow(plain, plain_bytes);
+    seal_payload(chunk, kc, SEAL_PLAIN, sha, payload, plain_bytes, ret, ret_encoding);
+}
+
+/* Every header field against what the caller knows. The length of a compressed payload is only bounded: frames and
+ * encoding tell. */
 static bool header_good(const uint8_t *sealed, uint32_t sealed_bytes, uint32_t plain_bytes,
                         const struct encoding *encoding)
 {
@@ -161,64 +173,134 @@ static bool header_good(const uint8_t *sealed, uint32_t sealed_bytes, uint32_t p
            seal_bytes(payload_bytes) == sealed_bytes && memcmp(sealed + 16, encoding->bytes, 16) == 0;
 }
 
-/* Decrypts all frames into `ret_payload` and hashes it on the way; false when a tag fails. */
-static bool frames_open(const struct chunk_id *chunk, const uint8_t *sealed, uint32_t plain_bytes, uint8_t *ret_payload,
-                        struct sha256 *ret_sha)
+/* Where a sealed chunk lies: parts one behind the other, and how much of them is read. */
+struct parts_reader {
+    const struct slice *parts;
+    unsigned count;
+    unsigned part;
+    uint32_t offset; /* in parts[part] */
+};
+
+/* The next `bytes`: in place if one part has them, else copied to `bounce`. */
+static const uint8_t *parts_next(struct parts_reader *reader, uint32_t bytes, uint8_t *bounce)
+{
+    uint32_t done = 0;
+    while (done < bytes) {
+        CHECK(reader->part < reader->count);
+        struct slice part = reader->parts[reader->part];
+        uint32_t here = part.bytes - reader->offset;
+        uint32_t more = here < bytes - done ? here : bytes - done;
+        const uint8_t *from = part.data + reader->offset;
+        reader->offset += more;
+        if (more == bytes) {
+            return from;
+        }
+        if (more > 0) {
+            memcpy(bounce + done, from, more);
+            done += more;
+        }
+        if (done < bytes) {
+            reader->part++;
+            reader->offset = 0;
+        }
+    }
+    return bounce;
+}
+
+/* Decrypts all frames into `ret_payload` and hashes it on the way; false when a tag fails. `reader` stands behind the
+ * header. */
+static bool frames_open(const struct chunk_id *chunk, const uint8_t *header, struct parts_reader *reader,
+                        uint8_t *ret_payload, struct sha256 *ret_sha)
 {
     struct crypto *crypto = crypto_of_thread();
-    uint32_t left = get_u32(sealed + 12);
+    struct slice bounce = reader->count > 1 ? slice_alloc(SEAL_FRAME_BYTES + SEAL_TAG_BYTES) : (struct slice){0};
+    uint32_t left = get_u32(header + 12);
     uint32_t frames = frame_count_of(left);
-    const uint8_t *in = sealed + SEAL_HEADER_BYTES;
     uint8_t *out = ret_payload;
+    bool good = true;
     CHECK(EVP_DigestInit_ex2(crypto->digest, crypto->sha256, NULL) == 1);
-    for (uint32_t i = 0; i < frames; i++) {
+    for (uint32_t i = 0; i < frames && good; i++) {
         uint32_t bytes = left < SEAL_FRAME_BYTES ? left : SEAL_FRAME_BYTES;
         uint8_t aad[SEAL_AAD_BYTES];
         struct frame_aad frame;
-        frame_fill(chunk, sealed[4], frames, i, plain_bytes, aad, &frame);
-        if (!aead_decrypt(crypto, &frame, in, bytes, in + bytes, out)) {
-            return false;
-        }
-        if (bytes > 0) {
+        frame_fill(chunk, header[4], frames, i, get_u32(header + 8), aad, &frame);
+        const uint8_t *in = parts_next(reader, bytes + SEAL_TAG_BYTES, bounce.data);
+        good = aead_decrypt(crypto, &frame, in, bytes, in + bytes, out);
+        if (good && bytes > 0) {
             CHECK(EVP_DigestUpdate(crypto->digest, out, bytes) == 1);
             out += bytes;
         }
-        in += bytes + SEAL_TAG_BYTES;
         left -= bytes;
     }
-    CHECK(left == 0);
+    slice_drop(&bounce);
+    CHECK(!good || left == 0);
     CHECK(EVP_DigestFinal_ex(crypto->digest, ret_sha->bytes, NULL) == 1);
-    return true;
+    return good;
+}
+
+/* From an authentic payload to the plain chunk, whose hash is compared. Takes the payload in any case. */
+static enum err payload_open(uint8_t codec, struct slice payload, const struct sha256 *payload_sha,
+                             uint32_t plain_bytes, const struct sha256 *sha, struct slice *ret_plain)
+{
+    struct slice plain = payload;
+    struct sha256 plain_sha = *payload_sha;
+    if (codec == SEAL_ZSTD) {
+        enum err err = compress_expand(payload.data, payload.bytes, plain_bytes, &plain);
+        slice_drop(&payload);
+        if (err != ERR_OK) {
+            return err;
+        }
+        plain_sha = sha256(plain.data, plain.bytes);
+    }
+    CHECK(plain.bytes == plain_bytes);
+    if (!secret_equal(plain_sha.bytes, sha->bytes, sizeof plain_sha.bytes)) {
+        slice_drop(&plain);
+        return ERR_CORRUPT;
+    }
+    *ret_plain = plain;
+    return ERR_OK;
+}
+
+enum err unseal_parts(const struct chunk_id *chunk, const uint8_t kc[32], const struct sha256 *sha,
+                      const struct encoding *encoding, uint32_t plain_bytes, const struct slice *parts, unsigned count,
+                      uint32_t sealed_bytes, struct slice *ret_plain)
+{
+    uint64_t total_bytes = 0;
+    for (unsigned i = 0; i < count; i++) {
+        total_bytes += parts[i].bytes;
+    }
+    CHECK(count > 0 && total_bytes >= sealed_bytes);
+    struct parts_reader reader = {.parts = parts, .count = count};
+    uint8_t bounce[SEAL_HEADER_BYTES];
+    if (sealed_bytes < SEAL_HEADER_BYTES) {
+        return ERR_CORRUPT;
+    }
+    const uint8_t *header = parts_next(&reader, SEAL_HEADER_BYTES, bounce);
+    if (!header_good(header, sealed_bytes, plain_bytes, encoding)) {
+        return ERR_CORRUPT;
+    }
+    aead_load_key(crypto_of_thread(), false, kc, "cairn seal", encoding->bytes);
+    struct slice payload = slice_alloc(get_u32(header + 12));
+    struct sha256 payload_sha;
+    if (frames_open(chunk, header, &reader, payload.data, &payload_sha)) {
+        struct encoding named = encoding_of(kc, header[4], &payload_sha);
+        if (secret_equal(named.bytes, encoding->bytes, sizeof named.bytes)) {
+            return payload_open(header[4], payload, &payload_sha, plain_bytes, sha, ret_plain);
+        }
+    }
+    slice_drop(&payload);
+    return ERR_CORRUPT;
 }
 
 enum err unseal_chunk(const struct chunk_id *chunk, const uint8_t kc[32], const struct sha256 *sha,
                       const struct encoding *encoding, uint32_t plain_bytes, const void *sealed, uint32_t sealed_bytes,
                       struct slice *ret_plain)
 {
-    const uint8_t *data = sealed;
-    if (!header_good(data, sealed_bytes, plain_bytes, encoding)) {
+    if (sealed_bytes > LIMIT_SEALED_BYTES) {
         return ERR_CORRUPT;
     }
-    aead_load_key(crypto_of_thread(), false, kc, "cairn seal", encoding->bytes);
-    struct slice payload = slice_alloc(get_u32(data + 12));
-    struct sha256 payload_sha;
-    enum err err = ERR_CORRUPT;
-    if (frames_open(chunk, data, plain_bytes, payload.data, &payload_sha)) {
-        struct encoding named = encoding_of(kc, data[4], &payload_sha);
-        if (secret_equal(named.bytes, encoding->bytes, sizeof named.bytes)) {
-            /* An authentic chunk of a codec this version does not read is not damaged. */
-            err = data[4] == SEAL_PLAIN ? ERR_OK : ERR_UNSUPPORTED;
-        }
-        if (err == ERR_OK && !secret_equal(payload_sha.bytes, sha->bytes, sizeof payload_sha.bytes)) {
-            err = ERR_CORRUPT;
-        }
-    }
-    if (err != ERR_OK) {
-        slice_drop(&payload);
-        return err;
-    }
-    *ret_plain = payload;
-    return ERR_OK;
+    struct slice part = slice_borrow(sealed, sealed_bytes);
+    return unseal_parts(chunk, kc, sha, encoding, plain_bytes, &part, 1, sealed_bytes, ret_plain);
 }
 
 /* The length of `aad` goes in front: without it ("ab", "c") and ("a", "bc") would share s, and with it key and nonce.

@@ -33,11 +33,23 @@ uint32_t seal_bytes(uint32_t payload_bytes);
  * SEAL_PLAIN into `ret`, which has seal_bytes(plain_bytes) bytes. Deterministic. */
 void seal_chunk(const struct chunk_id *chunk, const uint8_t kc[32], const struct sha256 *sha, const void *plain,
                 uint32_t plain_bytes, uint8_t *ret, struct encoding *ret_encoding);
+/* The same for any codec: seals `payload` as it is (compress.h made it from plain_bytes bytes; never made again from
+ * them by one who checks a sealed chunk). `payload_sha` is its SHA-256 and trusted. `ret` has
+ * seal_bytes(payload.bytes). */
+void seal_payload(const struct chunk_id *chunk, const uint8_t kc[32], enum seal_codec codec,
+                  const struct sha256 *payload_sha, struct slice payload, uint32_t plain_bytes, uint8_t *ret,
+                  struct encoding *ret_encoding);
 /* Opens and authenticates a sealed chunk: CORRUPT unless the header, every tag, the encoding, the plain length and the
- * plain hash `sha` all match; UNSUPPORTED for an authentic one with codec SEAL_ZSTD. `ret_plain` is a new slice. */
+ * plain hash `sha` all match. `ret_plain` is a new slice. */
 MUST_CHECK enum err unseal_chunk(const struct chunk_id *chunk, const uint8_t kc[32], const struct sha256 *sha,
                                  const struct encoding *encoding, uint32_t plain_bytes, const void *sealed,
                                  uint32_t sealed_bytes, struct slice *ret_plain);
+/* The same for a sealed chunk that lies in `count` parts one behind the other (its data shards; padding behind
+ * sealed_bytes is not looked at). Only frames that cross from part to part are copied. The parts together have
+ * sealed_bytes or more. */
+MUST_CHECK enum err unseal_parts(const struct chunk_id *chunk, const uint8_t kc[32], const struct sha256 *sha,
+                                 const struct encoding *encoding, uint32_t plain_bytes, const struct slice *parts,
+                                 unsigned count, uint32_t sealed_bytes, struct slice *ret_plain);
 
 /* Small values at rest (manifest pages, inline content, wrapped keys): a synthetic-IV AEAD. s = HMAC(key,
  * u64 aad bytes || aad || plain)[0..16), AES-256-GCM under HKDF(key, "cairn value" || s), nonce 0. Output: s,

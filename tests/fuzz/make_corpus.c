@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/code.h"
+#include "base/compress.h"
 #include "base/hash.h"
 #include "base/limits.h"
 #include "base/seal.h"
@@ -54,7 +55,7 @@ static void make_frames(void)
     put_frame("body-too-large", 10, LIMIT_FRAME_BODY_BYTES + 1, true);
     put_frame("body-huge", 10, UINT32_MAX, true);
     corpus_put("frame", "short", "CRN1", 4);
-    corpus_put("frame", "tls", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a client hello sent in the clear", 47);
+    corpus_put("frame", "tls", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a client hello sent in the clear", 44);
 }
 
 /* The first byte chooses the message: its place in fuzz_proto.c. */
@@ -200,6 +201,32 @@ static void make_seals(void)
     put_seal("value-nothing", 3, 0, "", 0);
 }
 
+static void make_compressed_seals(void)
+{
+    static uint8_t text[200000];
+    for (unsigned i = 0; i < sizeof text; i++) {
+        text[i] = (uint8_t)("some words that come again and again "[i % 37] + i / 9000);
+    }
+    struct slice payload = compress_if_pays(text, sizeof text);
+    CHECK(payload.bytes > 0);
+    struct chunk_id chunk = {{1}};
+    struct sha256 sha = sha256(payload.data, payload.bytes);
+    struct encoding encoding;
+    struct slice sealed = slice_alloc(seal_bytes(payload.bytes));
+    seal_payload(&chunk, fuzz_secret, SEAL_ZSTD, &sha, payload, sizeof text, sealed.data, &encoding);
+    put_seal("sealed-zstd", 0, 0, sealed.data, sealed.bytes);
+    put_seal("zstd-payload", 4, sizeof text, payload.data, payload.bytes);
+    put_seal("zstd-length-short", 4, sizeof text - 1, payload.data, payload.bytes);
+    put_seal("zstd-length-long", 4, sizeof text + 1, payload.data, payload.bytes);
+    put_seal("zstd-cut", 4, sizeof text, payload.data, payload.bytes - 1);
+    put_seal("zstd-nothing", 4, 0, "\x28\xb5\x2f\xfd\x20\x00\x01\x00\x00", 9);
+    put_seal("zstd-skippable", 4, 0, "\x50\x2a\x4d\x18\x00\x00\x00\x00", 8);
+    put_seal("zstd-pays", 5, 99, text, 3000);
+    put_seal("zstd-pays-not", 5, 99, "short", 5);
+    slice_drop(&sealed);
+    slice_drop(&payload);
+}
+
 static void put_checks(const char *name, const uint8_t head[7], uint32_t sealed_bytes, const void *rest, size_t bytes)
 {
     struct writer w = {0};
@@ -249,6 +276,7 @@ int main(int argc, char **argv)
     make_capabilities();
     make_receipts();
     make_seals();
+    make_compressed_seals();
     make_shard_checks();
     return 0;
 }

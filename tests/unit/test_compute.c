@@ -86,6 +86,32 @@ static void seal_then_open(void **state)
     assert_true(slice_live_bytes() == live);
 }
 
+static void what_compresses_is_sealed_shorter(void **state)
+{
+    (void)state;
+    uint64_t live = slice_live_bytes();
+    struct slice plain = plain_make(3000000);
+    for (uint32_t i = 0; i < plain.bytes; i++) {
+        plain.data[i] %= 16; /* four bits in each byte */
+    }
+    struct compute_job *sealed = seal_job(plain, 4, 2);
+    assert_int_equal(sealed->err, ERR_OK);
+    assert_int_equal(sealed->seal.plain_bytes, plain.bytes);
+    assert_in_range(sealed->seal.sealed_bytes, plain.bytes / 2, plain.bytes / 8 * 5);
+    assert_int_equal(sealed->out[0].bytes, code_shard_bytes(sealed->seal.sealed_bytes, 4));
+    for (uint32_t lost = 0; lost < 64; lost++) {
+        bool enough = __builtin_popcount(lost) <= 2;
+        struct compute_job *opened = read_job(COMPUTE_CHUNK_OPEN, sealed, lost);
+        compute_run(opened);
+        assert_int_equal(opened->err, enough ? ERR_OK : ERR_CORRUPT);
+        assert_true(enough ? slice_equal(opened->out[0], plain) : opened->out[0].bytes == 0);
+        compute_job_destroy(opened);
+    }
+    compute_job_destroy(sealed);
+    slice_drop(&plain);
+    assert_true(slice_live_bytes() == live);
+}
+
 static void open_refuses_what_is_not_the_chunk(void **state)
 {
     (void)state;
@@ -208,6 +234,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(seal_then_open),
+        cmocka_unit_test(what_compresses_is_sealed_shorter),
         cmocka_unit_test(open_refuses_what_is_not_the_chunk),
         cmocka_unit_test(rebuild_gives_what_was_wanted),
         cmocka_unit_test(cut_hashes_each_piece),

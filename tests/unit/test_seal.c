@@ -8,8 +8,10 @@
 
 #include <cmocka.h>
 #include <openssl/evp.h>
+#include <zstd.h>
 
 #include "base/bytes.h"
+#include "base/compress.h"
 #include "base/compute.h"
 #include "base/hash.h"
 #include "base/limits.h"
@@ -229,6 +231,186 @@ static void a_wrong_hash_at_sealing_does_not_open(void **state)
     sample_free(&s);
 }
 
+/* Words in some order: compresses to about a third. */
+static uint8_t *text_make(uint32_t bytes)
+{
+    static const char *words[] = {"block ", "store ", "chunk ", "shard ", "group ", "entry ", "a ", "the ", "\n", "0x"};
+    uint8_t *text = malloc(bytes + 16);
+    assert_non_null(text);
+    uint64_t random = bytes;
+    for (uint32_t at = 0; at < bytes;) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        const char *word = words[(random >> 40) % 10];
+        memcpy(text + at, word, strlen(word));
+        at += (uint32_t)strlen(word);
+    }
+    return text;
+}
+
+/* A sample whose sealed form holds `payload`, believed. */
+static struct sample payload_sample(uint8_t *plain, uint32_t plain_bytes, struct slice payload)
+{
+    struct sample s = {.plain = plain, .plain_bytes = plain_bytes, .sealed_bytes = seal_bytes(payload.bytes)};
+    static const uint8_t secret[32] = {9};
+    s.sealed = malloc(s.sealed_bytes);
+    assert_non_null(s.sealed);
+    s.sha = sha256(plain, plain_bytes);
+    s.chunk = chunk_id_of(secret, s.sha);
+    chunk_key_of(secret, s.chunk, s.kc);
+    struct sha256 payload_sha = sha256(payload.data, payload.bytes);
+    seal_payload(&s.chunk, s.kc, SEAL_ZSTD, &payload_sha, payload, plain_bytes, s.sealed, &s.encoding);
+    return s;
+}
+
+static struct sample text_sample(uint32_t bytes)
+{
+    uint8_t *text = text_make(bytes);
+    struct slice payload = compress_if_pays(text, bytes);
+    assert_in_range(payload.bytes, 1, bytes - bytes / 16);
+    struct sample s = payload_sample(text, bytes, payload);
+    slice_drop(&payload);
+    return s;
+}
+
+static void compressed_round_trip(void **state)
+{
+    (void)state;
+    uint64_t live = slice_live_bytes();
+    const uint32_t some[] = {200, 4096, SEAL_FRAME_BYTES, 128u << 10, (128u << 10) + 1, 1000003, LIMIT_CHUNK_BYTES};
+    for (unsigned i = 0; i < sizeof some / sizeof some[0]; i++) {
+        struct sample s = text_sample(some[i]);
+        struct sample again = text_sample(some[i]);
+        assert_int_equal(sample_open(&s), ERR_OK);
+        assert_int_equal(s.sealed[4], SEAL_ZSTD);
+        assert_true(s.sealed_bytes < seal_bytes(some[i]));
+        assert_int_equal(s.sealed_bytes, again.sealed_bytes);
+        assert_memory_equal(s.sealed, again.sealed, s.sealed_bytes); /* equal payloads seal equally */
+        sample_free(&s);
+        sample_free(&again);
+    }
+    assert_true(slice_live_bytes() == live);
+}
+
+static void what_does_not_pay_stays_plain(void **state)
+{
+    (void)state;
+    uint64_t live = slice_live_bytes();
+    for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct sample s = sample_make(sizes[i]);
+        struct slice payload = compress_if_pays(s.plain, sizes[i]);
+        assert_true(payload.bytes == 0 && payload.buf == NULL);
+        if (sizes[i] > 4096) { /* some of it repeats, but not enough */
+            memset(s.plain, 0, sizes[i] / 20);
+            payload = compress_if_pays(s.plain, sizes[i]);
+            assert_int_equal(payload.bytes, 0);
+        }
+        sample_free(&s);
+    }
+    assert_true(slice_live_bytes() == live);
+}
+
+static void every_flipped_bit_of_a_compressed_one_is_corrupt(void **state)
+{
+    (void)state;
+    const uint32_t some[] = {300, 400000};
+    for (unsigned i = 0; i < 2; i++) {
+        struct sample s = text_sample(some[i]);
+        uint32_t step = s.sealed_bytes > 1000 ? 4099 : 1;
+        for (uint32_t bit = 0; bit < s.sealed_bytes * 8; bit += bit < SEAL_HEADER_BYTES * 8 ? 1 : step) {
+            s.sealed[bit / 8] ^= (uint8_t)(1u << bit % 8);
+            assert_int_equal(sample_open(&s), ERR_CORRUPT);
+            s.sealed[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        }
+        struct sample t = s;
+        t.sha.bytes[0] ^= 1;
+        assert_int_equal(sample_open(&t), ERR_CORRUPT);
+        t = s;
+        t.plain_bytes++;
+        assert_int_equal(sample_open(&t), ERR_CORRUPT);
+        assert_int_equal(sample_open(&s), ERR_OK);
+        sample_free(&s);
+    }
+}
+
+/* Authentic seals of payloads that say something else than the chunk: no length of theirs is obeyed. */
+static void bombs_and_wrong_lengths_are_refused(void **state)
+{
+    (void)state;
+    uint64_t live = slice_live_bytes();
+    const size_t huge = 64u << 20;
+    uint8_t *zeros = calloc(1, huge);
+    struct slice bomb = slice_alloc(ZSTD_compressBound(huge));
+    bomb.bytes = (uint32_t)ZSTD_compress(bomb.data, bomb.bytes, zeros, huge, 1);
+    assert_in_range(bomb.bytes, 1, LIMIT_CHUNK_BYTES);
+    const uint32_t claims[] = {1, 1000, LIMIT_CHUNK_BYTES};
+    struct slice plain = {0};
+    for (unsigned i = 0; i < 3; i++) {
+        struct sample s = payload_sample(zeros, claims[i], bomb);
+        assert_int_equal(sample_open(&s), ERR_CORRUPT);
+        free(s.sealed);
+    }
+    assert_int_equal(compress_expand(bomb.data, bomb.bytes, (uint32_t)huge, &plain), ERR_CORRUPT);
+    /* a frame that does not name its length, and one that lies about it */
+    ZSTD_CCtx *context = ZSTD_createCCtx();
+    ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0);
+    bomb.bytes = (uint32_t)ZSTD_compress2(context, bomb.data, slice_capacity(bomb), zeros, 5000);
+    ZSTD_freeCCtx(context);
+    assert_int_equal(compress_expand(bomb.data, bomb.bytes, 5000, &plain), ERR_CORRUPT);
+    bomb.bytes = (uint32_t)ZSTD_compress(bomb.data, slice_capacity(bomb), zeros, 5000, 1);
+    assert_int_equal(compress_expand(bomb.data, bomb.bytes, 5000, &plain), ERR_OK);
+    slice_drop(&plain);
+    assert_int_equal(compress_expand(bomb.data, bomb.bytes, 4999, &plain), ERR_CORRUPT);
+    assert_int_equal(compress_expand(bomb.data, bomb.bytes - 1, 5000, &plain), ERR_CORRUPT);
+    assert_int_equal(get_u16(bomb.data + 5), 5000 - 256); /* the length field of this small frame */
+    for (uint16_t lie = 1000; lie < 9000; lie += 1000) {
+        put_u16(bomb.data + 5, (uint16_t)(lie - 256));
+        assert_int_equal(compress_expand(bomb.data, bomb.bytes, lie, &plain), lie == 5000 ? ERR_OK : ERR_CORRUPT);
+        slice_drop(&plain);
+    }
+    put_u16(bomb.data + 5, 5000 - 256);
+    memcpy(bomb.data + bomb.bytes, bomb.data, bomb.bytes); /* a second frame behind it */
+    assert_int_equal(compress_expand(bomb.data, 2 * bomb.bytes, 5000, &plain), ERR_CORRUPT);
+    assert_int_equal(compress_expand(bomb.data, 2 * bomb.bytes, 10000, &plain), ERR_CORRUPT);
+    assert_true(plain.buf == NULL);
+    slice_drop(&bomb);
+    free(zeros);
+    assert_true(slice_live_bytes() == live);
+}
+
+/* Wherever the sealed bytes are parted, they open as in one piece. */
+static void parts_open_like_the_whole(void **state)
+{
+    (void)state;
+    uint64_t live = slice_live_bytes();
+    struct sample samples[] = {sample_make(200000), sample_make(5), text_sample(900000)};
+    for (unsigned n = 0; n < 3; n++) {
+        struct sample *s = &samples[n];
+        for (unsigned count = 1; count <= 16; count += n == 1 ? 1 : 3) {
+            struct slice parts[16];
+            uint32_t part_bytes = s->sealed_bytes / count + 1;
+            uint32_t at = 0;
+            for (unsigned i = 0; i < count; i++) {
+                uint32_t left = s->sealed_bytes - at;
+                parts[i] = slice_borrow(s->sealed + at, left < part_bytes ? left : part_bytes);
+                at += parts[i].bytes;
+            }
+            struct slice plain = {0};
+            assert_int_equal(unseal_parts(&s->chunk, s->kc, &s->sha, &s->encoding, s->plain_bytes, parts, count,
+                                          s->sealed_bytes, &plain),
+                             ERR_OK);
+            assert_true(slice_equal(plain, slice_borrow(s->plain, s->plain_bytes)));
+            slice_drop(&plain);
+            s->sealed[s->sealed_bytes - 20] ^= 1;
+            assert_int_equal(unseal_parts(&s->chunk, s->kc, &s->sha, &s->encoding, s->plain_bytes, parts, count,
+                                          s->sealed_bytes, &plain),
+                             ERR_CORRUPT);
+            s->sealed[s->sealed_bytes - 20] ^= 1;
+        }
+        sample_free(s);
+    }
+    assert_true(slice_live_bytes() == live);
+}
+
 static void values_round_trip(void **state)
 {
     (void)state;
@@ -290,6 +472,11 @@ int main(void)
         cmocka_unit_test(every_argument_is_bound),
         cmocka_unit_test(frames_keep_their_place),
         cmocka_unit_test(a_wrong_hash_at_sealing_does_not_open),
+        cmocka_unit_test(compressed_round_trip),
+        cmocka_unit_test(what_does_not_pay_stays_plain),
+        cmocka_unit_test(every_flipped_bit_of_a_compressed_one_is_corrupt),
+        cmocka_unit_test(bombs_and_wrong_lengths_are_refused),
+        cmocka_unit_test(parts_open_like_the_whole),
         cmocka_unit_test(values_round_trip),
         cmocka_unit_test(values_do_not_share_a_nonce),
     };
