@@ -12,8 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <openssl/err.h>
-
 #include "base/check.h"
 #include "io/net.h"
 #include "proto/message.h"
@@ -156,7 +154,8 @@ static void conn_written(uv_write_t *request, int status)
     }
 }
 
-/* Hands the present chunk to the socket. */
+/* Hands the present chunk to the socket. A last, partly filled one is tried at once: small messages then cost neither a
+ * callback nor a change of what is polled. */
 static void conn_write_chunk(struct conn *conn)
 {
     struct chunk *chunk = conn->chunk;
@@ -165,8 +164,18 @@ static void conn_write_chunk(struct conn *conn)
     }
     conn->chunk = NULL;
     chunk->request.data = chunk;
+    uv_stream_t *stream = (uv_stream_t *)&conn->tcp;
     uv_buf_t buffer = uv_buf_init((char *)chunk->data, chunk->bytes);
-    int rc = uv_write(&chunk->request, (uv_stream_t *)&conn->tcp, &buffer, 1, conn_written);
+    int rc = chunk->bytes < CONN_CHUNK_BYTES ? uv_try_write(stream, &buffer, 1) : UV_EAGAIN;
+    if (rc == (int)chunk->bytes) {
+        conn->cipher_bytes -= chunk->bytes;
+        chunk_give(conn->net, chunk);
+        return;
+    }
+    if (rc > 0) {
+        buffer = uv_buf_init((char *)chunk->data + rc, chunk->bytes - (unsigned)rc);
+    }
+    rc = rc >= 0 || rc == UV_EAGAIN ? uv_write(&chunk->request, stream, &buffer, 1, conn_written) : rc;
     if (rc < 0) {
         conn->cipher_bytes -= chunk->bytes;
         chunk_give(conn->net, chunk);
@@ -218,7 +227,7 @@ static uint32_t out_frame_piece(const struct out_frame *frame, const uint8_t **r
 
 static bool conn_encrypt(struct conn *conn, const uint8_t *data, uint32_t bytes)
 {
-    ERR_clear_error();
+    tls_forget_errors();
     int written = SSL_write(conn->ssl, data, (int)bytes);
     if (written == (int)bytes) {
         return true;
@@ -286,7 +295,7 @@ void conn_flush(struct conn *conn)
     bool end = conn->state == CONN_CLOSING && conn->out.head == NULL && !conn->shut;
     if (end) {
         conn->shut = true;
-        ERR_clear_error();
+        tls_forget_errors();
         if (SSL_is_init_finished(conn->ssl)) {
             SSL_shutdown(conn->ssl);
         }
@@ -513,7 +522,7 @@ static void conn_read_frames(struct conn *conn)
                          : conn->part == PART_HEADER ? conn->header.bytes
                                                      : conn->body.bytes;
         CHECK(conn->got < bytes);
-        ERR_clear_error();
+        tls_forget_errors();
         int got = SSL_read(conn->ssl, data + conn->got, (int)(bytes - conn->got));
         if (got <= 0) {
             conn_tls_failed(conn, got);
@@ -559,7 +568,7 @@ static void conn_pump(struct conn *conn)
         conn->heard_any = true;
     }
     if (conn->state == CONN_HANDSHAKE) {
-        ERR_clear_error();
+        tls_forget_errors();
         int result = SSL_do_handshake(conn->ssl);
         if (result == 1) {
             conn_handshaken(conn);
@@ -681,7 +690,7 @@ static void conn_connected(uv_connect_t *request, int status)
         conn_close(conn, ERR_CLOSED);
         return;
     }
-    ERR_clear_error();
+    tls_forget_errors();
     int result = SSL_do_handshake(conn->ssl);
     CHECK(result != 1);
     conn_tls_failed(conn, result);

@@ -115,9 +115,9 @@ static bool disk_op_advance(struct disk_op *op, int64_t result)
         return true; /* the end of the file */
     }
     /* Direct transfers go on at a sector; what is left of a broken one is done again. */
-    uint64_t whole = op->done / SECTOR_BYTES * SECTOR_BYTES;
-    op->tries = whole + (uint64_t)result > op->done && result >= (int64_t)SECTOR_BYTES ? 0 : op->tries + 1;
-    op->done = whole;
+    uint64_t before = op->done - (uint64_t)result;
+    op->done = op->done / SECTOR_BYTES * SECTOR_BYTES;
+    op->tries = op->done > before ? 0 : op->tries + 1;
     if (result == 0 || op->tries >= OP_TRIES) {
         char path[DISK_PATH_BYTES];
         disk_path(op->actor, op->file->ref, path);

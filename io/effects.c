@@ -124,7 +124,7 @@ static void effects_kv_flush(struct runtime_actor *actor, const struct effect *e
     work->job.priority = 1;
     work->actor = actor;
     work->token = effect->kv.token;
-    pool_post(actor->runtime->helpers, &work->job);
+    pool_post(actor->runtime->flushers, &work->job);
 }
 
 static void effects_kv_commit(struct runtime_actor *actor, const struct effect *effect)

@@ -156,7 +156,7 @@ struct runtime {
     unsigned long actor_count, actor_capacity;
     struct runtime_actor **by_kind[ACTOR_KINDS];
     unsigned long by_kind_capacity[ACTOR_KINDS];
-    struct pool *workers, *helpers;
+    struct pool *workers, *helpers, *flushers;
     pthread_mutex_t lock; /* addresses, user files */
     struct node_address *addresses;
     unsigned long address_count, address_capacity;

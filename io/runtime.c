@@ -20,7 +20,8 @@
 #include "io/internal.h"
 #include "io/tls.h"
 
-#define HELPER_THREADS 2u
+#define HELPER_THREADS 2u /* fallocate, unlink, reads of people's files */
+#define FLUSH_THREADS  1u /* RocksDB flushes one at a time anyway; a long one must not hold up a log's next file */
 
 /* ---- making it ---- */
 
@@ -77,6 +78,7 @@ enum err runtime_create(const struct runtime_config *config, struct runtime **re
     }
     runtime->workers = pool_create(config->workers, runtime->node);
     runtime->helpers = pool_create(HELPER_THREADS, runtime->node);
+    runtime->flushers = pool_create(FLUSH_THREADS, runtime->node);
     *ret_runtime = runtime;
     return ERR_OK;
 }
@@ -85,7 +87,8 @@ static void runtime_stop_pools(struct runtime *runtime)
 {
     pool_destroy(runtime->workers);
     pool_destroy(runtime->helpers);
-    runtime->workers = runtime->helpers = NULL;
+    pool_destroy(runtime->flushers);
+    runtime->workers = runtime->helpers = runtime->flushers = NULL;
 }
 
 void runtime_destroy(struct runtime *runtime)
@@ -301,6 +304,7 @@ int runtime_run(struct runtime *runtime, int handle_signals)
         pthread_join(runtime->loops[i].thread, NULL);
     }
     runtime_stop_pools(runtime);
+    runtime->signals = NULL;
     free(signals);
     runtime->running = false;
     return atomic_load(&runtime->exit_code);

@@ -196,7 +196,6 @@ enum err tls_create(const struct runtime_config *config, struct tls **ret_tls, c
     X509_VERIFY_PARAM_set_purpose(SSL_CTX_get0_param(context), X509_PURPOSE_ANY);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_num_tickets(context, 0);
-    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
     CHECK(SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:"
                                             "TLS_CHACHA20_POLY1305_SHA256") == 1);
     enum err err = tls_load(context, config, ret_text);
@@ -246,6 +245,13 @@ static enum err tls_error_of_reason(int reason)
         return ERR_TLS_UNTRUSTED;
     default:
         return ERR_TLS_FAILED;
+    }
+}
+
+void tls_forget_errors(void)
+{
+    if (ERR_peek_error() != 0) {
+        ERR_clear_error();
     }
 }
 

@@ -24,6 +24,8 @@ void tls_destroy(struct tls *tls);
 /* A session over `port`, which must outlive it. */
 SSL *tls_session(struct tls *tls, struct tls_port *port, bool accepts);
 
+/* Before each call on a session: what other code of this thread left in OpenSSL's error queue is not ours. */
+void tls_forget_errors(void);
 /* What a failed handshake or read means; drains OpenSSL's error queue. ret_text (128 bytes) says it in words. */
 enum err tls_error(SSL *ssl, char *ret_text);
 /* Role and id in the peer's certificate; WRONG_ROLE unless its one common name is `role:id`. */

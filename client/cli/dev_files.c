@@ -28,6 +28,7 @@
 #define DEV_PORT_HIGH      32000
 #define DEV_PORT_TRIES     4000
 #define DEV_DOCUMENT_BYTES (64u << 10)
+#define DEV_DIR_BYTES_MAX  350u /* with a store's name behind it still a data directory the runtime takes */
 
 enum err dev_refuse(enum err err, char *ret_text, const char *format, ...)
 {
@@ -466,7 +467,7 @@ static enum err check_path(const struct dev_cluster *cluster, char *ret_text)
     char reason[CONFIG_TEXT_BYTES];
     enum err err = config_parse(d->text, d->bytes, &read, reason);
     free(d);
-    if (err != ERR_OK || strlen(cluster->dir) > CONFIG_STRING_BYTES - 64) {
+    if (err != ERR_OK || strlen(cluster->dir) > DEV_DIR_BYTES_MAX) {
         if (err == ERR_OK) {
             config_document_deinit(&read);
         }

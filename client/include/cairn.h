@@ -42,6 +42,8 @@ int cairn_open(const struct cairn_options *options, struct cairn **ret_cairn, st
 void cairn_close(struct cairn *cairn);
 /* The configuration's workspace. */
 const char *cairn_workspace(const struct cairn *cairn);
+/* Frames of this handle's calls so far, both ways, headers included (TLS and hello are not). */
+uint64_t cairn_wire_bytes(struct cairn *cairn);
 
 /* ---- the tree ---- */
 
@@ -94,7 +96,7 @@ struct cairn_moved {
     uint64_t chunks;         /* of these files */
     uint64_t chunks_present; /* not sent: the cluster, or the file itself, had them */
     uint64_t bytes_sent;     /* bodies to block servers, parity included */
-    uint64_t wire_bytes;     /* all frames both ways, headers included */
+    uint64_t wire_bytes;     /* frames of the contents both ways, headers included */
     uint32_t safe_losses;    /* least of the files put; UINT32_MAX when there was none */
 };
 

@@ -39,7 +39,5 @@ void metad_config_deinit(struct metad_config *config);
 /* The identity of a data directory, DIR/directory: made at the first start, checked at each later one. NOT_OURS when it
  * belongs to another node or cluster, or when data lie there without it. DIR must be locked by the caller. */
 MUST_CHECK enum err metad_directory_identity(const struct metad_config *config, struct uuid *ret_uuid, char *ret_text);
-/* Whether DIR may be taken for a node's data at all: absent, empty, or already one. Before it is opened. */
-MUST_CHECK enum err metad_directory_check(const char *dir, char *ret_text);
 
 #endif

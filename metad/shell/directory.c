@@ -27,31 +27,6 @@ __attribute__((format(printf, 3, 4))) static enum err refuse(enum err err, char 
     return err;
 }
 
-enum err metad_directory_check(const char *dir, char *ret_text)
-{
-    DIR *listing = opendir(dir);
-    if (!listing) {
-        return errno == ENOENT ? ERR_OK
-                               : refuse(ERR_IO, ret_text, "%s: cannot be listed: %s; check 'data' and its rights", dir,
-                                        strerror(errno));
-    }
-    bool ours = false, others = false;
-    for (struct dirent *entry = readdir(listing); entry; entry = readdir(listing)) {
-        const char *name = entry->d_name;
-        if (strcmp(name, "directory") == 0 || strcmp(name, "lock") == 0) {
-            ours = true;
-        } else if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0) {
-            others = true;
-        }
-    }
-    closedir(listing);
-    if (others && !ours) {
-        return refuse(ERR_NOT_OURS, ret_text,
-                      "%s: is not empty and no data directory of a node; name another one with 'data'", dir);
-    }
-    return ERR_OK;
-}
-
 /* Whether the log or the database holds anything. */
 static bool holds_data(const char *dir, const char *sub)
 {

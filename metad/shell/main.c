@@ -86,10 +86,7 @@ static enum err make_runtime(struct metad *metad, char *ret_text)
 static enum err open_directory(struct metad *metad, struct uuid *ret_uuid, uint32_t *ret_file_count, char *ret_text)
 {
     const char *dir = metad->config.data;
-    enum err err = metad_directory_check(dir, ret_text);
-    if (err == ERR_OK) {
-        err = runtime_directory_open(dir, &metad->lock_fd, ret_text);
-    }
+    enum err err = runtime_directory_open(dir, &metad->lock_fd, ret_text);
     if (err == ERR_OK) {
         err = metad_directory_identity(&metad->config, ret_uuid, ret_text);
     }

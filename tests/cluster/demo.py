@@ -166,6 +166,7 @@ class Demo:
     def read_back(self, number, into, spoil_file):
         """Everything, each file by its SHA-256 against the source as it lies there now."""
         target = os.path.join(self.work, into)
+        os.makedirs(os.path.join(target, "more"))
         begin = time.monotonic()
         self.cluster.get("home:/tree", os.path.join(target, "tree"), timeout=900)
         self.cluster.get("home:/large.bin", os.path.join(target, "more", "large.bin"), timeout=900)

@@ -34,7 +34,7 @@ struct probe {
     pthread_cond_t changed;
     struct event events[PROBE_EVENTS]; /* but TIMER 0 and closures; slices kept */
     unsigned count;
-    unsigned echoed;
+    _Atomic unsigned echoed;
     bool booted;
 };
 
@@ -65,8 +65,9 @@ static inline void probe_step(void *actor, const struct event *event, struct eff
 {
     struct probe *probe = actor;
     CHECK(event->now_ns > 0 && event->wall_ns > 0);
+    CHECK(probe->booted || event->kind == EVENT_TIMER); /* the boot comes first */
     if (event->kind == EVENT_TIMER && event->timer.id == RUNTIME_TIMER_BOOT) {
-        CHECK(!probe->booted && probe->count == 0);
+        CHECK(!probe->booted);
         probe->booted = true;
     } else if (event->kind == EVENT_MESSAGE && event->message.type == PROBE_DO_TYPE &&
                event->message.peer.role == ROLE_LOCAL) {

@@ -394,13 +394,14 @@ static inline void world_ops_clear(struct world *w, bool crash)
     memset(w->started, 0, sizeof w->started);
 }
 
-/* Power off: writes under way land in part, unsynced sectors survive or not, the index goes back to a flush point. */
-static inline void world_crash(struct world *w)
+/* The process ends: writes under way land in part, the index goes back to a flush point. With `power` off too, unsynced
+ * sectors survive or not; without, they are read back after the start and may still be lost later. */
+static inline void world_crash(struct world *w, bool power)
 {
     store_destroy(w->store);
     w->writes++;
     world_ops_clear(w, true);
-    for (uint32_t i = 0; i < WORLD_FILES; i++) {
+    for (uint32_t i = 0; power && i < WORLD_FILES; i++) {
         struct world_file *file = &w->files[i];
         for (uint64_t at = 0; at < file->bytes; at += 512) {
             if (world_random(w) % 2 == 0) {
@@ -537,7 +538,9 @@ struct shard {
     uint32_t store, slot;
     uint64_t store_incarnation;
     struct capability capability;
-    uint64_t signing; /* flips a byte of the signature when set */
+    uint64_t signing;                    /* flips a byte of the signature when set */
+    struct capability signed_capability; /* what `token` was made of: signing is slow */
+    uint8_t token[CAPABILITY_BYTES];
 };
 
 static inline struct shard shard_make(struct world *w, uint64_t number, unsigned k, unsigned m, unsigned index,
@@ -590,13 +593,17 @@ static inline uint64_t world_send(struct world *w, uint16_t type, const void *re
     return w->streams;
 }
 
-static inline void world_token(struct world *w, const struct shard *shard, uint8_t ret[CAPABILITY_BYTES])
+static inline void world_token(struct world *w, struct shard *shard, uint8_t ret[CAPABILITY_BYTES])
 {
-    capability_sign(&shard->capability, w->signing_seed, ret);
+    if (memcmp(&shard->signed_capability, &shard->capability, sizeof shard->capability) != 0) {
+        shard->signed_capability = shard->capability;
+        capability_sign(&shard->capability, w->signing_seed, shard->token);
+    }
+    memcpy(ret, shard->token, sizeof shard->token);
     ret[CAPABILITY_BYTES - 1] ^= (uint8_t)shard->signing;
 }
 
-static inline uint64_t world_put(struct world *w, const struct shard *shard)
+static inline uint64_t world_put(struct world *w, struct shard *shard)
 {
     uint8_t token[CAPABILITY_BYTES], key[SHARD_KEY_BYTES];
     world_token(w, shard, token);
@@ -616,7 +623,7 @@ static inline uint64_t world_put(struct world *w, const struct shard *shard)
     return world_send(w, MESSAGE_SHARD_PUT, &request, shard->bytes, ROLE_DEVICE);
 }
 
-static inline uint64_t world_get_range(struct world *w, const struct shard *shard, uint32_t offset, uint32_t bytes)
+static inline uint64_t world_get_range(struct world *w, struct shard *shard, uint32_t offset, uint32_t bytes)
 {
     uint8_t token[CAPABILITY_BYTES], key[SHARD_KEY_BYTES];
     world_token(w, shard, token);
@@ -651,12 +658,12 @@ static inline enum err world_finish(struct world *w, uint64_t stream)
     return reply_err(world_reply(w, stream));
 }
 
-static inline enum err world_put_now(struct world *w, const struct shard *shard)
+static inline enum err world_put_now(struct world *w, struct shard *shard)
 {
     return world_finish(w, world_put(w, shard));
 }
 
-static inline enum err world_get_now(struct world *w, const struct shard *shard)
+static inline enum err world_get_now(struct world *w, struct shard *shard)
 {
     uint64_t stream = world_get_range(w, shard, 0, 0);
     enum err err = world_finish(w, stream);

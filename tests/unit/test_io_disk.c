@@ -1,10 +1,14 @@
 /* Files, the database, timers, compute jobs, files of people, directories and HALT on the real system, through one
  * actor. With CAIRN_NO_URING the disks run on helpers: the tests run both ways. */
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "base/hash.h"
@@ -240,6 +244,31 @@ static void test_disk_storm(void **state)
     assert_int_equal(station_stop(&station), 0);
     runtime_destroy(station.runtime);
     close(lock);
+}
+
+/* The kernel takes half of a write (here: the process's file size limit) and refuses the rest: an error, not success.
+ */
+static void test_disk_short_write(void **state)
+{
+    struct field *field = *state;
+    struct file_ref file = {FILE_LOG, 3};
+    struct rlimit old, limit;
+    assert_int_equal(disk_call(field, (struct disk_call){EFFECT_DISK_ALLOC, file, .bytes = 4096})->disk.err, ERR_OK);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    limit = old;
+    limit.rlim_cur = 64 << 10;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    struct disk_call call = {EFFECT_DISK_WRITE, file, .offset = 56 << 10, .bytes = 16 << 10, .fill = 9};
+    enum err err = disk_call(field, call)->disk.err;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(err, ERR_IO);
+    const struct event *done =
+        disk_call(field, (struct disk_call){EFFECT_DISK_READ, file, .offset = 56 << 10, .bytes = 16 << 10});
+    assert_int_equal(done->disk.data.bytes, 8 << 10); /* the half that went in */
+    expect_filled(done->disk.data, 0, 8 << 10, 9);
+    call.fill = 4;
+    assert_int_equal(disk_call(field, call)->disk.err, ERR_OK);
 }
 
 /* Stopping with operations under way: the buffers outlive them. */
@@ -524,6 +553,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(test_disk),
         {"test_disk_on_helpers", test_disk, setup_no_ring, teardown, NULL},
+        CASE(test_disk_short_write),
+        {"test_disk_short_write_on_helpers", test_disk_short_write, setup_no_ring, teardown, NULL},
         CASE(test_disk_storm),
         {"test_disk_storm_on_helpers", test_disk_storm, setup_no_ring, teardown, NULL},
         CASE(test_disk_stop_midway),

@@ -1,8 +1,10 @@
 /* Messages between two runtimes over TLS on loopback: requests and replies, bodies of 8 MiB, answers across loops,
  * lost connections, and refusals. */
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
 #include "probe.h"

@@ -1,12 +1,15 @@
 /* What does not belong on the wire: wrong authority, expired, plain TCP, garbage, lying lengths, wrong hello. Each is
  * refused with its code in the log and, where TLS stands, on the wire; the server serves on. */
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
 #include <arpa/inet.h>
 #include <openssl/ssl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "base/bytes.h"
@@ -388,6 +391,74 @@ REFUSAL(bad_hello, "device:5", send_bad_hello, ERR_BAD_PROTO)
 REFUSAL(forged_reply, "device:5", send_forged_reply, ERR_BAD_FRAME)
 REFUSAL(unknown_role, "janitor:1", send_nothing, ERR_WRONG_ROLE)
 
+/* ---- bad neighbours ---- */
+
+/* A peer that asks and never reads: what waits for it is bounded, then it is closed. */
+static void test_never_reads(void **state)
+{
+    struct field *field = *state;
+    struct raw raw;
+    uint8_t fixed[FRAME_FIXED_BYTES];
+    struct frame frame = {.type = MESSAGE_MAP_GET, .body_bytes = LIMIT_FRAME_BODY_BYTES};
+    frame_encode(&frame, NULL, fixed);
+    uint8_t *body = calloc(1, LIMIT_FRAME_BODY_BYTES);
+    raw_connect(&raw, field);
+    raw_tls(&raw, &field->certs, "device:5");
+    good_hello(&raw);
+    unsigned sent = 0; /* each is echoed: 20 of 16 MiB are more than any queue and socket buffers hold */
+    while (sent < 20 && SSL_write(raw.ssl, fixed, sizeof fixed) > 0 &&
+           SSL_write(raw.ssl, body, (int)LIMIT_FRAME_BODY_BYTES) > 0) {
+        sent++;
+    }
+    assert_true(sent < 20);
+    raw_close(&raw);
+    free(body);
+    assert_true(logged(field, ERR_BUSY));
+    expect_served(field);
+}
+
+static void turn_run(struct probe *probe, void *argument, struct effects *fx)
+{
+    (void)probe;
+    (void)argument;
+    fx_timer(fx, 9, 1);
+}
+
+/* Out of descriptors: accepting pauses and comes back. */
+static void test_out_of_descriptors(void **state)
+{
+    struct field *field = *state;
+    struct rlimit old, limit;
+    struct raw raws[8];
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(field->port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int highest = 0;
+    probe_do(&field->group, turn_run, NULL);
+    assert_true(probe_wait(&field->group, 1)); /* the server runs and has all it needs */
+    for (int i = 0; i < 8; i++) {
+        raws[i] = (struct raw){.fd = socket(AF_INET, SOCK_STREAM, 0)};
+        highest = raws[i].fd > highest ? raws[i].fd : highest;
+    }
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    limit = old;
+    limit.rlim_cur = (rlim_t)highest + 1;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    for (int i = 0; i < 8; i++) {
+        assert_int_equal(connect(raws[i].fd, (struct sockaddr *)&address, sizeof address), 0);
+    }
+    /* Two turns of the server's loop later it has looked at its listening socket. */
+    for (unsigned turn = 2; turn <= 3; turn++) {
+        probe_do(&field->group, turn_run, NULL);
+        assert_true(probe_wait(&field->group, turn));
+    }
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    assert_true(logged(field, ERR_BUSY));
+    for (int i = 0; i < 8; i++) {
+        close(raws[i].fd);
+    }
+    expect_served(field);
+}
+
 /* ---- configuration ---- */
 
 static void test_own_certificate(void **state)
@@ -430,7 +501,7 @@ int main(void)
         CASE(test_huge_header),     CASE(test_huge_body),       CASE(test_bad_crc),       CASE(test_bad_version),
         CASE(test_request_first),   CASE(test_hello_version),   CASE(test_other_cluster), CASE(test_other_role),
         CASE(test_other_id),        CASE(test_bad_hello),       CASE(test_forged_reply),  CASE(test_unknown_role),
-        CASE(test_own_certificate), CASE(test_port_taken),
+        CASE(test_own_certificate), CASE(test_port_taken),      CASE(test_never_reads),   CASE(test_out_of_descriptors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,7 +35,7 @@ static void assert_receipt(struct world *w, uint64_t stream, const struct shard 
     proto_arena_deinit(&arena);
 }
 
-static uint32_t inventory_count(struct world *w, const struct shard *shard, enum role role)
+static uint32_t inventory_count(struct world *w, struct shard *shard, enum role role)
 {
     uint8_t token[CAPABILITY_BYTES];
     world_token(w, shard, token);

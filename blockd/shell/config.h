@@ -1,0 +1,51 @@
+/* What a block server is told at its start: its configuration file, read and checked before anything is opened; and the
+ * identity of each store's directory. Keys of the file: config.c. */
+#ifndef CAIRN_BLOCKD_SHELL_CONFIG_H
+#define CAIRN_BLOCKD_SHELL_CONFIG_H
+
+#include <stdint.h>
+
+#include "base/config.h"
+#include "base/ids.h"
+#include "base/limits.h"
+
+#define BLOCKD_TEXT_BYTES 1024
+#define BLOCKD_HOST_BYTES 64
+#define BLOCKD_STORES_MAX 64u
+
+struct blockd_peer {
+    uint32_t node;
+    uint16_t port;
+    char host[BLOCKD_HOST_BYTES];
+};
+
+struct blockd_config {
+    uint32_t node;
+    struct cluster_id cluster;
+    uint64_t cluster_incarnation;
+    char listen_host[BLOCKD_HOST_BYTES];
+    uint16_t listen_port;
+    char *host, *rack; /* failure domains */
+    char *ca, *cert, *key, *log;
+    struct blockd_peer metads[LIMIT_RAFT_MEMBERS];
+    uint32_t metad_count;
+    struct config_strings stores; /* a directory each */
+    uint64_t capacity_bytes;      /* of each store */
+};
+
+/* CONFIG with the file and the next step in ret_text (BLOCKD_TEXT_BYTES). */
+MUST_CHECK enum err blockd_config_read(const char *path, struct blockd_config *ret_config, char *ret_text);
+void blockd_config_deinit(struct blockd_config *config);
+
+/* Who a store's directory is: a random uuid and incarnation, made at the first start in DIR/store (0600), checked at
+ * each later one. */
+struct store_identity {
+    struct uuid uuid;
+    uint64_t incarnation;
+};
+/* NOT_OURS when DIR belongs to another cluster or node, or holds segments without the file. DIR is locked by the
+ * caller. */
+MUST_CHECK enum err store_identity_open(const struct blockd_config *config, const char *dir,
+                                        struct store_identity *ret_identity, char *ret_text);
+
+#endif

@@ -1,0 +1,300 @@
+/* The block server's program: from a configuration file to running actors. The agent shares loop 0 with the network;
+ * each store has a loop of its own, so that a dying disk stalls itself only.
+ *
+ * Happy path: read and check the configuration, make the runtime (certificates), take each store's directory, open its
+ * index, make the actors, listen, say "blockd:N listening on HOST:PORT", run until SIGTERM.
+ * How it fails: one line "blockd: WHAT (CODE)" on stderr and the code's exit code. An index that cannot be opened is no
+ * failure: it is dropped and rebuilt from the segments. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "blockd/blockd.h"
+#include "config.h"
+#include "io/runtime.h"
+
+#define BLOCKD_HEARTBEAT_NS      1000000000ull
+#define BLOCKD_SEGMENTS_MIN      8u         /* a small store has segments of an eighth of it */
+#define BLOCKD_SEGMENT_BYTES_MIN (8u << 20) /* room for the longest record */
+
+static const char help_text[] =
+    "usage: blockd --config FILE [--check-config] [--rebuild-index]\n"
+    "\n"
+    "A block server of a Cairn cluster. Runs until SIGTERM.\n"
+    "\n"
+    "  --config FILE    the server's configuration ('cairn dev up' writes one)\n"
+    "  --check-config   read everything the configuration names, say whether it is right, and end\n"
+    "  --rebuild-index  drop the index of each store and rebuild it from the segments\n"
+    "  --help           this\n"
+    "\n"
+    "Exit codes: 0 ok, 1 failed, 2 usage or configuration.\n";
+
+struct blockd_store {
+    int lock_fd;
+    struct file_info *files;
+    struct runtime_kv *kv;
+    struct store *store;
+};
+
+/* All that lives while the server runs, in the order it is made. */
+struct blockd {
+    struct blockd_config config;
+    struct runtime *runtime;
+    struct blockd_store stores[BLOCKD_STORES_MAX];
+    struct agent *agent;
+};
+
+static int fail(enum err err, const char *text)
+{
+    CHECK(err != ERR_OK);
+    fprintf(stderr, "blockd: %s (%s)\n", text, err_name(err));
+    return err_exit_code(err);
+}
+
+static enum err make_runtime(struct blockd *blockd, char *ret_text)
+{
+    const struct blockd_config *config = &blockd->config;
+    const struct runtime_config runtime = {
+        .role = ROLE_BLOCKD,
+        .id = config->node,
+        .ca_file = config->ca,
+        .cert_file = config->cert,
+        .key_file = config->key,
+        .cluster = config->cluster,
+        .cluster_incarnation = config->cluster_incarnation,
+        .loops = 1 + config->stores.count,
+        .workers = 1,
+        .log_file = config->log,
+    };
+    enum err err = runtime_create(&runtime, &blockd->runtime, ret_text);
+    for (uint32_t i = 0; err == ERR_OK && i < config->metad_count; i++) {
+        const struct blockd_peer *peer = &config->metads[i];
+        runtime_set_address(blockd->runtime, ROLE_METAD, peer->node, peer->host, peer->port);
+    }
+    return err;
+}
+
+/* The index is a cache of the segments (R-A4): one that cannot be opened is dropped. */
+static enum err open_index(struct blockd *blockd, uint32_t position, bool *rebuild, char *ret_text)
+{
+    const char *dir = blockd->config.stores.items[position];
+    struct runtime_kv **kv = &blockd->stores[position].kv;
+    if (!*rebuild) {
+        enum err err = runtime_kv_open(blockd->runtime, dir, kv, ret_text);
+        if (err == ERR_OK) {
+            return ERR_OK;
+        }
+        fprintf(stderr, "blockd: %s; the index is rebuilt now (%s)\n", ret_text, err_name(err));
+        *rebuild = true;
+    }
+    enum err err = runtime_kv_drop(dir);
+    if (err != ERR_OK) {
+        snprintf(ret_text, BLOCKD_TEXT_BYTES, "%s/kv: the index cannot be dropped; remove it by hand", dir);
+        return err;
+    }
+    return runtime_kv_open(blockd->runtime, dir, kv, ret_text);
+}
+
+static uint32_t segment_bytes(uint64_t capacity_bytes)
+{
+    uint64_t bytes = capacity_bytes / BLOCKD_SEGMENTS_MIN / 4096 * 4096;
+    if (bytes > LIMIT_STORE_SEGMENT_BYTES) {
+        return LIMIT_STORE_SEGMENT_BYTES;
+    }
+    return bytes < BLOCKD_SEGMENT_BYTES_MIN ? BLOCKD_SEGMENT_BYTES_MIN : (uint32_t)bytes;
+}
+
+static enum err make_store(struct blockd *blockd, uint32_t position, bool rebuild, char *ret_text)
+{
+    const struct blockd_config *config = &blockd->config;
+    struct blockd_store *store = &blockd->stores[position];
+    const char *dir = config->stores.items[position];
+    struct store_identity identity;
+    uint32_t file_count = 0;
+    enum err err = runtime_directory_open(dir, &store->lock_fd, ret_text);
+    if (err == ERR_OK) {
+        err = store_identity_open(config, dir, &identity, ret_text);
+    }
+    if (err == ERR_OK) {
+        err = runtime_directory_list(dir, FILE_SEGMENT, &store->files, &file_count);
+        if (err != ERR_OK) {
+            snprintf(ret_text, BLOCKD_TEXT_BYTES, "%s: its segments cannot be listed; check the disk and the rights",
+                     dir);
+        }
+    }
+    if (err == ERR_OK) {
+        err = open_index(blockd, position, &rebuild, ret_text);
+    }
+    if (err != ERR_OK) {
+        return err;
+    }
+    const struct store_params params = {
+        .position = position,
+        .cluster = config->cluster,
+        .cluster_incarnation = config->cluster_incarnation,
+        .uuid = identity.uuid,
+        .incarnation = identity.incarnation,
+        .capacity_bytes = config->capacity_bytes,
+        .segment_bytes = segment_bytes(config->capacity_bytes),
+        .files = store->files,
+        .file_count = file_count,
+        .kv = runtime_kv_view(store->kv),
+        .rebuild_index = rebuild,
+    };
+    store->store = store_create(&params);
+    runtime_add_actor(blockd->runtime, 1 + position, ACTOR_STORE, position, store_step, store->store, dir, store->kv);
+    return ERR_OK;
+}
+
+/* The agent with the counters of the stores' rings, which only the runtime knows. */
+static void agent_with_counters(void *actor, const struct event *event, struct effects *fx)
+{
+    struct blockd *blockd = actor;
+    if (event->kind == EVENT_TIMER) {
+        for (uint32_t i = 0; i < blockd->config.stores.count; i++) {
+            struct runtime_disk_counters disk = runtime_disk_counters(blockd->runtime, ACTOR_STORE, i);
+            agent_note_disk(blockd->agent, i, disk.submissions, disk.submitted);
+        }
+    }
+    agent_step(blockd->agent, event, fx);
+}
+
+/* `address` is where others reach this server: the port that was bound. */
+static void make_agent(struct blockd *blockd, const char *address)
+{
+    const struct blockd_config *config = &blockd->config;
+    struct agent_params params = {
+        .node = config->node,
+        .cluster = config->cluster,
+        .cluster_incarnation = config->cluster_incarnation,
+        .address = address,
+        .host = config->host,
+        .rack = config->rack,
+        .store_count = config->stores.count,
+        .metad_count = config->metad_count,
+        .heartbeat_ns = BLOCKD_HEARTBEAT_NS,
+    };
+    for (uint32_t i = 0; i < config->metad_count; i++) {
+        params.metads[i] = config->metads[i].node;
+    }
+    blockd->agent = agent_create(&params);
+    runtime_add_actor(blockd->runtime, 0, ACTOR_AGENT, 0, agent_with_counters, blockd, NULL, NULL);
+}
+
+/* In the reverse order of making; whatever was not made is NULL. */
+static void blockd_deinit(struct blockd *blockd)
+{
+    if (blockd->runtime != NULL) {
+        runtime_destroy(blockd->runtime);
+    }
+    if (blockd->agent != NULL) {
+        agent_destroy(blockd->agent);
+    }
+    for (uint32_t i = 0; i < blockd->config.stores.count; i++) {
+        struct blockd_store *store = &blockd->stores[i];
+        if (store->store != NULL) {
+            store_destroy(store->store);
+        }
+        runtime_kv_close(store->kv);
+        free(store->files);
+        if (store->lock_fd >= 0) {
+            close(store->lock_fd);
+        }
+    }
+    blockd_config_deinit(&blockd->config);
+}
+
+static int blockd_run(struct blockd *blockd, bool rebuild)
+{
+    const struct blockd_config *config = &blockd->config;
+    char text[BLOCKD_TEXT_BYTES] = "";
+    for (uint32_t i = 0; i < config->stores.count; i++) {
+        enum err err = make_store(blockd, i, rebuild, text);
+        if (err != ERR_OK) {
+            return fail(err, text);
+        }
+    }
+    uint16_t port = 0;
+    enum err err = runtime_listen(blockd->runtime, config->listen_host, config->listen_port, &port);
+    if (err != ERR_OK) {
+        snprintf(text, sizeof text, "cannot listen on %s:%u: %s; change 'listen' or end what uses the port",
+                 config->listen_host, config->listen_port, err_text(err));
+        return fail(err, text);
+    }
+    char address[BLOCKD_HOST_BYTES + 8];
+    snprintf(address, sizeof address, "%s:%u", config->listen_host, port);
+    make_agent(blockd, address);
+    printf("blockd:%u listening on %s\n", config->node, address);
+    fflush(stdout);
+    return runtime_run(blockd->runtime, 1);
+}
+
+struct options {
+    const char *path;
+    bool check, rebuild;
+};
+
+/* -1 to go on, else the exit code. */
+static int take_options(int argc, char **argv, struct options *ret_options)
+{
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"check-config", no_argument, NULL, 'k'},
+                                            {"rebuild-index", no_argument, NULL, 'r'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
+    for (int letter; (letter = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
+        switch (letter) {
+        case 'h':
+            fputs(help_text, stdout);
+            return 0;
+        case 'c':
+            ret_options->path = optarg;
+            break;
+        case 'k':
+            ret_options->check = true;
+            break;
+        case 'r':
+            ret_options->rebuild = true;
+            break;
+        default:
+            return fail(ERR_INVALID, "wrong usage; see 'blockd --help'");
+        }
+    }
+    if (ret_options->path == NULL || optind < argc) {
+        return fail(ERR_INVALID, "give --config FILE; see 'blockd --help'");
+    }
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = {0};
+    int code = take_options(argc, argv, &options);
+    if (code >= 0) {
+        return code;
+    }
+    struct blockd *blockd = mem_alloc(sizeof *blockd);
+    for (uint32_t i = 0; i < BLOCKD_STORES_MAX; i++) {
+        blockd->stores[i].lock_fd = -1;
+    }
+    char text[BLOCKD_TEXT_BYTES] = "";
+    enum err err = blockd_config_read(options.path, &blockd->config, text);
+    if (err == ERR_OK) {
+        err = make_runtime(blockd, text);
+    }
+    if (err != ERR_OK) {
+        code = fail(err, text);
+    } else if (options.check) {
+        printf("%s: the configuration is right\n", options.path);
+        code = 0;
+    } else {
+        code = blockd_run(blockd, options.rebuild);
+    }
+    blockd_deinit(blockd);
+    free(blockd);
+    return code;
+}

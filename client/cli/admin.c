@@ -1,0 +1,177 @@
+/* cairn admin: what operators ask. */
+#include <string.h>
+
+#include "common.h"
+
+static const char usage[] = "usage: cairn admin status|groups|stores|nodes\n\n"
+                            "  status   one object: stores by state, the map, what is not at its default\n"
+                            "  groups   a line a Raft group: leader, term, commit, members with lag\n"
+                            "  stores   a line a store, with its counters\n"
+                            "  nodes    a line a node\n";
+
+static int group_print(void *context, const struct cairn_group *group)
+{
+    const struct cli *cli = context;
+    char leader[32] = "";
+    if (group->leader != 0) {
+        snprintf(leader, sizeof leader, "metad%u", (unsigned)group->leader);
+    }
+    if (!cli->json) {
+        printf("group %u  leader %s  term %llu  commit %llu  applied %llu ", (unsigned)group->group,
+               leader[0] ? leader : "none", (unsigned long long)group->term, (unsigned long long)group->commit,
+               (unsigned long long)group->applied);
+        for (uint32_t i = 0; i < group->member_count; i++) {
+            const struct cairn_group_member *member = &group->members[i];
+            printf(member->answered ? " metad%u lag %llu" : " metad%u silent", (unsigned)member->node,
+                   (unsigned long long)member->lag);
+        }
+        putchar('\n');
+        return 0;
+    }
+    struct json json;
+    json_begin(&json);
+    json_number(&json, "group", group->group);
+    if (leader[0] != '\0') {
+        json_text(&json, "leader", leader);
+    } else {
+        json_raw(&json, "leader", "null");
+    }
+    json_number(&json, "term", group->term);
+    json_number(&json, "commit", group->commit);
+    json_number(&json, "applied", group->applied);
+    char members[2048] = "[";
+    size_t n = 1;
+    for (uint32_t i = 0; i < group->member_count && n + 128 < sizeof members; i++) {
+        const struct cairn_group_member *member = &group->members[i];
+        n += (size_t)snprintf(members + n, sizeof members - n,
+                              "%s{\"name\":\"metad%u\",\"answered\":%s,\"match\":%llu,\"lag\":%llu}", i > 0 ? "," : "",
+                              (unsigned)member->node, member->answered ? "true" : "false",
+                              (unsigned long long)member->match, (unsigned long long)member->lag);
+    }
+    strcat(members, "]");
+    json_raw(&json, "members", members);
+    json_end(&json);
+    return 0;
+}
+
+static int store_print(void *context, const struct cairn_store *store)
+{
+    const struct cli *cli = context;
+    if (!cli->json) {
+        printf("store %u  blockd%u/%u  %s  %s of %s  %llu shards\n", (unsigned)store->store, (unsigned)store->node,
+               (unsigned)store->position, store->up ? "up" : "down", cli_size_text((double)store->used_bytes),
+               cli_size_text((double)store->capacity_bytes), (unsigned long long)store->shards);
+        return 0;
+    }
+    struct json json;
+    char node[32];
+    snprintf(node, sizeof node, "blockd%u", (unsigned)store->node);
+    json_begin(&json);
+    json_number(&json, "store", store->store);
+    json_text(&json, "node", node);
+    json_number(&json, "position", store->position);
+    json_text(&json, "state", store->up ? "up" : "down");
+    json_number(&json, "capacity_bytes", store->capacity_bytes);
+    json_number(&json, "used_bytes", store->used_bytes);
+    json_number(&json, "shards", store->shards);
+    json_number(&json, "submissions", store->submissions);
+    json_number(&json, "submitted", store->submitted);
+    json_number(&json, "syncs", store->syncs);
+    json_number(&json, "synced_shards", store->synced_shards);
+    json_number(&json, "synced_bytes", store->synced_bytes);
+    json_number(&json, "refused", store->refused);
+    json_number(&json, "corrupt", store->corrupt);
+    json_end(&json);
+    return 0;
+}
+
+static int node_print(void *context, const struct cairn_node *node)
+{
+    const struct cli *cli = context;
+    if (!cli->json) {
+        printf("%s%u  %s  %s\n", node->role, (unsigned)node->id, node->address, node->host);
+        return 0;
+    }
+    struct json json;
+    char name[32];
+    snprintf(name, sizeof name, "%s%u", node->role, (unsigned)node->id);
+    json_begin(&json);
+    json_text(&json, "name", name);
+    json_text(&json, "role", node->role);
+    json_text(&json, "addr", node->address);
+    json_text(&json, "host", node->host);
+    json_text(&json, "rack", node->rack);
+    json_end(&json);
+    return 0;
+}
+
+static int status(struct cli *cli)
+{
+    struct cairn_status status;
+    int code = cairn_admin_status(cli->cairn, &status, &cli->error);
+    if (code != 0) {
+        return code;
+    }
+    if (!cli->json) {
+        printf("block servers: %u\nstores: %u up, %u down\nmap epoch: %llu\ntick: %llu\n", (unsigned)status.nodes,
+               (unsigned)status.stores_up, (unsigned)status.stores_down, (unsigned long long)status.map_epoch,
+               (unsigned long long)status.tick);
+        for (uint32_t i = 0; i < status.not_default_count; i++) {
+            printf("not default: %s\n", status.not_default[i]);
+        }
+        return 0;
+    }
+    struct json json;
+    json_begin(&json);
+    json_number(&json, "nodes", status.nodes);
+    json_number(&json, "stores_up", status.stores_up);
+    json_number(&json, "stores_down", status.stores_down);
+    json_number(&json, "map_epoch", status.map_epoch);
+    json_number(&json, "tick", status.tick);
+    char text[4096] = "[";
+    for (uint32_t i = 0; i < status.not_default_count; i++) {
+        strcat(text, i > 0 ? ",\"" : "\"");
+        strncat(text, status.not_default[i], 128);
+        strcat(text, "\"");
+    }
+    strcat(text, "]");
+    json_raw(&json, "not_default", text);
+    json_end(&json);
+    return 0;
+}
+
+int cli_admin(int argc, char **argv)
+{
+    struct cli cli;
+    int code;
+    if (!cli_parse(&cli, argc, argv, "admin", usage, "", 1, 1, &code)) {
+        return code;
+    }
+    static const char *const names[] = {"status", "groups", "stores", "nodes"};
+    unsigned which = 0;
+    while (which < 4 && strcmp(cli.argv[0], names[which]) != 0) {
+        which++;
+    }
+    if (which == 4) {
+        fprintf(stderr, "cairn admin: %s: not one of status, groups, stores, nodes\n", cli.argv[0]);
+        return CLI_EXIT_USAGE;
+    }
+    if (!cli_open(&cli, &code)) {
+        return code;
+    }
+    switch (which) {
+    case 0:
+        code = status(&cli);
+        break;
+    case 1:
+        code = cairn_admin_groups(cli.cairn, group_print, &cli, &cli.error);
+        break;
+    case 2:
+        code = cairn_admin_stores(cli.cairn, store_print, &cli, &cli.error);
+        break;
+    default:
+        code = cairn_admin_nodes(cli.cairn, node_print, &cli, &cli.error);
+        break;
+    }
+    return cli_end(&cli, code);
+}

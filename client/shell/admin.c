@@ -1,0 +1,180 @@
+/* What an operator asks: groups, status, stores, nodes. Questions to the root group's leader, but for groups: each
+ * member of a group is asked, leader or not, so that a group without a leader shows too. */
+#include <stdio.h>
+#include <string.h>
+
+#include "api.h"
+
+#define MEMBER_BUDGET_NS 2000000000ull
+
+static int call_root(struct cairn *c, uint16_t type, const void *request, const ProtobufCMessageDescriptor *descriptor,
+                     const char *what, struct proto_arena *arena, void **ret_reply, struct cairn_error *error)
+{
+    struct api_call call = {.type = type, .route = CLIENT_ROUTE_ROOT, .request = request, .reply = descriptor};
+    return api_call(c, &call, what, arena, ret_reply, error);
+}
+
+static int map_get(struct cairn *c, struct proto_arena *arena, Cairn__ClusterMap **ret_map, struct cairn_error *error)
+{
+    Cairn__MapGetRequest request = CAIRN__MAP_GET_REQUEST__INIT;
+    Cairn__MapGetReply *reply = NULL;
+    int result = call_root(c, MESSAGE_MAP_GET, &request, &cairn__map_get_reply__descriptor, "the map", arena,
+                           (void **)&reply, error);
+    if (result == 0 && reply->map == NULL) {
+        return api_fail(error, ERR_NOT_READY, "the cluster has no map yet");
+    }
+    *ret_map = result == 0 ? reply->map : NULL;
+    return result;
+}
+
+/* Asks one member what it knows; the freshest leader's words win. */
+static void group_ask(struct cairn *c, uint32_t node, struct cairn_group *group, struct cairn_group_member *member)
+{
+    Cairn__AdminGroupRequest request = CAIRN__ADMIN_GROUP_REQUEST__INIT;
+    struct api_call call = {
+        .type = MESSAGE_ADMIN_GROUP,
+        .route = CLIENT_ROUTE_NODE,
+        .group = group->group,
+        .node = node,
+        .budget_ns = MEMBER_BUDGET_NS,
+        .request = &request,
+        .reply = &cairn__admin_group_reply__descriptor,
+    };
+    struct proto_arena arena = {0};
+    Cairn__AdminGroupReply *reply = NULL;
+    member->node = node;
+    member->answered = api_call(c, &call, "group", &arena, (void **)&reply, NULL) == 0;
+    if (member->answered) {
+        bool leads = reply->leader == node && reply->term >= group->term;
+        if (member->match == 0) {
+            member->match = reply->last;
+        }
+        if (leads) {
+            group->leader = node;
+            group->commit = reply->commit;
+            group->applied = reply->applied;
+            for (size_t i = 0; i < reply->n_members; i++) {
+                for (uint32_t j = 0; j < group->member_count; j++) {
+                    if (group->members[j].node == reply->members[i]->node) {
+                        group->members[j].match = reply->members[i]->match;
+                        group->members[j].lag = reply->members[i]->lag;
+                    }
+                }
+            }
+        } else if (group->leader == 0) {
+            group->commit = reply->commit > group->commit ? reply->commit : group->commit;
+            group->applied = reply->applied > group->applied ? reply->applied : group->applied;
+        }
+        group->term = reply->term > group->term ? reply->term : group->term;
+    }
+    proto_arena_deinit(&arena);
+}
+
+/* Without the map (no leader of group 0), the configuration's nodes and the groups every cluster has are asked. */
+int cairn_admin_groups(struct cairn *c, cairn_group_fn *each, void *context, struct cairn_error *error)
+{
+    struct proto_arena arena = {0};
+    Cairn__ClusterMap *map = NULL;
+    int result = map_get(c, &arena, &map, error);
+    for (size_t i = 0; result == 0 && i < map->n_groups; i++) {
+        struct cairn_group group = {.group = map->groups[i]->group};
+        for (size_t j = 0; j < map->groups[i]->n_members && j < 16; j++) {
+            group.members[group.member_count++].node = map->groups[i]->members[j];
+        }
+        for (uint32_t j = 0; j < group.member_count; j++) {
+            group_ask(c, group.members[j].node, &group, &group.members[j]);
+        }
+        result = each(context, &group);
+    }
+    proto_arena_deinit(&arena);
+    return result;
+}
+
+int cairn_admin_status(struct cairn *c, struct cairn_status *status, struct cairn_error *error)
+{
+    Cairn__AdminStatusRequest request = CAIRN__ADMIN_STATUS_REQUEST__INIT;
+    Cairn__AdminStatusReply *reply = NULL;
+    Cairn__ClusterMap *map = NULL;
+    struct proto_arena arena = {0}, map_arena = {0};
+    int result = call_root(c, MESSAGE_ADMIN_STATUS, &request, &cairn__admin_status_reply__descriptor, "status", &arena,
+                           (void **)&reply, error);
+    if (result == 0) {
+        result = map_get(c, &map_arena, &map, error);
+    }
+    if (result == 0) {
+        *status = (struct cairn_status){
+            .nodes = (uint32_t)map->n_nodes,
+            .stores_up = reply->stores_up,
+            .stores_down = reply->stores_down,
+            .map_epoch = reply->map_epoch,
+            .tick = reply->tick,
+        };
+        for (size_t i = 0; i < reply->n_not_default && i < 16; i++) {
+            snprintf(status->not_default[status->not_default_count++], sizeof status->not_default[0], "%s",
+                     reply->not_default[i]);
+        }
+    }
+    proto_arena_deinit(&arena);
+    proto_arena_deinit(&map_arena);
+    return result;
+}
+
+int cairn_admin_stores(struct cairn *c, cairn_store_fn *each, void *context, struct cairn_error *error)
+{
+    Cairn__AdminStoresRequest request = CAIRN__ADMIN_STORES_REQUEST__INIT;
+    Cairn__AdminStoresReply *reply = NULL;
+    struct proto_arena arena = {0};
+    int result = call_root(c, MESSAGE_ADMIN_STORES, &request, &cairn__admin_stores_reply__descriptor, "stores", &arena,
+                           (void **)&reply, error);
+    for (size_t i = 0; result == 0 && i < reply->n_stores; i++) {
+        const Cairn__MapStore *from = reply->stores[i];
+        struct cairn_store store = {
+            .store = from->store,
+            .node = from->node,
+            .position = from->position,
+            .up = from->state == 0,
+            .capacity_bytes = from->capacity_bytes,
+            .used_bytes = from->used_bytes,
+        };
+        if (i < reply->n_counters) {
+            const Cairn__StoreCounters *counters = reply->counters[i];
+            store.submissions = counters->submissions;
+            store.submitted = counters->submitted;
+            store.syncs = counters->syncs;
+            store.synced_shards = counters->synced_shards;
+            store.synced_bytes = counters->synced_bytes;
+            store.shards = counters->shards;
+            store.refused = counters->refused;
+            store.corrupt = counters->corrupt;
+        }
+        result = each(context, &store);
+    }
+    proto_arena_deinit(&arena);
+    return result;
+}
+
+int cairn_admin_nodes(struct cairn *c, cairn_node_fn *each, void *context, struct cairn_error *error)
+{
+    struct proto_arena arena = {0};
+    Cairn__ClusterMap *map = NULL;
+    int result = map_get(c, &arena, &map, error);
+    for (uint32_t i = 0; result == 0 && i < c->config.metad_count; i++) {
+        const struct api_metad *metad = &c->config.metads[i];
+        struct cairn_node node = {.role = "metad", .id = metad->node};
+        snprintf(node.address, sizeof node.address, "%.240s:%u", metad->host, metad->port);
+        result = each(context, &node);
+    }
+    for (size_t i = 0; result == 0 && i < map->n_nodes; i++) {
+        const Cairn__MapNode *from = map->nodes[i];
+        struct cairn_node node = {.role = "blockd", .id = from->id};
+        if (from->role != ROLE_BLOCKD) {
+            continue;
+        }
+        snprintf(node.address, sizeof node.address, "%s", from->address);
+        snprintf(node.host, sizeof node.host, "%s", from->host);
+        snprintf(node.rack, sizeof node.rack, "%s", from->rack);
+        result = each(context, &node);
+    }
+    proto_arena_deinit(&arena);
+    return result;
+}
