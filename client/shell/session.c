@@ -237,6 +237,7 @@ static void *session_thread(void *context)
 static enum err session_make(struct cairn *c, char *text)
 {
     const struct api_config *config = &c->config;
+    const char *log = getenv("CAIRN_LOG"); /* what connections do; a caller's errors come back to him */
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     struct runtime_config runtime_config = {
         .role = ROLE_DEVICE,
@@ -247,6 +248,7 @@ static enum err session_make(struct cairn *c, char *text)
         .cluster = config->cluster,
         .cluster_incarnation = config->cluster_incarnation,
         .loops = 1,
+        .log_file = log != NULL && log[0] != '\0' ? log : "/dev/null",
         .workers = cores > 2 ? (unsigned)cores - 1 : 2,
     };
     enum err err = runtime_create(&runtime_config, &c->runtime, text);
