@@ -139,6 +139,10 @@ void conn_open(struct conn *conn);
 /* Looks at its clocks; once a second. */
 void conn_sweep(struct conn *conn, uint64_t now_ns);
 
+/* conn_out.c, for conn.c: the port's way out, and giving up what was not yet written. */
+void conn_port_out(struct tls_port *port, const uint8_t *data, size_t bytes);
+void conn_drop_chunk(struct conn *conn);
+
 /* hello.c */
 void hello_send(struct conn *conn);
 /* A HELLO frame came, in whatever state. */

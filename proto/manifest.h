@@ -23,6 +23,8 @@
 #define ASK_ANSWER_BYTES     (1u + 32u + 32u + 4u + 16u + 4u)
 #define MANIFEST_ENTRY_BYTES (32u + 4u + 4u + 16u)
 #define MANIFEST_READ_BYTES  (MANIFEST_ENTRY_BYTES + 32u + 32u + 4u)
+#define REFERENCE_BYTES      (32u + 4u + 16u + 2u + 4u + 4u) /* of a REFERENCES reply (cairn.proto) */
+#define STORE_LIST_BYTES     (63u + 4u + 4u)                 /* of a STORE_LIST reply */
 
 struct ask_entry {
     struct sha256 sha;

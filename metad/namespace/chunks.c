@@ -101,9 +101,24 @@ static void session_pin(struct state *state, uint64_t ns, uint64_t session, cons
     state_put_bytes(state, &key, "", 0);
 }
 
+/* Stores may vanish of those that a chunk's receipts named and that were not down when the command was proposed (R-B3):
+ * under 1 the chunk answers as missing and whoever still has it heals it (R-A8). */
+static uint32_t chunk_safe_losses(const Cairn__ChunkRecord *record, const Cairn__UploadExtra *extra)
+{
+    uint32_t live = 0;
+    for (size_t i = 0; i < record->n_stores; i++) {
+        bool up = record->stores[i] != 0;
+        for (size_t j = 0; up && j < extra->n_down; j++) {
+            up = extra->down[j] != record->stores[i];
+        }
+        live += up;
+    }
+    return live > record->k ? live - record->k : 0;
+}
+
 /* A live chunk of this writer with this id, whichever encoding (R-C4: only what the member wrote himself). */
 static bool chunk_find(struct apply *apply, uint64_t ns, const struct chunk_id *chunk, uint32_t writer,
-                       struct chunk_ref *ret_ref, Cairn__ChunkRecord **ret_record)
+                       const Cairn__UploadExtra *extra, struct chunk_ref *ret_ref, Cairn__ChunkRecord **ret_record)
 {
     struct key prefix = key_begin(apply->state->group, 'C');
     key_u64(&prefix, ns);
@@ -122,7 +137,7 @@ static bool chunk_find(struct apply *apply, uint64_t ns, const struct chunk_id *
         void *record = NULL;
         if (inside && proto_unpack(&cairn__chunk_record__descriptor, value, apply->arena, &record) == ERR_OK) {
             Cairn__ChunkRecord *chunk_record = record;
-            found = chunk_record->pages + chunk_record->pins > 0 && chunk_record->safe_losses >= 1;
+            found = chunk_record->pages + chunk_record->pins > 0 && chunk_safe_losses(chunk_record, extra) >= 1;
             *ret_ref = (struct chunk_ref){.chunk = *chunk, .writer = writer};
             memcpy(ret_ref->encoding.bytes, key.data + prefix.count, 16);
             *ret_record = chunk_record;
@@ -136,16 +151,17 @@ static bool chunk_find(struct apply *apply, uint64_t ns, const struct chunk_id *
     return found;
 }
 
-enum err session_ask(struct apply *apply, uint64_t ns, uint64_t session, uint32_t writer, ProtobufCBinaryData asks,
-                     struct writer *ret_body)
+enum err session_ask(struct apply *apply, uint64_t ns, uint64_t session, uint32_t writer,
+                     const Cairn__UploadExtra *extra, struct writer *ret_body)
 {
+    ProtobufCBinaryData asks = extra->asks;
     CHECK(asks.len % 36 == 0);
     for (size_t i = 0; i < asks.len; i += 36) {
         struct ask_answer answer = {.missing = true};
         memcpy(answer.chunk.bytes, asks.data + i, 32);
         struct chunk_ref ref = {.writer = writer};
         Cairn__ChunkRecord *record = NULL;
-        if (chunk_find(apply, ns, &answer.chunk, writer, &ref, &record)) {
+        if (chunk_find(apply, ns, &answer.chunk, writer, extra, &ref, &record)) {
             session_pin(apply->state, ns, session, &ref, record);
             answer.missing = false;
             answer.writer = writer;
@@ -228,14 +244,31 @@ enum err session_take_receipts(struct apply *apply, uint64_t ns, Cairn__SessionR
     return ERR_OK;
 }
 
-/* The best code that receipts of this session show for a chunk: one with k shards and one more (R-B3). */
+/* A chunk's record as one receipt record shows it: which store holds which index of that code. */
+static void chunk_from_receipts(const Cairn__ReceiptRecord *receipts, uint32_t k, uint32_t m, struct proto_arena *arena,
+                                Cairn__ChunkRecord *ret_chunk)
+{
+    ret_chunk->sealed_bytes = receipts->sealed_bytes;
+    ret_chunk->k = k;
+    ret_chunk->m = m;
+    ret_chunk->n_stores = k + m;
+    ret_chunk->stores = proto_arena_take(arena, (k + m) * sizeof *ret_chunk->stores);
+    for (size_t i = 0; i < receipts->n_indexes; i++) {
+        if (receipts->indexes[i] < k + m) {
+            ret_chunk->stores[receipts->indexes[i]] = receipts->stores[i];
+        }
+    }
+}
+
+/* The best code that receipts of this session show for a chunk: k shards and at least one more on distinct stores
+ * (R-B3). */
 static bool receipts_suffice(struct apply *apply, uint64_t ns, uint64_t session, const struct chunk_ref *ref,
-                             Cairn__ChunkRecord *ret_chunk)
+                             const Cairn__UploadExtra *extra, Cairn__ChunkRecord *ret_chunk)
 {
     struct key prefix = key_session_part(apply->state->group, ns, session, 'r');
     key_ref(&prefix, ref);
     struct slice at = slice_copy(prefix.bytes, prefix.count);
-    bool found = false;
+    uint32_t best = 0;
     for (bool after = false;; after = true) {
         struct slice key = {0};
         struct slice value = {0};
@@ -246,15 +279,12 @@ static bool receipts_suffice(struct apply *apply, uint64_t ns, uint64_t session,
             err == ERR_OK && key.bytes == prefix.count + 2 && memcmp(key.data, prefix.bytes, prefix.count) == 0;
         void *message = NULL;
         if (inside && proto_unpack(&cairn__receipt_record__descriptor, value, apply->arena, &message) == ERR_OK) {
-            Cairn__ReceiptRecord *record = message;
-            uint32_t k = key.data[prefix.count];
-            uint32_t safe = record->n_indexes > k ? (uint32_t)record->n_indexes - k : 0;
-            if (safe >= 1 && safe > ret_chunk->safe_losses) {
-                ret_chunk->safe_losses = safe;
-                ret_chunk->sealed_bytes = record->sealed_bytes;
-                ret_chunk->k = k;
-                ret_chunk->m = key.data[prefix.count + 1];
-                found = true;
+            Cairn__ChunkRecord shown = CAIRN__CHUNK_RECORD__INIT;
+            chunk_from_receipts(message, key.data[prefix.count], key.data[prefix.count + 1], apply->arena, &shown);
+            uint32_t safe = chunk_safe_losses(&shown, extra);
+            if (safe > best) {
+                best = safe;
+                *ret_chunk = shown;
             }
         }
         slice_drop(&value);
@@ -263,31 +293,31 @@ static bool receipts_suffice(struct apply *apply, uint64_t ns, uint64_t session,
         }
     }
     slice_drop(&at);
-    return found;
+    return best >= 1;
 }
 
 bool session_resolve(struct apply *apply, uint64_t ns, uint64_t session, const struct chunk_ref *ref,
-                     uint32_t plain_bytes, uint32_t *ret_safe_losses)
+                     uint32_t plain_bytes, const Cairn__UploadExtra *extra, uint32_t *ret_safe_losses)
 {
     Cairn__ChunkRecord *record = NULL;
     enum err err = chunk_get(apply->state, ns, ref, apply->arena, &record);
     struct key pin = key_session_pin(apply->state->group, ns, session, ref);
-    if (err == ERR_OK && state_has(apply->state, &pin)) {
-        *ret_safe_losses = record->safe_losses;
+    bool pinned = err == ERR_OK && state_has(apply->state, &pin);
+    uint32_t held = err == ERR_OK ? chunk_safe_losses(record, extra) : 0;
+    Cairn__ChunkRecord shown = CAIRN__CHUNK_RECORD__INIT;
+    if (receipts_suffice(apply, ns, session, ref, extra, &shown) && chunk_safe_losses(&shown, extra) >= held) {
+        shown.plain_bytes = plain_bytes;
+        shown.pages = err == ERR_OK ? record->pages : 0;
+        shown.pins = err == ERR_OK ? record->pins : 0;
+        chunk_put(apply->state, ns, ref, &shown);
+        session_pin(apply->state, ns, session, ref, &shown);
+        *ret_safe_losses = chunk_safe_losses(&shown, extra);
         return true;
     }
-    Cairn__ChunkRecord shown = CAIRN__CHUNK_RECORD__INIT;
-    if (!receipts_suffice(apply, ns, session, ref, &shown)) {
+    if (!pinned || held < 1) {
         return false;
     }
-    shown.plain_bytes = plain_bytes;
-    if (err == ERR_OK) {
-        shown.pages = record->pages;
-        shown.pins = record->pins;
-        shown.safe_losses = shown.safe_losses > record->safe_losses ? shown.safe_losses : record->safe_losses;
-    }
-    session_pin(apply->state, ns, session, ref, &shown);
-    *ret_safe_losses = shown.safe_losses;
+    *ret_safe_losses = held;
     return true;
 }
 

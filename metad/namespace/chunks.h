@@ -25,21 +25,23 @@ struct key key_session_receipt(uint32_t group, uint64_t ns, uint64_t session, co
 
 /* Answers an ask (R-A2): pins what this writer's live chunks hold, marks the rest missing. Appends ASK_ANSWER_BYTES per
  * chunk with an empty key. */
-enum err session_ask(struct apply *apply, uint64_t ns, uint64_t session, uint32_t writer, ProtobufCBinaryData asks,
-                     struct writer *ret_body);
+enum err session_ask(struct apply *apply, uint64_t ns, uint64_t session, uint32_t writer,
+                     const Cairn__UploadExtra *extra, struct writer *ret_body);
 /* Takes verified receipts into the session's records; its (store, incarnation) set grows in `session`. */
 enum err session_take_receipts(struct apply *apply, uint64_t ns, Cairn__SessionRecord *session,
                                ProtobufCBinaryData receipts);
 /* True when a chunk is pinned by the session or its receipts suffice for one code; then its record exists and is
  * pinned. ret_safe_losses: stores that may vanish (R-B3). */
 bool session_resolve(struct apply *apply, uint64_t ns, uint64_t session, const struct chunk_ref *ref,
-                     uint32_t plain_bytes, uint32_t *ret_safe_losses);
+                     uint32_t plain_bytes, const Cairn__UploadExtra *extra, uint32_t *ret_safe_losses);
 /* Counts one more page list that names `page`; a new page counts one more live page at each chunk (R-D3). */
 void page_ref(struct apply *apply, uint64_t ns, const Cairn__UploadExtra *extra, uint32_t entries,
               uint32_t safe_losses);
 /* Drops up to `limit` of the session's pins, marks and receipt records; true when none is left. */
 bool session_reap(struct state *state, uint64_t ns, uint64_t session, struct proto_arena *arena, unsigned limit);
 
+/* Leader only: the stores that are down in the newest map it knows, into the command (R-B3). */
+void extra_set_down(const struct keyring *keyring, struct proto_arena *arena, Cairn__UploadExtra *extra);
 /* Leader only: asks -> chunk ids (R-F5) appended to `ret`; INVALID on a chunk length of 0 or over the limit. */
 enum err asks_compute(const struct keyring *keyring, const uint8_t *asks, uint32_t count, uint32_t chunk_limit,
                       struct writer *ret);

@@ -21,6 +21,7 @@ enum err list_query(struct query *query, const void *message, struct answer *ans
 enum err stat_query(struct query *query, const void *message, struct answer *answer);
 enum err manifest_query(struct query *query, const void *message, struct answer *answer);
 enum err changes_query(struct query *query, const void *message, struct answer *answer);
+enum err references_query(struct query *query, const void *message, struct answer *answer);
 enum err resolve_query(struct query *query, const void *message, struct answer *answer);
 
 /* Group 0. */

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/hash.h"
 #include "metad/namespace/chunks.h"
+#include "metad/root/root.h"
 #include "proto/manifest.h"
 
 #define CAPABILITY_TICKS  30u           /* five minutes of cluster time */
@@ -25,6 +26,17 @@ enum err asks_compute(const struct keyring *keyring, const uint8_t *asks, uint32
         writer_u32(ret, ask.plain_bytes);
     }
     return ERR_OK;
+}
+
+void extra_set_down(const struct keyring *keyring, struct proto_arena *arena, Cairn__UploadExtra *extra)
+{
+    CHECK(keyring->map != NULL && extra->n_down == 0);
+    extra->down = proto_arena_take(arena, (keyring->map->n_stores + 1) * sizeof *extra->down);
+    for (size_t i = 0; i < keyring->map->n_stores; i++) {
+        if (keyring->map->stores[i]->state != STORE_UP) {
+            extra->down[extra->n_down++] = keyring->map->stores[i]->store;
+        }
+    }
 }
 
 struct slice answers_add_keys(const struct keyring *keyring, struct slice body)

@@ -99,6 +99,7 @@ enum err upload_stage_prepare(struct prepare *prepare, Cairn__UploadExtra *extra
     if (err != ERR_OK) {
         return err;
     }
+    extra_set_down(prepare->keyring, arena, extra);
     extra->receipts = arena_copy(arena, receipts, (size_t)request->receipts * RECEIPT_BYTES);
     if (request->entries > 0) {
         err = stage_make_page(prepare, request->head->ns, entries, request->entries, extra, arena);
@@ -125,7 +126,7 @@ static size_t stage_resolve(struct apply *apply, const Cairn__UploadStageRequest
         uint32_t safe = 0;
         chunk_ref_decode(extra->refs.data + (size_t)i * CHUNK_REF_BYTES, &ref);
         uint32_t plain_bytes = get_u32(extra->plain_sizes.data + (size_t)i * 4);
-        if (session_resolve(apply, request->head->ns, request->session, &ref, plain_bytes, &safe)) {
+        if (session_resolve(apply, request->head->ns, request->session, &ref, plain_bytes, extra, &safe)) {
             least = safe < least ? safe : least;
         } else if (missing < UNRESOLVED_MAX) {
             unresolved[missing++] = request->first_entry + i;
@@ -181,7 +182,7 @@ static enum err stage_commit(struct apply *apply, const Cairn__UploadStageReques
             session->generation = ++ns->generation;
         }
         session->touched_tick = apply->command->tick;
-        err = session_ask(apply, ns->ns, session->session, session->writer, extra->asks, &body);
+        err = session_ask(apply, ns->ns, session->session, session->writer, extra, &body);
         session_put(apply->state, ns->ns, session);
         namespace_put(apply->state, ns);
         reply.generation = session->generation;

@@ -12,6 +12,7 @@ enum err upload_start_prepare(struct prepare *prepare, Cairn__UploadExtra *extra
     if (prepare->body.bytes % ASK_ENTRY_BYTES != 0 || prepare->body.bytes / ASK_ENTRY_BYTES > LIMIT_ASK_CHUNKS) {
         return ERR_INVALID;
     }
+    extra_set_down(prepare->keyring, arena, extra);
     struct writer asks = {0};
     uint32_t count = prepare->body.bytes / ASK_ENTRY_BYTES;
     enum err err = asks_compute(prepare->keyring, prepare->body.data, count, LIMIT_CHUNK_BYTES, &asks);
@@ -25,7 +26,7 @@ enum err upload_start_prepare(struct prepare *prepare, Cairn__UploadExtra *extra
 }
 
 static enum err start_commit(struct apply *apply, const Cairn__UploadStartRequest *request, struct place *place,
-                             ProtobufCBinaryData asks, struct answer *answer)
+                             const Cairn__UploadExtra *extra, struct answer *answer)
 {
     Cairn__NamespaceRecord *ns = place->ns;
     Cairn__SessionRecord session = CAIRN__SESSION_RECORD__INIT;
@@ -43,7 +44,7 @@ static enum err start_commit(struct apply *apply, const Cairn__UploadStartReques
     session.safe_losses = UINT32_MAX;
     session_put(apply->state, ns->ns, &session);
     struct writer body = {0};
-    enum err err = session_ask(apply, ns->ns, session.session, session.writer, asks, &body);
+    enum err err = session_ask(apply, ns->ns, session.session, session.writer, extra, &body);
     namespace_put(apply->state, ns);
     Cairn__UploadStartReply reply = CAIRN__UPLOAD_START_REPLY__INIT;
     reply.session = session.session;
@@ -72,7 +73,7 @@ enum err upload_start_apply(struct apply *apply, struct answer *answer)
     }
     err = base_check(place.entry, request->base_version, request->any_base);
     if (err == ERR_OK) {
-        err = start_commit(apply, request, &place, ((Cairn__UploadExtra *)extra)->asks, answer);
+        err = start_commit(apply, request, &place, extra, answer);
     }
     place_deinit(&place);
     return err;

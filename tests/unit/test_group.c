@@ -1,4 +1,5 @@
-/* The namespace machine and the root group through their actors: each operation, each refusal, restart and idempotency. */
+/* The namespace machine and the root group through their actors: each operation, each refusal, restart and idempotency.
+ */
 #include "group_node.h"
 
 static enum err mkdir_at(struct node *node, uint64_t parent, const char *name, uint64_t *ret_file)
@@ -264,18 +265,25 @@ static void test_strangers_are_refused_alike(void **state)
         uint16_t type;
         const void *request;
     } rows[] = {
-        {MESSAGE_MKDIR, &mkdir_request},         {MESSAGE_MOVE, &move_request},
-        {MESSAGE_REMOVE, &remove_request},       {MESSAGE_PUT_SMALL, &small_request},
-        {MESSAGE_UPLOAD_START, &start_request},  {MESSAGE_UPLOAD_STAGE, &stage_request},
-        {MESSAGE_UPLOAD_COMPLETE, &complete_request}, {MESSAGE_LIST, &list_request},
-        {MESSAGE_STAT, &stat_request},           {MESSAGE_MANIFEST, &manifest_request},
-        {MESSAGE_CHANGES, &changes_request},     {MESSAGE_RESOLVE, &resolve_request},
+        {MESSAGE_MKDIR, &mkdir_request},
+        {MESSAGE_MOVE, &move_request},
+        {MESSAGE_REMOVE, &remove_request},
+        {MESSAGE_PUT_SMALL, &small_request},
+        {MESSAGE_UPLOAD_START, &start_request},
+        {MESSAGE_UPLOAD_STAGE, &stage_request},
+        {MESSAGE_UPLOAD_COMPLETE, &complete_request},
+        {MESSAGE_LIST, &list_request},
+        {MESSAGE_STAT, &stat_request},
+        {MESSAGE_MANIFEST, &manifest_request},
+        {MESSAGE_CHANGES, &changes_request},
+        {MESSAGE_RESOLVE, &resolve_request},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         for (uint64_t ns = 0; ns < 4; ns++) {
             node_head(&node, &head)->ns = ns;
             struct principal stranger = {ROLE_DEVICE, 77};
-            assert_int_equal(node_ask(&node, 1, stranger, rows[i].type, rows[i].request, (struct slice){0}), ERR_DENIED);
+            assert_int_equal(node_ask(&node, 1, stranger, rows[i].type, rows[i].request, (struct slice){0}),
+                             ERR_DENIED);
         }
         if (rows[i].type != MESSAGE_RESOLVE) {
             node_head(&node, &head)->ns = 99;
@@ -320,15 +328,28 @@ static void upload_add_receipt(struct upload *upload, const Cairn__StoreRegister
                                uint8_t index, struct encoding encoding)
 {
     struct receipt receipt = {
-        .cluster_incarnation = 1, .store = store->store, .store_incarnation = store->incarnation,
-        .shard = {.realm = 1, .chunk = upload->answer.chunk, .writer = 1, .encoding = encoding, .k = k, .m = m, .index = index},
-        .sealed_bytes = 100000, .ns = 1, .ns_incarnation = 1, .session = upload->session, .generation = upload->generation,
+        .cluster_incarnation = 1,
+        .store = store->store,
+        .store_incarnation = store->incarnation,
+        .shard = {.realm = 1,
+                  .chunk = upload->answer.chunk,
+                  .writer = 1,
+                  .encoding = encoding,
+                  .k = k,
+                  .m = m,
+                  .index = index},
+        .sealed_bytes = 100000,
+        .ns = 1,
+        .ns_incarnation = 1,
+        .session = upload->session,
+        .generation = upload->generation,
     };
     receipt_sign(&receipt, store->receipt_key.data, upload->body + upload->body_bytes);
     upload->body_bytes += RECEIPT_BYTES;
 }
 
-static enum err upload_stage(struct node *node, struct upload *upload, const struct manifest_entry *entry, size_t *ret_unresolved)
+static enum err upload_stage(struct node *node, struct upload *upload, const struct manifest_entry *entry,
+                             size_t *ret_unresolved)
 {
     Cairn__RequestHead head;
     Cairn__UploadStageRequest request = CAIRN__UPLOAD_STAGE_REQUEST__INIT;
@@ -423,6 +444,74 @@ static void test_upload(void **state)
     node_deinit(&node);
 }
 
+static void heartbeat(struct node *node, const Cairn__StoreRegisterReply *store, uint32_t number)
+{
+    Cairn__StoreHeartbeatRequest request = CAIRN__STORE_HEARTBEAT_REQUEST__INIT;
+    request.store = store->store;
+    request.incarnation = store->incarnation;
+    struct principal peer = {ROLE_BLOCKD, number};
+    assert_int_equal(node_ask(node, 0, peer, MESSAGE_STORE_HEARTBEAT, &request, (struct slice){0}), ERR_OK);
+}
+
+/* R-B3, R-A8: what is acknowledged counts the stores that are up now; a chunk that one more loss would destroy answers
+ * as missing, although it was stored whole once. */
+static void test_endangered_chunks_are_missing(void **state)
+{
+    (void)state;
+    struct node node;
+    node_init(&node);
+    Cairn__StoreRegisterReply *stores[6];
+    for (uint32_t i = 0; i < 6; i++) {
+        stores[i] = register_store(&node, i + 1);
+    }
+    struct ask_entry ask = {.plain_bytes = 99000};
+    struct encoding encoding = {{5}};
+    struct manifest_entry entry = {.sha = ask.sha, .plain_bytes = ask.plain_bytes, .writer = 1, .encoding = encoding};
+    struct upload upload;
+    size_t unresolved = 0;
+    uint32_t safe = 0;
+    assert_int_equal(upload_begin(&node, "f", &ask, &upload), ERR_OK);
+    for (uint8_t i = 0; i < 6; i++) {
+        upload_add_receipt(&upload, stores[i], 4, 2, i, encoding);
+    }
+    assert_int_equal(upload_stage(&node, &upload, &entry, &unresolved), ERR_OK);
+    assert_int_equal(upload_end(&node, &upload, 99000, &safe), ERR_OK);
+    assert_int_equal(safe, 2);
+    for (int second = 0; second < 8; second++) { /* one store falls silent: five shards are left */
+        for (uint32_t i = 1; i < 6; i++) {
+            heartbeat(&node, stores[i], i + 1);
+        }
+        node_ticks(&node, 20);
+    }
+    struct upload again;
+    assert_int_equal(upload_begin(&node, "g", &ask, &again), ERR_OK);
+    assert_false(again.answer.missing);
+    assert_int_equal(upload_stage(&node, &again, &entry, &unresolved), ERR_OK);
+    assert_int_equal(upload_end(&node, &again, 99000, &safe), ERR_OK);
+    assert_int_equal(safe, 1);
+    for (int second = 0; second < 8; second++) { /* a second one: no redundancy is left */
+        for (uint32_t i = 2; i < 6; i++) {
+            heartbeat(&node, stores[i], i + 1);
+        }
+        node_ticks(&node, 20);
+    }
+    struct upload third;
+    assert_int_equal(upload_begin(&node, "h", &ask, &third), ERR_OK);
+    assert_true(third.answer.missing);
+    assert_int_equal(upload_stage(&node, &third, &entry, &unresolved), ERR_OK);
+    assert_int_equal(unresolved, 1);
+    /* three copies on the stores that are up heal it */
+    third.body_bytes = 0;
+    for (uint8_t i = 0; i < 3; i++) {
+        upload_add_receipt(&third, stores[i + 2], 1, 2, i, encoding);
+    }
+    assert_int_equal(upload_stage(&node, &third, &entry, &unresolved), ERR_OK);
+    assert_int_equal(unresolved, 0);
+    assert_int_equal(upload_end(&node, &third, 99000, &safe), ERR_OK);
+    assert_int_equal(safe, 2);
+    node_deinit(&node);
+}
+
 /* A flipped bit in any byte of a receipt is refused. */
 static void test_receipts_are_checked(void **state)
 {
@@ -487,6 +576,7 @@ int main(void)
         cmocka_unit_test(test_idempotency),
         cmocka_unit_test(test_strangers_are_refused_alike),
         cmocka_unit_test(test_upload),
+        cmocka_unit_test(test_endangered_chunks_are_missing),
         cmocka_unit_test(test_receipts_are_checked),
         cmocka_unit_test(test_small_content_is_sealed),
     };
