@@ -1,5 +1,5 @@
-/* The workload (workload.h). Contents are functions of their number, so the model keeps numbers only. One operation at a
- * time on a name; several names at once. */
+/* The workload (workload.h). Contents are functions of their number, so the model keeps numbers only. One operation at
+ * a time on a name; several names at once. */
 #include "workload.h"
 
 #include <stdio.h>
@@ -404,15 +404,14 @@ static void done_put(struct workload *w, struct work *work, const struct client_
 {
     struct file *file = &w->files[work->file];
     if (op->err != ERR_OK) {
-        WORLD_REQUIRE(w->world, err_passes(op->err), "client %u file %u: an upload ends with %s (%s)",
-                      w->params.client, work->file, err_name(op->err), op->text);
+        WORLD_REQUIRE(w->world, err_passes(op->err), "client %u file %u: an upload ends with %s (%s)", w->params.client,
+                      work->file, err_name(op->err), op->text);
         file_doubt(file, work->content);
         return;
     }
     bool inlined = w->contents[work->content].bytes <= LIMIT_INLINE_BYTES;
-    WORLD_REQUIRE(w->world, inlined || op->put.safe_losses >= 1,
-                  "client %u file %u: acknowledged with safe_losses %u", w->params.client, work->file,
-                  op->put.safe_losses);
+    WORLD_REQUIRE(w->world, inlined || op->put.safe_losses >= 1, "client %u file %u: acknowledged with safe_losses %u",
+                  w->params.client, work->file, op->put.safe_losses);
     file_acknowledge(w, file, work->content);
 }
 
