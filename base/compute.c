@@ -53,6 +53,7 @@ static enum err chunk_cut_hash(struct compute_job *job)
         (!by_content && plain.bytes > (uint64_t)job->cut_bytes * COMPUTE_CUTS)) {
         return ERR_TOO_LARGE;
     }
+    struct slice pieces[COMPUTE_CUTS];
     job->count = 0;
     job->consumed = 0;
     while (job->count < COMPUTE_CUTS && job->consumed < plain.bytes) {
@@ -61,11 +62,12 @@ static enum err chunk_cut_hash(struct compute_job *job)
         if (bytes == 0) {
             break;
         }
-        job->hashes[job->count] = sha256(data, bytes);
+        pieces[job->count] = slice_borrow(data, bytes);
         job->lengths[job->count++] = bytes;
         job->consumed += bytes;
     }
     CHECK(job->consumed <= plain.bytes);
+    sha256_many(pieces, job->count, job->hashes);
     return ERR_OK;
 }
 
