@@ -28,7 +28,8 @@ struct store *store_create(const struct store_params *params);
 void store_destroy(struct store *store);
 actor_step store_step;
 
-/* Digest over the index (SHA-256 over its sorted pairs but for bookkeeping keys): equal before and after a rebuild. */
+/* Digest over the index (SHA-256 over its sorted pairs but for bookkeeping keys): equal before and after a rebuild.
+ * All zero when the index cannot be read. */
 struct sha256 store_index_digest(struct kv_view *kv);
 
 struct agent_params {
