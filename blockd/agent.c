@@ -49,6 +49,7 @@ struct agent {
     uint64_t streams;
     uint64_t tick;
     uint64_t map_epoch;
+    bool seated;      /* the map has placed its pools: before, it is asked for ten times as often */
     struct slice map; /* packed ClusterMap; empty until heard */
     uint32_t link_count;
     struct link *links;
@@ -205,6 +206,7 @@ static void agent_take_map(struct agent *agent, const Cairn__ClusterMap *map)
     slice_drop(&agent->map);
     agent->map = proto_pack(map);
     agent->map_epoch = map->epoch;
+    agent->seated = map->n_pools > 0 && map->pools[0]->n_slots > 0;
 }
 
 /* Tells the store what it may now believe; the map only when it is newer than what it was told. */
@@ -304,7 +306,8 @@ static void agent_answered(struct agent *agent, const struct event *event, struc
     link->stream = 0;
     link->attempts = 0;
     link_tell(agent, link, fx);
-    fx_timer(fx, link_timer(agent, link), event->now_ns + agent->heartbeat_ns);
+    uint64_t pause_ns = agent->seated ? agent->heartbeat_ns : agent->heartbeat_ns / 10;
+    fx_timer(fx, link_timer(agent, link), event->now_ns + pause_ns);
 }
 
 static void agent_reported(struct agent *agent, const struct event *event, struct effects *fx)

@@ -37,7 +37,8 @@ struct store_repair {
 };
 struct store_repair store_repair_state(const struct store *store);
 
-/* Digest over the index (SHA-256 over its sorted pairs but for bookkeeping keys): equal before and after a rebuild. */
+/* Digest over the index (SHA-256 over its sorted pairs but for bookkeeping keys): equal before and after a rebuild.
+ * All zero when the index cannot be read. */
 struct sha256 store_index_digest(struct kv_view *kv);
 
 struct agent_params {

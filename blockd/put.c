@@ -352,10 +352,11 @@ void put_receive(struct store *store, const struct event *event, struct effects 
         err = put_check(store, event, request, &key, &token, &text);
     }
     if (err == ERR_OK && !admission_seated(&store->admission, token->capability.ns, &key.chunk, key.index)) {
-        snprintf(epoch_text, sizeof epoch_text, "no seat for this slot in map epoch %llu",
-                 (unsigned long long)admission_epoch(&store->admission));
+        uint64_t epoch = admission_epoch(&store->admission);
+        snprintf(epoch_text, sizeof epoch_text, "no seat for this slot in map epoch %llu", (unsigned long long)epoch);
         text = epoch_text;
-        err = ERR_NOT_OWNER;
+        /* The sender knows a newer map: it comes with the next heartbeat, and may seat this store there. */
+        err = request->map_epoch > epoch ? ERR_NOT_READY : ERR_NOT_OWNER;
     }
     if (err != ERR_OK) {
         store_answer_error(store, &requester, err, text, fx);

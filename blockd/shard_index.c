@@ -232,6 +232,7 @@ struct sha256 store_index_digest(struct kv_view *kv)
         enum err err = kv_next(kv, key.data, key.bytes, after, &next, &value);
         slice_drop(&key);
         if (err != ERR_OK) {
+            digest = err == ERR_NOT_FOUND ? digest : (struct sha256){{0}};
             break;
         }
         key = next;
