@@ -197,7 +197,7 @@ static void get_begin_chunks(struct client *c, struct op_slot *slot, struct effe
     while (get->next < get->page_first + get->page_count && get->next - get->first < GET_CHUNKS) {
         const struct manifest_read *manifest = &get->page[get->next - get->page_first];
         uint64_t charge = (uint64_t)manifest->entry.plain_bytes * GET_WINDOW_COST;
-        if (!call_room(c, LIMIT_SHARDS) || !window_take(c, charge)) {
+        if (!call_room(c, LIMIT_SHARDS) || !window_take(c, charge, false)) {
             return;
         }
         struct get_chunk *chunk = mem_alloc(sizeof *chunk);

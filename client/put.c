@@ -1,29 +1,21 @@
-/* Upload of one file: reads pieces of the workspace's chunk size, hashes them, and keeps a ring of chunks that
- * put_stage.c asks about and put_chunk.c stores. It stands between the person's file and both planes.
+/* Upload of one file: keeps a ring of chunks that put_cut.c reads and cuts, put_stage.c asks about and put_chunk.c
+ * stores. It stands between the person's file and both planes.
  *
- * Happy path: read, hash, ask, seal, send the shards, stage receipts and entries, ask the shell whether the file is
+ * Happy path: read, cut, ask, seal, send the shards, stage receipts and entries, ask the shell whether the file is
  * still the one it was, complete. A file of up to LIMIT_INLINE_BYTES goes inline in one round trip.
  *
- * How it fails: an expired session begins the file anew; a source that changed ends in FILE_CHANGED before anything is
- * committed; a chunk without enough stores ends in UNAVAILABLE when the budget is spent. Memory is bounded by the
- * client's window: a chunk is charged before it is read and until its shards are stored. */
+ * How it fails: a session that is closed, and chunks the group no longer finds held, begin the file anew, after a pause
+ * and with a new map, three times and as long as the budget lasts. A source that changed ends in FILE_CHANGED before
+ * anything is committed; a chunk without enough stores ends in UNAVAILABLE when the budget is spent. Memory is bounded
+ * by the client's window: a piece is charged before it is read and until the shards of its chunks are stored. */
 #include "put.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static uint32_t put_chunk_bytes(const struct client *c, const struct op_slot *slot)
-{
-    return c->workspaces[slot->workspace].chunk_bytes;
-}
-
-void put_uncharge(struct client *c, struct put_chunk *chunk)
-{
-    if (chunk->charge > 0) {
-        window_give(c, chunk->charge);
-        chunk->charge = 0;
-    }
-}
+#define RESTART_FIRST_NS  (250 * MILLISECOND_NS)
+#define RESTART_DOUBLINGS 5u /* up to 8 s */
+#define RESTART_MAP_WAITS 4u
 
 static void put_chunk_drop_bulk(struct put_chunk *chunk)
 {
@@ -58,6 +50,7 @@ void put_destroy(struct client *c, struct op_slot *slot)
         return;
     }
     put_chunks_clear(c, put);
+    put_cut_clear(c, put);
     slice_drop(&put->small);
     slice_drop(&put->capability);
     free(put->seen);
@@ -98,11 +91,31 @@ void put_start(struct client *c, struct op_slot *slot, struct effects *fx)
     put_pump(c, slot, fx);
 }
 
-void put_restart(struct client *c, struct op_slot *slot, enum err err, const char *text, struct effects *fx)
+/* The code of an upload that cannot be begun anew: what stands in the way may be better another time. */
+static enum err restart_end(enum err err)
+{
+    return err == ERR_UNRESOLVED || err == ERR_BAD_RECEIPT ? ERR_UNAVAILABLE : err;
+}
+
+/* Full jitter, from hundreds of milliseconds to seconds: what closed the session may still be there. */
+static void restart_pause(struct client *c, struct op_slot *slot, struct effects *fx)
 {
     struct put *put = slot->put;
-    if (put->restarts == RESTARTS || slot->op->put.source == CLIENT_SOURCE_FEED) {
-        client_op_finish(c, slot, err, text, fx);
+    uint32_t doublings = put->restarts < RESTART_DOUBLINGS ? put->restarts : RESTART_DOUBLINGS;
+    put->phase = PUT_PAUSING;
+    put->timer = true;
+    route_want_map(c, true, fx);
+    fx_timer(fx, OP_TIMER | token_of(c, slot, 0), c->now_ns + 1 + client_random(c) % (RESTART_FIRST_NS << doublings));
+}
+
+void put_restart(struct client *c, struct op_slot *slot, enum err err, const char *text, struct effects *fx)
+{
+    const struct put *put = slot->put;
+    uint64_t budget = slot->op->budget_ns > 0 ? slot->op->budget_ns : c->params.budget_ns;
+    uint64_t first_ns = put->restarts == 0 ? c->now_ns : put->restart_first_ns;
+    bool spent = put->restarts >= RESTARTS && c->now_ns >= first_ns + budget;
+    if (spent || slot->op->put.source == CLIENT_SOURCE_FEED) {
+        client_op_finish(c, slot, restart_end(err), text, fx);
         return;
     }
     uint32_t restarts = put->restarts + 1;
@@ -114,6 +127,22 @@ void put_restart(struct client *c, struct op_slot *slot, enum err err, const cha
     slot->op->counts.chunks_present = 0;
     slot->put = mem_alloc(sizeof *slot->put);
     slot->put->restarts = restarts;
+    slot->put->restart_first_ns = first_ns;
+    slot->put->restarted_ns = c->now_ns;
+    restart_pause(c, slot, fx);
+}
+
+/* Goes on with a map that is newer than what went wrong, or with the old one when none can be had. */
+static void restart_go(struct client *c, struct op_slot *slot, struct effects *fx)
+{
+    struct put *put = slot->put;
+    if (c->map_fetched_ns <= put->restarted_ns && put->map_waits < RESTART_MAP_WAITS) {
+        put->map_waits++;
+        route_want_map(c, true, fx);
+        put_arm_timer(c, slot, fx);
+        return;
+    }
+    put->phase = PUT_READING;
     c->wake = true;
 }
 
@@ -125,108 +154,9 @@ void put_arm_timer(struct client *c, struct op_slot *slot, struct effects *fx)
     }
 }
 
-/* ---- reading and hashing ---- */
+/* ---- chunks ---- */
 
-static void put_read(struct client *c, struct op_slot *slot, struct put_chunk *chunk, uint64_t bytes,
-                     struct effects *fx)
-{
-    struct put *put = slot->put;
-    uint64_t offset = put->read_next;
-    put->read_next += bytes;
-    put->reads++;
-    if (slot->op->put.source == CLIENT_SOURCE_FILE) {
-        struct file_ref file = {.kind = FILE_USER, .number = slot->op->put.file};
-        fx_disk_read(fx, token_of(c, slot, chunk->entry), file, offset, bytes);
-        return;
-    }
-    uint8_t header[16];
-    put_u64(header, offset);
-    put_u64(header + 8, bytes);
-    client_post(fx, MESSAGE_CLIENT_WANT, slot->op->id, header, sizeof header, (struct slice){0});
-}
-
-/* Reads ahead while the ring, the window and the source allow. A stream is read one piece at a time. */
-static void put_read_pump(struct client *c, struct op_slot *slot, struct effects *fx)
-{
-    struct put *put = slot->put;
-    const struct client_put *op = &slot->op->put;
-    bool stream = op->source == CLIENT_SOURCE_FEED;
-    uint32_t most = stream ? 1 : PUT_READS;
-    while (!put->eof && put->reads < most && put->next - put->first < PUT_CHUNKS) {
-        uint64_t bytes = put_chunk_bytes(c, slot);
-        if (!stream && op->bytes - put->read_next < bytes) {
-            bytes = op->bytes - put->read_next;
-        }
-        if (!window_take(c, bytes * PUT_WINDOW_COST)) {
-            return;
-        }
-        struct put_chunk *chunk = mem_alloc(sizeof *chunk);
-        chunk->state = CHUNK_READING;
-        chunk->entry = put->next++;
-        chunk->charge = bytes * PUT_WINDOW_COST;
-        chunk->plain_bytes = (uint32_t)bytes;
-        put->chunks[chunk->entry % PUT_CHUNKS] = chunk;
-        put_read(c, slot, chunk, bytes, fx);
-        put->eof = !stream && put->read_next == op->bytes;
-    }
-}
-
-static void put_hash(struct client *c, struct op_slot *slot, struct put_chunk *chunk, struct effects *fx)
-{
-    struct compute_job *job = compute_job_create(COMPUTE_CHUNK_CUT_HASH);
-    job->priority = 1;
-    job->cut_bytes = put_chunk_bytes(c, slot);
-    job->in[0] = slice_ref(chunk->plain);
-    chunk->state = CHUNK_HASHING;
-    fx_compute(fx, token_of(c, slot, chunk->entry), job);
-}
-
-/* The newest chunk turned out to be past the end. */
-static void put_drop_newest(struct client *c, struct put *put, struct put_chunk *chunk)
-{
-    CHECK(chunk->entry + 1 == put->next);
-    put->next--;
-    put->chunks[chunk->entry % PUT_CHUNKS] = NULL;
-    put_chunk_free(c, chunk);
-}
-
-void put_on_read(struct client *c, struct op_slot *slot, uint64_t entry, enum err err, struct slice data,
-                 struct effects *fx)
-{
-    struct put *put = slot->put;
-    struct put_chunk *chunk = put_chunk_at(put, entry);
-    if (chunk == NULL || chunk->state != CHUNK_READING) {
-        return; /* a shell that answers twice */
-    }
-    bool stream = slot->op->put.source == CLIENT_SOURCE_FEED;
-    if (err != ERR_OK || data.bytes > chunk->plain_bytes) {
-        client_op_finish(c, slot, err == ERR_OK ? ERR_INVALID : err, "reading the file", fx);
-        return;
-    }
-    if (!stream && data.bytes < chunk->plain_bytes) {
-        client_op_finish(c, slot, ERR_FILE_CHANGED, "the file became shorter while it was read", fx);
-        return;
-    }
-    put->reads--;
-    put->eof = put->eof || data.bytes < chunk->plain_bytes;
-    put->read_bytes += data.bytes;
-    if (entry == 0 && put->eof && put->read_bytes <= LIMIT_INLINE_BYTES && put->next == 1) {
-        put->small = slice_ref(data);
-        put_drop_newest(c, put, chunk);
-    } else if (data.bytes == 0) {
-        put_drop_newest(c, put, chunk);
-    } else {
-        chunk->plain = slice_ref(data);
-        chunk->plain_bytes = data.bytes;
-        slot->op->counts.chunks++;
-        put->reads++; /* hashing counts as reading */
-        put_hash(c, slot, chunk, fx);
-    }
-    put_pump(c, slot, fx);
-}
-
-/* A chunk equal to an earlier one of this file is stored once. */
-static void put_hashed(struct client *c, struct op_slot *slot, struct put_chunk *chunk, struct effects *fx)
+void put_hashed(struct client *c, struct op_slot *slot, struct put_chunk *chunk, struct effects *fx)
 {
     struct seen *seen = put_seen(slot->put, &chunk->sha);
     bool first = seen == NULL || (!seen->done && seen->writer == 0);
@@ -279,19 +209,15 @@ void put_chunk_done(struct client *c, struct op_slot *slot, struct put_chunk *ch
 
 void put_on_compute(struct client *c, struct op_slot *slot, uint64_t entry, struct compute_job *job, struct effects *fx)
 {
-    struct put *put = slot->put;
-    struct put_chunk *chunk = put_chunk_at(put, entry);
-    CHECK(chunk != NULL);
     if (job->err != ERR_OK) {
         client_op_finish(c, slot, job->err, "preparing a chunk", fx);
         return;
     }
-    if (chunk->state == CHUNK_HASHING) {
-        CHECK(job->count == 1 && job->lengths[0] == chunk->plain_bytes && put->reads > 0);
-        put->reads--;
-        chunk->sha = job->hashes[0];
-        put_hashed(c, slot, chunk, fx);
+    if (entry == PUT_CUT_ENTRY) {
+        put_cut_on_compute(c, slot, job, fx);
     } else {
+        struct put_chunk *chunk = put_chunk_at(slot->put, entry);
+        CHECK(chunk != NULL);
         put_chunk_on_compute(c, slot, chunk, job, fx);
     }
     c->wake = true;
@@ -331,15 +257,15 @@ void put_pump(struct client *c, struct op_slot *slot, struct effects *fx)
     if (put->phase != PUT_READING) {
         return;
     }
-    put_read_pump(c, slot, fx);
-    bool all_read = put->eof && put->reads == 0;
-    if (all_read && put->read_bytes <= LIMIT_INLINE_BYTES && put->next == 0) {
+    put_cut_pump(c, slot, fx);
+    bool all_cut = put_cut_over(put);
+    if (all_cut && put->read_bytes <= LIMIT_INLINE_BYTES && put->next == 0) {
         put_confirm(c, slot, PUT_SMALL_CONFIRM, fx);
         return;
     }
     uint32_t gen = slot->gen;
     put_stage_pump(c, slot, fx);
-    if (slot->gen == gen && all_read && put->first == put->next && put->flight == PUT_IDLE) {
+    if (slot->gen == gen && all_cut && put->first == put->next && put->flight == PUT_IDLE) {
         put_confirm(c, slot, PUT_CONFIRM, fx);
     }
 }
@@ -348,6 +274,10 @@ void put_on_timer(struct client *c, struct op_slot *slot, struct effects *fx)
 {
     struct put *put = slot->put;
     put->timer = false;
+    if (put->phase == PUT_PAUSING) {
+        restart_go(c, slot, fx);
+        return;
+    }
     place_forgive(c);
     route_want_map(c, true, fx);
     uint32_t gen = slot->gen; /* a chunk whose time is up ends the operation */
