@@ -91,6 +91,12 @@ void agent_note_disk(struct agent *agent, uint32_t position, uint64_t submission
     agent->links[position].submitted = submitted;
 }
 
+struct slice agent_map(const struct agent *agent, uint64_t *ret_epoch)
+{
+    *ret_epoch = agent->map_epoch;
+    return agent->map;
+}
+
 /* Timer of a store: its next request, or the end of waiting for an answer. Id 0 is the boot of the actor. */
 static uint64_t link_timer(const struct agent *agent, const struct link *link)
 {
@@ -138,6 +144,7 @@ static void link_heartbeat(struct agent *agent, struct link *link, uint64_t now_
     counters.shards = report->counters.shards;
     counters.refused = report->counters.refused;
     counters.corrupt = report->counters.corrupt;
+    counters.rebuilt = report->counters.rebuilt;
     Cairn__StoreHeartbeatRequest request = CAIRN__STORE_HEARTBEAT_REQUEST__INIT;
     request.store = link->store;
     request.incarnation = link->incarnation;

@@ -153,7 +153,8 @@ static void op_try(struct client *c, struct op_slot *slot, struct effects *fx)
 {
     CHECK(slot->state == SLOT_WAITING);
     struct client_op *op = slot->op;
-    if (op->kind != CLIENT_CALL || op->call.route == CLIENT_ROUTE_NAMESPACE) {
+    bool map = op->kind == CLIENT_CALL && op->call.route == CLIENT_ROUTE_STORE; /* comes with the workspace */
+    if (op->kind != CLIENT_CALL || op->call.route == CLIENT_ROUTE_NAMESPACE || map) {
         enum err err = ERR_OK;
         if (!route_workspace(c, op->workspace, &slot->workspace, &err, fx)) {
             if (err != ERR_OK) {

@@ -104,7 +104,8 @@ static void waiting_fail(struct client *c, const char *name, enum err err, const
         if (slot->state != SLOT_WAITING) {
             continue;
         }
-        bool route = slot->op->kind == CLIENT_CALL && slot->op->call.route != CLIENT_ROUTE_NAMESPACE;
+        bool route = slot->op->kind == CLIENT_CALL && slot->op->call.route != CLIENT_ROUTE_NAMESPACE &&
+                     slot->op->call.route != CLIENT_ROUTE_STORE;
         if (!route && (name == NULL || strcmp(name, slot->op->workspace) == 0)) {
             client_op_finish(c, slot, err, text, fx);
         }

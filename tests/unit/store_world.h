@@ -67,8 +67,8 @@ struct world {
     unsigned long commit_capacity, commit_count, flush_done, flush_asked;
     struct world_op *ops;
     unsigned long op_capacity, op_count;
-    uint64_t timers[4]; /* by id; 0: off */
-    bool started[4];
+    uint64_t timers[5]; /* by id; 0: off */
+    bool started[5];
     struct effects fx;
     struct store *store;
     uint32_t segment_bytes;
@@ -84,6 +84,7 @@ struct world {
     enum err fail_allocs;
     unsigned block_percent; /* of index reads */
     bool fifo;              /* completions in order of emission */
+    bool (*take)(struct world *w, struct effect *effect); /* NULL, or: takes an effect that is not the disk's */
     /* identity */
     struct cluster_id cluster;
     uint8_t signing_seed[32], receipt_key[32];
@@ -222,6 +223,9 @@ static inline void world_step(struct world *w, struct event *event)
     store_step(w->store, event, &w->fx);
     for (unsigned long i = 0; i < w->fx.count; i++) {
         struct effect *effect = &w->fx.items[i];
+        if (w->take != NULL && w->take(w, effect)) {
+            continue;
+        }
         switch (effect->kind) {
         case EFFECT_SEND:
             world_take_send(w, effect);
@@ -320,7 +324,7 @@ static inline bool world_turn(struct world *w)
     if (w->halted != ERR_OK) {
         return false;
     }
-    for (uint64_t id = 0; id < 4; id++) {
+    for (uint64_t id = 0; id < 5; id++) {
         if (w->started[id] && w->timers[id] <= w->now_ns) {
             w->started[id] = false;
             world_step(w, &(struct event){.kind = EVENT_TIMER, .timer.id = id});
@@ -360,7 +364,7 @@ static inline void world_run(struct world *w, uint64_t ns)
     for (;;) {
         while (world_turn(w)) {}
         uint64_t next = UINT64_MAX;
-        for (unsigned id = 0; id < 4; id++) {
+        for (unsigned id = 0; id < 5; id++) {
             if (w->started[id] && w->timers[id] < next) {
                 next = w->timers[id];
             }
