@@ -573,6 +573,37 @@ static void test_silent_sources(void **state)
     net_destroy(net);
 }
 
+static void test_disk_takes_nothing(void **state)
+{
+    (void)state;
+    struct net *net = net_create(65);
+    struct chunk chunks[CHUNKS];
+    net->away[3] = true;
+    net_tell(net);
+    chunks_put(net, chunks, 700);
+    net->away[3] = false;
+    net->stores[3]->fail_writes = true;
+    net_tell(net);
+    net_run(net, 10 * WORLD_SECOND);
+    assert_int_equal(rebuilt_at(net, 3), 0);
+    assert_true(store_repair_state(net->stores[3]->store).missing > 0);
+    assert_true(net->pulls <= 4 * K); /* what was under way, and no more */
+    net_run(net, 30 * WORLD_SECOND);  /* the next pass */
+    assert_true(net->pulls <= 2 * 4 * K);
+    net->stores[3]->fail_writes = false; /* a disk that failed so often is read only until the next start */
+    store_destroy(net->stores[3]->store);
+    world_ops_clear(net->stores[3], false);
+    world_boot(net->stores[3]);
+    net_run(net, WORLD_SECOND);
+    net_tell(net);
+    net_run(net, 40 * WORLD_SECOND);
+    assert_true(chunks_found(net, chunks, 3) >= CHUNKS / 2);
+    for (unsigned i = 0; i < CHUNKS; i++) {
+        chunk_free(&chunks[i]);
+    }
+    net_destroy(net);
+}
+
 static void test_rot_is_healed(void **state)
 {
     (void)state;
@@ -722,6 +753,7 @@ int main(void)
         cmocka_unit_test(test_wrong_vectors),
         cmocka_unit_test(test_changed_on_the_way),
         cmocka_unit_test(test_silent_sources),
+        cmocka_unit_test(test_disk_takes_nothing),
         cmocka_unit_test(test_rot_is_healed),
         cmocka_unit_test(test_list),
         cmocka_unit_test(test_pull_is_for_block_servers),
