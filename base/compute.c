@@ -33,39 +33,64 @@ void compute_job_destroy(struct compute_job *job)
     free(job);
 }
 
-/* The length of the next piece of `left` bytes; 0 when that is not certain yet. */
-static uint32_t cut_piece(const struct compute_job *job, const uint8_t *data, uint32_t left)
+/* The length of the next piece of `a` and `b` behind it; 0 when that is not certain yet. */
+static uint32_t cut_piece(const struct compute_job *job, struct cut_part a, struct cut_part b)
 {
     if (job->cut.min_bytes > 0) {
-        return cut_next(&job->cut, data, left, job->last);
+        return cut_next_apart(&job->cut, a, b, job->last);
     }
-    return left < job->cut_bytes ? left : job->cut_bytes;
+    size_t left = a.bytes + b.bytes;
+    return left < job->cut_bytes ? (uint32_t)left : job->cut_bytes;
+}
+
+/* The next `bytes` of both inputs as one: joined in out[0] when they lie in both. */
+static struct slice cut_take(struct compute_job *job, uint32_t bytes)
+{
+    uint32_t first = job->in[0].bytes, at = job->consumed;
+    if (at >= first) {
+        return slice_borrow(job->in[1].data + (at - first), bytes);
+    }
+    if (at + bytes <= first) {
+        return slice_borrow(job->in[0].data + at, bytes);
+    }
+    CHECK(job->out[0].bytes == 0);
+    job->out[0] = slice_alloc(bytes);
+    memcpy(job->out[0].data, job->in[0].data + at, first - at);
+    memcpy(job->out[0].data + (first - at), job->in[1].data, bytes - (first - at));
+    return slice_borrow(job->out[0].data, bytes);
 }
 
 static enum err chunk_cut_hash(struct compute_job *job)
 {
-    struct slice plain = job->in[0];
+    uint32_t first = job->in[0].bytes;
+    uint64_t total = (uint64_t)first + job->in[1].bytes;
     bool by_content = job->cut.min_bytes > 0;
     if (by_content ? !cut_params_valid(&job->cut) : job->cut_bytes == 0 || job->cut_bytes > LIMIT_CHUNK_BYTES) {
         return ERR_INVALID;
     }
-    if (plain.bytes > LIMIT_COMPUTE_INPUT_BYTES ||
-        (!by_content && plain.bytes > (uint64_t)job->cut_bytes * COMPUTE_CUTS)) {
+    if (total > LIMIT_COMPUTE_INPUT_BYTES || (!by_content && total > (uint64_t)job->cut_bytes * COMPUTE_CUTS)) {
         return ERR_TOO_LARGE;
     }
+    struct slice pieces[COMPUTE_CUTS];
     job->count = 0;
     job->consumed = 0;
-    while (job->count < COMPUTE_CUTS && job->consumed < plain.bytes) {
-        const uint8_t *data = plain.data + job->consumed;
-        uint32_t bytes = cut_piece(job, data, plain.bytes - job->consumed);
+    while (job->count < COMPUTE_CUTS && job->consumed < total) {
+        struct cut_part a = {0}, b = {job->in[1].data, job->in[1].bytes};
+        if (job->consumed < first) {
+            a = (struct cut_part){job->in[0].data + job->consumed, first - job->consumed};
+        } else {
+            b = (struct cut_part){b.data + (job->consumed - first), b.bytes - (job->consumed - first)};
+        }
+        uint32_t bytes = a.bytes > 0 ? cut_piece(job, a, b) : cut_piece(job, b, a);
         if (bytes == 0) {
             break;
         }
-        job->hashes[job->count] = sha256(data, bytes);
+        pieces[job->count] = cut_take(job, bytes);
         job->lengths[job->count++] = bytes;
         job->consumed += bytes;
     }
-    CHECK(job->consumed <= plain.bytes);
+    CHECK(job->consumed <= total);
+    sha256_many(pieces, job->count, job->hashes);
     return ERR_OK;
 }
 
@@ -98,9 +123,27 @@ static enum err chunk_seal(struct compute_job *job)
     return ERR_OK;
 }
 
+/* Whether the data shards are all there, so that the sealed chunk can be read where it lies. */
+static bool data_shards_whole(const struct compute_job *job)
+{
+    uint32_t sealed_bytes = job->seal.sealed_bytes;
+    if (sealed_bytes == 0 || sealed_bytes > LIMIT_SEALED_BYTES) {
+        return false;
+    }
+    bool whole = true;
+    for (unsigned i = 0; i < job->k; i++) {
+        whole = whole && job->in[i].bytes == code_shard_bytes(sealed_bytes, job->k);
+    }
+    return whole;
+}
+
 static enum err chunk_open(struct compute_job *job)
 {
     const struct compute_seal *seal = &job->seal;
+    if (data_shards_whole(job)) {
+        return unseal_parts(&seal->chunk, seal->kc, &seal->sha, &seal->encoding, seal->plain_bytes, job->in, job->k,
+                            seal->sealed_bytes, &job->out[0]);
+    }
     struct slice sealed = {0};
     enum err err = code_join(job->in, job->k, job->m, seal->sealed_bytes, &sealed);
     if (err == ERR_OK) {

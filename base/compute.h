@@ -19,7 +19,9 @@ enum compute_op {
      * cut.min_bytes 0: pieces of `cut_bytes`, the last one shorter; all is consumed, and TOO_LARGE if that takes more
      * than COMPUTE_CUTS pieces. Else cut by content (cut.h): in[0] starts at a cut; `last` says that the file ends with
      * it. What stands behind the last cut that is certain, or behind COMPUTE_CUTS chunks, is not consumed: the next job
-     * starts with it. Without `last` and with less than cut.max_bytes nothing may be consumed. */
+     * starts with it. Without `last` and with less than cut.max_bytes nothing may be consumed.
+     * in[1] holds bytes that follow those of in[0], or none; the two count as one input. The chunk that lies in both
+     * is joined in out[0]; the others lie where they are. */
     COMPUTE_CHUNK_CUT_HASH,
     /* in[0] plain chunk, seal.chunk, seal.kc, k, m -> out[0..k+m-1] shards (padded), seal.encoding, sealed_bytes
      * (of the payload, compressed if that pays),

@@ -5,6 +5,7 @@
 #include "cut.h"
 
 #include <pthread.h>
+#include <string.h>
 
 #include "bytes.h"
 #include "check.h"
@@ -103,10 +104,40 @@ static size_t scan(const uint64_t *gear, const uint8_t *data, size_t from, size_
     return to > from ? scan_plain(gear, data, from, to, threshold) : 0;
 }
 
-uint32_t cut_next(const struct cut_params *params, const void *data, size_t bytes, bool last)
+/* scan over `a` and then `b`, whose bytes stand apart. */
+static size_t scan_apart(const uint64_t *gear, struct cut_part a, struct cut_part b, size_t from, size_t to,
+                         uint64_t threshold)
+{
+    size_t end = 0;
+    if (from < a.bytes) {
+        size_t until = to < a.bytes ? to : a.bytes;
+        end = scan(gear, a.data, from, until, threshold);
+        from = until;
+    }
+    size_t apart = a.bytes + CUT_WINDOW_BYTES - 1; /* behind it a fingerprint lies in `b` alone */
+    if (end == 0 && from < to && from < apart) {
+        uint8_t bridge[2 * (CUT_WINDOW_BYTES - 1)];
+        size_t until = to < apart ? to : apart;
+        size_t before = a.bytes < CUT_WINDOW_BYTES - 1 ? a.bytes : CUT_WINDOW_BYTES - 1;
+        size_t base = a.bytes - before;
+        memcpy(bridge, a.data + base, before);
+        memcpy(bridge + before, b.data, until - a.bytes);
+        end = scan_plain(gear, bridge, from - base, until - base, threshold);
+        end = end == 0 ? 0 : end + base;
+        from = until;
+    }
+    if (end == 0 && from < to) {
+        end = scan(gear, b.data, from - a.bytes, to - a.bytes, threshold);
+        end = end == 0 ? 0 : end + a.bytes;
+    }
+    return end;
+}
+
+uint32_t cut_next_apart(const struct cut_params *params, struct cut_part a, struct cut_part b, bool last)
 {
     CHECK(cut_params_valid(params));
     const uint64_t *gear = cut_gear();
+    size_t bytes = a.bytes + b.bytes;
     size_t most = bytes < params->max_bytes ? bytes : params->max_bytes;
     size_t end = 0;
     if (most >= params->min_bytes) {
@@ -115,12 +146,17 @@ uint32_t cut_next(const struct cut_params *params, const void *data, size_t byte
         uint64_t hard = UINT64_MAX / ((uint64_t)params->avg_bytes << CUT_LEVEL);
         uint64_t easy = UINT64_MAX / (params->avg_bytes >> CUT_LEVEL);
         size_t from = params->min_bytes - 1;
-        end = middle > from ? scan(gear, data, from, middle, hard) : 0;
-        end = end == 0 ? scan(gear, data, middle, most, easy) : end;
+        end = middle > from ? scan_apart(gear, a, b, from, middle, hard) : 0;
+        end = end == 0 ? scan_apart(gear, a, b, middle, most, easy) : end;
     }
     if (end == 0 && (last || bytes >= params->max_bytes)) {
         end = most;
     }
     CHECK(end <= most && (end >= params->min_bytes || end == 0 || last));
     return (uint32_t)end;
+}
+
+uint32_t cut_next(const struct cut_params *params, const void *data, size_t bytes, bool last)
+{
+    return cut_next_apart(params, (struct cut_part){data, bytes}, (struct cut_part){0}, last);
 }

@@ -30,6 +30,12 @@ bool cut_params_valid(const struct cut_params *params);
  * tell (never with max_bytes of them or more). `last`: the file ends with these bytes; then 0 only for none.
  * `params` are valid. */
 uint32_t cut_next(const struct cut_params *params, const void *data, size_t bytes, bool last);
+/* The same for bytes that stand in two places, `b` behind `a`. */
+struct cut_part {
+    const uint8_t *data;
+    size_t bytes;
+};
+uint32_t cut_next_apart(const struct cut_params *params, struct cut_part a, struct cut_part b, bool last);
 /* The gear table (256 entries), the same in every process. */
 const uint64_t *cut_gear(void);
 

@@ -1,4 +1,5 @@
-/* Names of entries: valid UTF-8, 1 to 255 bytes, no '/' and no NUL, not "." or ".."; kept as given, compared under NFC. */
+/* Names of entries: valid UTF-8, 1 to 255 bytes, no '/' and no NUL, not "." or ".."; kept as given, compared under NFC.
+ */
 #ifndef CAIRN_BASE_NAME_H
 #define CAIRN_BASE_NAME_H
 
@@ -9,7 +10,8 @@
 
 /* OK or ILLEGAL_NAME. */
 MUST_CHECK enum err name_check(const void *name, size_t bytes);
-/* The comparison key: the NFC form of a name (a new slice, at most 3 * 255 bytes). ILLEGAL_NAME where name_check says so. */
+/* The comparison key: the NFC form of a name (a new slice, at most 3 * 255 bytes). ILLEGAL_NAME where name_check says
+ * so. */
 MUST_CHECK enum err name_key(const void *name, size_t bytes, struct slice *ret_key);
 
 #endif

@@ -49,6 +49,7 @@ struct agent {
     uint64_t streams;
     uint64_t tick;
     uint64_t map_epoch;
+    bool seated;      /* the map has placed its pools: before, it is asked for ten times as often */
     struct slice map; /* packed ClusterMap; empty until heard */
     uint32_t link_count;
     struct link *links;
@@ -88,6 +89,12 @@ void agent_note_disk(struct agent *agent, uint32_t position, uint64_t submission
     CHECK(position < agent->link_count);
     agent->links[position].submissions = submissions;
     agent->links[position].submitted = submitted;
+}
+
+struct slice agent_map(const struct agent *agent, uint64_t *ret_epoch)
+{
+    *ret_epoch = agent->map_epoch;
+    return agent->map;
 }
 
 /* Timer of a store: its next request, or the end of waiting for an answer. Id 0 is the boot of the actor. */
@@ -137,6 +144,7 @@ static void link_heartbeat(struct agent *agent, struct link *link, uint64_t now_
     counters.shards = report->counters.shards;
     counters.refused = report->counters.refused;
     counters.corrupt = report->counters.corrupt;
+    counters.rebuilt = report->counters.rebuilt;
     Cairn__StoreHeartbeatRequest request = CAIRN__STORE_HEARTBEAT_REQUEST__INIT;
     request.store = link->store;
     request.incarnation = link->incarnation;
@@ -198,6 +206,7 @@ static void agent_take_map(struct agent *agent, const Cairn__ClusterMap *map)
     slice_drop(&agent->map);
     agent->map = proto_pack(map);
     agent->map_epoch = map->epoch;
+    agent->seated = map->n_pools > 0 && map->pools[0]->n_slots > 0;
 }
 
 /* Tells the store what it may now believe; the map only when it is newer than what it was told. */
@@ -297,7 +306,8 @@ static void agent_answered(struct agent *agent, const struct event *event, struc
     link->stream = 0;
     link->attempts = 0;
     link_tell(agent, link, fx);
-    fx_timer(fx, link_timer(agent, link), event->now_ns + agent->heartbeat_ns);
+    uint64_t pause_ns = agent->seated ? agent->heartbeat_ns : agent->heartbeat_ns / 10;
+    fx_timer(fx, link_timer(agent, link), event->now_ns + pause_ns);
 }
 
 static void agent_reported(struct agent *agent, const struct event *event, struct effects *fx)

@@ -153,6 +153,7 @@ static uint8_t *buffer_reserve(struct store *store, uint32_t bytes, struct effec
 
 static struct record put_record(const struct store *store, const struct put *put)
 {
+    struct slice tail = put->tail.bytes > 0 ? put->tail : put->checks;
     return (struct record){
         .type = put->type,
         .segment = put->segment,
@@ -165,8 +166,8 @@ static struct record put_record(const struct store *store, const struct put *put
         .plain_bytes = put->plain_bytes,
         .key = put->key,
         .hold = put->hold,
-        .tail = put->type == RECORD_HOLDER ? NULL : put->checks.data,
-        .tail_bytes = put->type == RECORD_HOLDER ? 0 : put->checks.bytes,
+        .tail = put->type == RECORD_HOLDER ? NULL : tail.data,
+        .tail_bytes = put->type == RECORD_HOLDER ? 0 : tail.bytes,
     };
 }
 
@@ -376,7 +377,7 @@ static void batch_fail(struct store *store, struct batch *batch, struct effects 
         next = put->next;
         if (!put->internal) {
             inflight_remove(store, put);
-            store_answer_error(store, &put->requester, ERR_IO, "the disk failed while the shard was written", fx);
+            put_answer_error(store, put, ERR_IO, "the disk failed while the shard was written", fx);
         }
         put_end(store, put);
     }

@@ -23,19 +23,34 @@ void put_end(struct store *store, struct put *put)
     store->put_bytes -= put->shard_bytes;
     slice_drop(&put->body);
     slice_drop(&put->checks);
+    slice_drop(&put->tail);
     index_entry_deinit(&put->entry);
     free(put);
 }
 
+void put_answer_error(struct store *store, struct put *put, enum err err, const char *text, struct effects *fx)
+{
+    if (put->task != 0) {
+        repair_stored(store, put->task, err);
+    } else {
+        store_answer_error(store, &put->requester, err, text, fx);
+    }
+}
+
 static void put_refuse(struct store *store, struct put *put, enum err err, const char *text, struct effects *fx)
 {
-    store_answer_error(store, &put->requester, err, text, fx);
+    put_answer_error(store, put, err, text, fx);
     put_end(store, put);
 }
 
 void put_answer_receipt(struct store *store, struct put *put, struct effects *fx)
 {
     const struct admission *admission = &store->admission;
+    if (put->task != 0) {
+        repair_stored(store, put->task, ERR_OK);
+        put_end(store, put);
+        return;
+    }
     if (put->incarnation != admission->incarnation) {
         put_refuse(store, put, ERR_STALE_MAP, "the store was registered anew", fx);
         return;
@@ -235,7 +250,8 @@ static void put_decide(struct store *store, struct put *put, struct effects *fx)
         put_refuse(store, put, err, NULL, fx);
         return;
     }
-    if (put->type == RECORD_SHARD && admission_charge(&store->admission, &put->token, put->shard_bytes) != ERR_OK) {
+    if (put->task == 0 && put->type == RECORD_SHARD &&
+        admission_charge(&store->admission, &put->token, put->shard_bytes) != ERR_OK) {
         put_refuse(store, put, ERR_BAD_CAPABILITY, "the capability's byte budget is spent", fx);
         return;
     }
@@ -273,6 +289,38 @@ static struct put *put_create(struct store *store, const struct message *message
     return put;
 }
 
+/* The vector and as many of the holds behind the first as a record takes. */
+static struct slice rebuilt_tail(const struct put_rebuilt *rebuilt)
+{
+    uint32_t room = (RECORD_TAIL_MAX - rebuilt->checks.bytes) / RECORD_HOLD_BYTES;
+    uint32_t further = rebuilt->hold_count - 1 < room ? rebuilt->hold_count - 1 : room;
+    struct slice tail = slice_alloc(rebuilt->checks.bytes + further * RECORD_HOLD_BYTES);
+    memcpy(tail.data, rebuilt->checks.data, rebuilt->checks.bytes);
+    for (uint32_t i = 0; i < further; i++) {
+        record_hold_encode(&rebuilt->holds[1 + i], tail.data + rebuilt->checks.bytes + i * RECORD_HOLD_BYTES);
+    }
+    return tail;
+}
+
+void put_rebuilt(struct store *store, const struct put_rebuilt *rebuilt, struct effects *fx)
+{
+    CHECK(rebuilt->task != 0 && rebuilt->hold_count > 0 && rebuilt->checks.bytes <= RECORD_TAIL_MAX);
+    CHECK(rebuilt->body.bytes == code_shard_bytes(rebuilt->sealed_bytes, rebuilt->key.k));
+    struct put *put = mem_alloc(sizeof *put);
+    put->task = rebuilt->task;
+    put->key = rebuilt->key;
+    put->sealed_bytes = rebuilt->sealed_bytes;
+    put->plain_bytes = rebuilt->plain_bytes;
+    put->shard_bytes = rebuilt->body.bytes;
+    put->body = slice_ref(rebuilt->body);
+    put->checks = slice_ref(rebuilt->checks);
+    put->tail = rebuilt_tail(rebuilt);
+    put->hold = rebuilt->holds[0];
+    store->put_count++;
+    store->put_bytes += put->shard_bytes;
+    put_decide(store, put, fx);
+}
+
 static enum err put_check(struct store *store, const struct event *event, const Cairn__ShardPutRequest *request,
                           struct shard_key *ret_key, struct admission_token **ret_token, const char **ret_text)
 {
@@ -304,10 +352,11 @@ void put_receive(struct store *store, const struct event *event, struct effects 
         err = put_check(store, event, request, &key, &token, &text);
     }
     if (err == ERR_OK && !admission_seated(&store->admission, token->capability.ns, &key.chunk, key.index)) {
-        snprintf(epoch_text, sizeof epoch_text, "no seat for this slot in map epoch %llu",
-                 (unsigned long long)admission_epoch(&store->admission));
+        uint64_t epoch = admission_epoch(&store->admission);
+        snprintf(epoch_text, sizeof epoch_text, "no seat for this slot in map epoch %llu", (unsigned long long)epoch);
         text = epoch_text;
-        err = ERR_NOT_OWNER;
+        /* The sender knows a newer map: it comes with the next heartbeat, and may seat this store there. */
+        err = request->map_epoch > epoch ? ERR_NOT_READY : ERR_NOT_OWNER;
     }
     if (err != ERR_OK) {
         store_answer_error(store, &requester, err, text, fx);

@@ -46,8 +46,8 @@ struct slice store_report_encode(const struct store_report *report)
     writer_u64(&w, report->capacity_bytes);
     writer_u64(&w, report->map_epoch);
     const struct store_counters *c = &report->counters;
-    const uint64_t counters[] = {c->submissions,  c->submitted, c->syncs,   c->synced_shards,
-                                 c->synced_bytes, c->shards,    c->refused, c->corrupt};
+    const uint64_t counters[] = {c->submissions, c->submitted, c->syncs,   c->synced_shards, c->synced_bytes,
+                                 c->shards,      c->refused,   c->corrupt, c->rebuilt};
     for (size_t i = 0; i < sizeof counters / sizeof counters[0]; i++) {
         writer_u64(&w, counters[i]);
     }
@@ -68,8 +68,8 @@ enum err store_report_decode(struct slice header, struct store_report *ret_repor
     report.capacity_bytes = reader_u64(&r);
     report.map_epoch = reader_u64(&r);
     struct store_counters *c = &report.counters;
-    uint64_t *const counters[] = {&c->submissions,  &c->submitted, &c->syncs,   &c->synced_shards,
-                                  &c->synced_bytes, &c->shards,    &c->refused, &c->corrupt};
+    uint64_t *const counters[] = {&c->submissions, &c->submitted, &c->syncs,   &c->synced_shards, &c->synced_bytes,
+                                  &c->shards,      &c->refused,   &c->corrupt, &c->rebuilt};
     for (size_t i = 0; i < sizeof counters / sizeof counters[0]; i++) {
         *counters[i] = reader_u64(&r);
     }

@@ -4,7 +4,7 @@
  *                               (protobuf; none: the map is as it was).
  * STORE_REPORT, store to agent: u32 position, u8 ready, 16 B uuid, u64 incarnation, u64 last durable record,
  *                               u64 used bytes, u64 capacity bytes, u64 map epoch, then the counters as u64:
- * submissions, submitted, syncs, synced shards, synced bytes, shards, refused, corrupt. */
+ * submissions, submitted, syncs, synced shards, synced bytes, shards, refused, corrupt, rebuilt. */
 #ifndef CAIRN_BLOCKD_REPORT_H
 #define CAIRN_BLOCKD_REPORT_H
 
@@ -24,7 +24,7 @@ struct store_state {
 };
 
 struct store_counters {
-    uint64_t submissions, submitted, syncs, synced_shards, synced_bytes, shards, refused, corrupt;
+    uint64_t submissions, submitted, syncs, synced_shards, synced_bytes, shards, refused, corrupt, rebuilt;
 };
 
 struct store_report {

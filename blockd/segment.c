@@ -18,6 +18,32 @@
 _Static_assert(RECORD_KEY_AT + SHARD_KEY_BYTES + 1 == RECORD_HOLD_AT, "the key's room is its packed size");
 _Static_assert(RECORD_LOST_MAX * 16 <= RECORD_TAIL_MAX, "lost ranges fit a header block");
 
+uint32_t record_checks_bytes(const struct record *record)
+{
+    CHECK(record->type == RECORD_SHARD);
+    return (uint32_t)shard_checks_bytes(record->key.k + record->key.m, record->payload_bytes);
+}
+
+uint32_t record_hold_count(const struct record *record)
+{
+    return (record->tail_bytes - record_checks_bytes(record)) / RECORD_HOLD_BYTES;
+}
+
+struct hold record_hold(const struct record *record, uint32_t at)
+{
+    CHECK(at < record_hold_count(record));
+    const uint8_t *p = record->tail + record_checks_bytes(record) + (size_t)at * RECORD_HOLD_BYTES;
+    return (struct hold){get_u64(p), get_u64(p + 8), get_u64(p + 16), get_u64(p + 24)};
+}
+
+void record_hold_encode(const struct hold *hold, uint8_t ret[RECORD_HOLD_BYTES])
+{
+    put_u64(ret, hold->ns);
+    put_u64(ret + 8, hold->ns_incarnation);
+    put_u64(ret + 16, hold->generation);
+    put_u64(ret + 24, hold->session);
+}
+
 uint64_t record_bytes(uint32_t payload_bytes)
 {
     return RECORD_HEADER_BYTES + ((uint64_t)payload_bytes + 4095) / 4096 * 4096;
@@ -64,7 +90,9 @@ static bool record_form_valid(const struct record *record)
         return code_valid(key->k, key->m) && key->index < key->k + key->m && record->sealed_bytes > 0 &&
                record->sealed_bytes <= LIMIT_SEALED_BYTES &&
                record->payload_bytes == code_shard_bytes(record->sealed_bytes, key->k) &&
-               shard_checks_valid(slice_borrow(record->tail, record->tail_bytes), key->k + key->m,
+               record->tail_bytes >= record_checks_bytes(record) &&
+               (record->tail_bytes - record_checks_bytes(record)) % RECORD_HOLD_BYTES == 0 &&
+               shard_checks_valid(slice_borrow(record->tail, record_checks_bytes(record)), key->k + key->m,
                                   record->payload_bytes);
     case RECORD_HOLDER:
         return record->payload_bytes == 0 && record->tail_bytes == 0;

@@ -13,9 +13,10 @@
  * directory that no client knows, so that no payload can pass for a record 72   u32  payload bytes, unpadded (SHARD:
  * the shard's bytes; else 0) 76   u32  sealed bytes of the chunk 80   u32  plain bytes of the chunk 84   u32  tail
  * bytes 88   63 B packed shard key, u8 zero 152   u64  namespace, u64 its incarnation, u64 generation, u64 session of
- * the hold 184   u64  zero 192        tail: SHARD: the packed vector of CRCs of all shards (base/code.h); LOST: pairs
- * u64 first, u64 last of sequences that never became durable; then zeros The checksum covers the record's place and
- * number, so stale and misdirected blocks are found. */
+ * the hold 184   u64  zero 192        tail: SHARD: the packed vector of CRCs of all shards (base/code.h), then the
+ * further holds of a rebuilt shard, each u64 namespace, u64 its incarnation, u64 generation, u64 session, so that a
+ * shard never comes to be without its holders; LOST: pairs u64 first, u64 last of sequences that never became durable;
+ * then zeros The checksum covers the record's place and number, so stale and misdirected blocks are found. */
 #ifndef CAIRN_BLOCKD_SEGMENT_H
 #define CAIRN_BLOCKD_SEGMENT_H
 
@@ -28,6 +29,7 @@
 #define RECORD_TAIL_OFFSET  192u
 #define RECORD_TAIL_MAX     (RECORD_HEADER_BYTES - RECORD_TAIL_OFFSET)
 #define RECORD_LOST_MAX     128u
+#define RECORD_HOLD_BYTES   32u
 
 enum record_type {
     RECORD_SHARD = 1,  /* a shard and its first holder */
@@ -64,6 +66,12 @@ struct directory_identity {
     struct uuid uuid;
     uint64_t incarnation;
 };
+
+/* Bytes of the CRC vector at the head of a SHARD's tail, the count of further holds behind it, and each of them. */
+uint32_t record_checks_bytes(const struct record *record);
+uint32_t record_hold_count(const struct record *record);
+struct hold record_hold(const struct record *record, uint32_t at);
+void record_hold_encode(const struct hold *hold, uint8_t ret[RECORD_HOLD_BYTES]);
 
 /* Bytes a record takes in its segment. */
 uint64_t record_bytes(uint32_t payload_bytes);

@@ -1,7 +1,7 @@
-/* SHARD_GET and INVENTORY. A get finds the shard in the index, reads the 64 KiB pieces its range touches in DISK_READs
- * of at most 1 MiB, checks each piece against the vector of checks before a byte leaves, and answers with one slice. A
- * shard that fails its checks is marked, counted and answered CORRUPT, and no longer listed. Reading is for namespaces
- * that hold the shard now (R-F3); to others the store does not have it. */
+/* SHARD_GET, SHARD_PULL and INVENTORY. A get finds the shard in the index, reads the 64 KiB pieces its range touches in
+ * DISK_READs of at most 1 MiB, checks each piece against the vector of checks before a byte leaves, and answers with
+ * one slice. A shard that fails its checks is marked, counted and answered CORRUPT, and no longer listed. Reading is
+ * for namespaces that hold the shard now (R-F3); to others the store does not have it. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,6 +49,7 @@ static void serve_mark_rotten(struct store *store, const struct read *read, stru
     kv_batch_put(batch, packed, sizeof packed, "1", 1);
     fx_kv_commit(fx, batch);
     store->dirty = true;
+    repair_note_rot(store, &read->key);
 }
 
 static void read_destroy(struct store *store, struct read *read)
@@ -74,6 +75,12 @@ void serve_deinit(struct store *store)
 }
 
 /* ---- get ---- */
+
+static enum err read_admit(const struct store *store, uint32_t bytes)
+{
+    bool full = store->read_count >= STORE_READS_MAX || store->read_bytes + bytes > STORE_READ_BYTES_MAX;
+    return store->read_count > 0 && full ? ERR_BUSY : ERR_OK;
+}
 
 static enum err get_check(struct store *store, const struct event *event, const Cairn__ShardGetRequest *request,
                           struct shard_key *ret_key, struct index_entry *ret_entry, const char **ret_text)
@@ -108,11 +115,7 @@ static enum err get_check(struct store *store, const struct event *event, const 
         *ret_text = "the range is not inside the shard";
         return ERR_INVALID;
     }
-    if (store->read_count > 0 &&
-        (store->read_count >= STORE_READS_MAX || store->read_bytes + ret_entry->shard_bytes > STORE_READ_BYTES_MAX)) {
-        return ERR_BUSY;
-    }
-    return ERR_OK;
+    return read_admit(store, ret_entry->shard_bytes);
 }
 
 static uint32_t read_piece_bytes(const struct read *read, uint32_t at)
@@ -173,6 +176,83 @@ void serve_get(struct store *store, const struct event *event, struct effects *f
     proto_arena_deinit(&arena);
 }
 
+/* ---- pull ---- */
+
+static enum err pull_check(struct store *store, const struct event *event, const Cairn__ShardPullRequest *request,
+                           struct shard_key *ret_key, struct index_entry *ret_entry, const char **ret_text)
+{
+    if ((event->message.peer.role & (ROLE_BLOCKD | ROLE_LOCAL)) == 0) {
+        *ret_text = "only block servers pull shards";
+        return ERR_WRONG_ROLE;
+    }
+    if (request->shard.len != SHARD_KEY_BYTES) {
+        *ret_text = "the shard key is malformed";
+        return ERR_INVALID;
+    }
+    shard_key_decode(request->shard.data, ret_key);
+    enum err err = index_get(store->kv, ret_key, ret_entry);
+    if (err != ERR_OK) {
+        return err == ERR_NOT_FOUND ? ERR_NOT_HERE : err == ERR_WOULD_BLOCK ? ERR_BUSY : ERR_KV_FAILED;
+    }
+    if (serve_is_rotten(store, ret_key)) {
+        return ERR_CORRUPT;
+    }
+    return read_admit(store, ret_entry->shard_bytes);
+}
+
+void serve_pull(struct store *store, const struct event *event, struct effects *fx)
+{
+    struct requester requester = requester_of(&event->message);
+    struct proto_arena arena = {0};
+    Cairn__ShardPullRequest *request = NULL;
+    struct shard_key key = {0};
+    struct index_entry entry = {0};
+    const char *text = NULL;
+    enum err err =
+        proto_unpack(&cairn__shard_pull_request__descriptor, event->message.header, &arena, (void **)&request);
+    if (err == ERR_OK) {
+        err = pull_check(store, event, request, &key, &entry, &text);
+    }
+    proto_arena_deinit(&arena);
+    if (err != ERR_OK) {
+        index_entry_deinit(&entry);
+        store_answer_error(store, &requester, err, text, fx);
+        return;
+    }
+    struct read *read = mem_alloc(sizeof *read);
+    read->requester = requester;
+    read->key = key;
+    read->entry = entry;
+    read->bytes = entry.shard_bytes;
+    read->pull = true;
+    read_start(store, read, fx);
+}
+
+/* The shard as it lies, with the vector of all indexes and who holds it now. */
+static void pull_finish(struct read *read, struct effects *fx)
+{
+    const struct index_entry *entry = &read->entry;
+    struct writer holders = {0};
+    for (uint32_t i = 0; i < entry->holder_count; i++) {
+        const struct holder *holder = &entry->holders[i];
+        if (index_holds(entry, holder->ns)) {
+            writer_u64(&holders, holder->ns);
+            writer_u64(&holders, holder->hold_incarnation);
+            writer_u64(&holders, holder->hold_generation);
+        }
+    }
+    Cairn__ShardPullReply reply = CAIRN__SHARD_PULL_REPLY__INIT;
+    reply.sealed_bytes = entry->sealed_bytes;
+    reply.plain_bytes = entry->plain_bytes;
+    reply.checks = (ProtobufCBinaryData){entry->checks.bytes, entry->checks.data};
+    reply.holders = (ProtobufCBinaryData){holders.bytes, holders.data};
+    fx_answer(fx, read->requester.from, read->requester.type, read->requester.stream, MESSAGE_REPLY, proto_pack(&reply),
+              slice_ref(read->data));
+    writer_deinit(&holders);
+}
+
+/* ---- ends of a read ---- */
+
 /* Answers a read whose pieces are all here. */
 static void read_finish(struct store *store, struct read *read, struct effects *fx)
 {
@@ -181,6 +261,11 @@ static void read_finish(struct store *store, struct read *read, struct effects *
         !serve_pieces_match(entry->checks, read->key.index, entry->shard_bytes, read->aligned_offset, read->data)) {
         serve_mark_rotten(store, read, fx);
         store_answer_error(store, &read->requester, ERR_CORRUPT, NULL, fx);
+        read_destroy(store, read);
+        return;
+    }
+    if (read->pull) {
+        pull_finish(read, fx);
         read_destroy(store, read);
         return;
     }

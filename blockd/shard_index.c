@@ -139,6 +139,9 @@ bool index_hold_known(const struct index_entry *entry, const struct hold *hold)
 static void entry_add_hold(struct index_entry *entry, const struct hold *hold)
 {
     struct holder *holder = holder_find(entry, hold->ns);
+    if (holder == NULL && entry->holder_count >= INDEX_HOLDERS_MAX) {
+        return;
+    }
     if (holder == NULL) {
         uint32_t at = holder_position(entry, hold->ns);
         struct holder *grown = mem_alloc((entry->holder_count + 1ul) * sizeof *grown);
@@ -166,7 +169,7 @@ bool index_apply(const struct record *record, struct index_entry *entry, bool pr
     }
     if (record->type == RECORD_SHARD) {
         slice_drop(&entry->checks);
-        entry->checks = slice_copy(record->tail, record->tail_bytes);
+        entry->checks = slice_copy(record->tail, record_checks_bytes(record));
         entry->segment = record->segment;
         entry->offset = record->offset;
         entry->sequence = record->sequence;
@@ -174,8 +177,10 @@ bool index_apply(const struct record *record, struct index_entry *entry, bool pr
         entry->sealed_bytes = record->sealed_bytes;
         entry->plain_bytes = record->plain_bytes;
     }
-    if (entry->holder_count < INDEX_HOLDERS_MAX || holder_find(entry, record->hold.ns) != NULL) {
-        entry_add_hold(entry, &record->hold);
+    entry_add_hold(entry, &record->hold);
+    for (uint32_t i = 0; record->type == RECORD_SHARD && i < record_hold_count(record); i++) {
+        struct hold hold = record_hold(record, i);
+        entry_add_hold(entry, &hold);
     }
     return true;
 }
@@ -227,6 +232,7 @@ struct sha256 store_index_digest(struct kv_view *kv)
         enum err err = kv_next(kv, key.data, key.bytes, after, &next, &value);
         slice_drop(&key);
         if (err != ERR_OK) {
+            digest = err == ERR_NOT_FOUND ? digest : (struct sha256){{0}};
             break;
         }
         key = next;

@@ -23,6 +23,7 @@ struct store *store_create(const struct store_params *params)
     store->segment_bytes = params->segment_bytes;
     store->kv = params->kv;
     store->recovery = recover_create(params);
+    store->repair = repair_create();
     admission_init(&store->admission, params->cluster, params->cluster_incarnation);
     return store;
 }
@@ -32,6 +33,7 @@ void store_destroy(struct store *store)
     commit_deinit(store);
     serve_deinit(store);
     recover_destroy(store->recovery);
+    repair_destroy(store->repair);
     admission_deinit(&store->admission);
     free(store->lost);
     free(store);
@@ -130,6 +132,9 @@ static void store_timer(struct store *store, const struct event *event, struct e
     case STORE_TIMER_WAKE:
         put_wake(store, fx);
         break;
+    case STORE_TIMER_REPAIR:
+        repair_timer(store, event, fx);
+        break;
     }
 }
 
@@ -138,13 +143,15 @@ static void store_message(struct store *store, const struct event *event, struct
     const struct message *message = &event->message;
     struct requester requester = requester_of(message);
     if ((message->flags & MESSAGE_REPLY) != 0) {
-        return; /* a store asks nobody */
+        repair_answered(store, event);
+        return;
     }
     if (message->type == MESSAGE_STORE_STATE && message->peer.role == ROLE_LOCAL) {
         enum err err = admission_hear(&store->admission, message->header, event->now_ns);
         if (err != ERR_OK) {
             store->counters.refused++;
         }
+        repair_hear(store, event->now_ns);
         return;
     }
     if (!store->open) {
@@ -160,6 +167,12 @@ static void store_message(struct store *store, const struct event *event, struct
         break;
     case MESSAGE_INVENTORY:
         serve_inventory(store, event, fx);
+        break;
+    case MESSAGE_STORE_LIST:
+        list_receive(store, event, fx);
+        break;
+    case MESSAGE_SHARD_PULL:
+        serve_pull(store, event, fx);
         break;
     default:
         store_answer_error(store, &requester, ERR_UNKNOWN_TYPE, NULL, fx);
@@ -209,9 +222,14 @@ void store_step(void *actor, const struct event *event, struct effects *fx)
             fx_halt(fx, event->kv.err, "store %u: the index cannot be flushed", store->position);
         }
         break;
-    case EVENT_ROOM:
     case EVENT_CLOSED:
+        repair_closed(store, event);
+        break;
     case EVENT_COMPUTE_DONE:
+        repair_computed(store, event);
+        break;
+    case EVENT_ROOM:
         break;
     }
+    repair_settle(store, event->now_ns, fx);
 }

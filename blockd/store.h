@@ -33,7 +33,13 @@
 #define STORE_RESERVE_PERCENT 5u
 #define STORE_INFLIGHT_HEADS  1024u
 
-enum store_timer { STORE_TIMER_BOOT = 0, STORE_TIMER_TICK = 1, STORE_TIMER_WAKE = 2, STORE_TIMER_RECOVER = 3 };
+enum store_timer {
+    STORE_TIMER_BOOT = 0,
+    STORE_TIMER_TICK = 1,
+    STORE_TIMER_WAKE = 2,
+    STORE_TIMER_RECOVER = 3,
+    STORE_TIMER_REPAIR = 4
+};
 
 /* Disk tokens: kind << 56 | number. */
 enum store_token { TOKEN_WRITE = 1, TOKEN_SYNC, TOKEN_ALLOC, TOKEN_READ, TOKEN_RECOVER, TOKEN_FLUSH };
@@ -66,6 +72,8 @@ struct put {
     uint32_t sealed_bytes, plain_bytes, shard_bytes;
     struct slice body, checks;
     struct hold hold;
+    struct slice tail;    /* of a rebuilt shard: checks and further holds; else empty, and the tail is the checks */
+    uint64_t task;        /* of repair, whose end is repair_stored; 0: a request's */
     struct sha256 token;  /* digest of its capability */
     uint64_t incarnation; /* of the store, as the request named it */
     /* once it is in a batch */
@@ -102,9 +110,11 @@ struct read {
     struct slice data;
     uint32_t pending;
     bool failed;
+    bool pull; /* SHARD_PULL: answered with vector and holders */
 };
 
 struct recovery;
+struct repair;
 
 struct store {
     uint32_t position;
@@ -146,6 +156,7 @@ struct store {
     uint32_t read_count;
     uint64_t read_ids, read_bytes;
     struct store_counters counters;
+    struct repair *repair;
 };
 
 /* store.c */
@@ -173,7 +184,19 @@ void put_receive(struct store *store, const struct event *event, struct effects 
 void put_wake(struct store *store, struct effects *fx);
 /* Answers with a receipt (R-B2): the shard and this hold are durable. Frees the put. */
 void put_answer_receipt(struct store *store, struct put *put, struct effects *fx);
+void put_answer_error(struct store *store, struct put *put, enum err err, const char *text, struct effects *fx);
 void put_end(struct store *store, struct put *put);
+/* A shard that repair has made, or one more hold of it. All is borrowed; the end is told by repair_stored, in this step
+ * or a later one. */
+struct put_rebuilt {
+    struct shard_key key;
+    uint32_t sealed_bytes, plain_bytes;
+    struct slice body, checks;
+    const struct hold *holds; /* at least one; as many as a record takes are written with the shard */
+    uint32_t hold_count;
+    uint64_t task;
+};
+void put_rebuilt(struct store *store, const struct put_rebuilt *rebuilt, struct effects *fx);
 
 /* commit.c */
 /* OK when a record of `bytes` can be appended now (rolls to the next segment if need be); WOULD_BLOCK: when a segment
@@ -196,11 +219,30 @@ void commit_deinit(struct store *store);
 void serve_get(struct store *store, const struct event *event, struct effects *fx);
 void serve_read_done(struct store *store, const struct event *event, struct effects *fx);
 void serve_inventory(struct store *store, const struct event *event, struct effects *fx);
+void serve_pull(struct store *store, const struct event *event, struct effects *fx);
 void serve_deinit(struct store *store);
 /* True when the bytes, which begin at `offset` of shard `index` (a multiple of 64 KiB), match the vector of checks
  * piece for piece. */
 bool serve_pieces_match(struct slice checks, unsigned index, uint32_t shard_bytes, uint32_t offset, struct slice bytes);
 bool serve_is_rotten(struct store *store, const struct shard_key *key);
+
+/* list.c */
+void list_receive(struct store *store, const struct event *event, struct effects *fx);
+
+/* repair.c */
+struct repair *repair_create(void);
+void repair_destroy(struct repair *repair);
+/* The map or the registration is new: a pass is due. */
+void repair_hear(struct store *store, uint64_t now_ns);
+/* A shard that was here is not any more. */
+void repair_note_rot(struct store *store, const struct shard_key *key);
+void repair_answered(struct store *store, const struct event *event);
+void repair_closed(struct store *store, const struct event *event);
+void repair_computed(struct store *store, const struct event *event);
+void repair_stored(struct store *store, uint64_t task, enum err err);
+void repair_timer(struct store *store, const struct event *event, struct effects *fx);
+/* At the end of each step: repair goes on in a step of its own when something happened to it. */
+void repair_settle(struct store *store, uint64_t now_ns, struct effects *fx);
 
 /* recover.c */
 struct recovery *recover_create(const struct store_params *params);

@@ -317,12 +317,16 @@ static void store_unanswered(struct client *c, struct request *r, enum err err, 
     request_finish(c, r, err, NULL, fx);
 }
 
+#define MAP_SPREAD_NS (2500ull * 1000000)
+
 static void store_refused(struct client *c, struct request *r, enum err err, struct effects *fx)
 {
     if (err == ERR_NOT_OWNER || err == ERR_STALE_MAP) {
         route_want_map(c, true, fx);
     }
-    bool again = err == ERR_BUSY || err == ERR_NOT_READY;
+    /* A store hears of a new map with its next heartbeat: one that is not seated yet will be in a moment. */
+    bool behind = err == ERR_NOT_OWNER && c->now_ns < r->started_ns + MAP_SPREAD_NS;
+    bool again = behind || err == ERR_BUSY || err == ERR_NOT_READY;
     if (again && c->now_ns < r->started_ns + c->params.store_idle_ns) {
         request_backoff(c, r, BACKOFF_FIRST_NS / 2, fx);
         return;

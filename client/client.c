@@ -90,9 +90,13 @@ void client_post(struct effects *fx, uint16_t type, uint64_t id, const void *hea
     fx_send(fx, address_local(ACTOR_API, 0), type, id, slice_copy(header, header_bytes), body);
 }
 
-bool window_take(struct client *c, uint64_t bytes)
+bool window_take(struct client *c, uint64_t bytes, bool pressed)
 {
-    if (c->window_used > 0 && c->window_used + bytes > c->params.window_bytes) {
+    uint64_t room = c->params.window_bytes;
+    if (pressed) {
+        room = (room > WINDOW_RESERVE_BYTES ? room : WINDOW_RESERVE_BYTES) + WINDOW_RESERVE_BYTES;
+    }
+    if (c->window_used > 0 && c->window_used + bytes > room) {
         return false;
     }
     c->window_used += bytes;
@@ -153,7 +157,8 @@ static void op_try(struct client *c, struct op_slot *slot, struct effects *fx)
 {
     CHECK(slot->state == SLOT_WAITING);
     struct client_op *op = slot->op;
-    if (op->kind != CLIENT_CALL || op->call.route == CLIENT_ROUTE_NAMESPACE) {
+    bool map = op->kind == CLIENT_CALL && op->call.route == CLIENT_ROUTE_STORE; /* comes with the workspace */
+    if (op->kind != CLIENT_CALL || op->call.route == CLIENT_ROUTE_NAMESPACE || map) {
         enum err err = ERR_OK;
         if (!route_workspace(c, op->workspace, &slot->workspace, &err, fx)) {
             if (err != ERR_OK) {
@@ -232,8 +237,8 @@ static void on_shell(struct client *c, const struct message *message, struct eff
     if (message->type == MESSAGE_CLIENT_CANCEL) {
         client_op_finish(c, slot, ERR_CANCELLED, NULL, fx);
     } else if (message->type == MESSAGE_CLIENT_FEED && slot->put != NULL) {
-        uint64_t entry = reader_u64(&r) / c->workspaces[slot->workspace].chunk_bytes;
-        put_on_read(c, slot, entry, (enum err)reader_u32(&r), message->body, fx);
+        uint64_t index = reader_u64(&r) / c->workspaces[slot->workspace].cut.max_bytes;
+        put_on_read(c, slot, index, (enum err)reader_u32(&r), message->body, fx);
     } else if (message->type == MESSAGE_CLIENT_CONFIRMED && slot->put != NULL) {
         put_on_confirmed(c, slot, (enum err)reader_u32(&r), fx);
     } else if (message->type == MESSAGE_CLIENT_ACK && slot->get != NULL) {

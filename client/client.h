@@ -43,12 +43,13 @@ enum client_route {
     CLIENT_ROUTE_ROOT,      /* leader of group 0 */
     CLIENT_ROUTE_NAMESPACE, /* leader of the workspace's group */
     CLIENT_ROUTE_NODE,      /* metad `node`, group `group`, leader or not */
+    CLIENT_ROUTE_STORE,     /* store `store` of the map; the request is sent as it is, without a head */
 };
 
 struct client_call {
     uint16_t type; /* messages.def */
     enum client_route route;
-    uint32_t node, group;
+    uint32_t node, group, store;
     bool mutation;        /* takes an idempotency number */
     struct slice request; /* given: the packed request without its field `head`, which the core adds */
     struct slice reply, reply_body;

@@ -62,7 +62,8 @@ static void get_ask_page(struct client *c, struct op_slot *slot, uint64_t first_
 void get_want_capability(struct client *c, struct op_slot *slot, struct effects *fx)
 {
     struct get *get = slot->get;
-    if (!get->asking && call_room(c, 1) && c->now_ns >= get->capability_ns + BACKOFF_FIRST_NS) {
+    if (!get->asking && call_room(c, 1) && c->now_ns >= get->refreshed_ns + BACKOFF_FIRST_NS) {
+        get->refreshed_ns = c->now_ns;
         get->refresh = true;
         get_ask_page(c, slot, get->page_first, fx);
     }
@@ -158,7 +159,6 @@ void get_on_manifest(struct client *c, struct op_slot *slot, const struct outcom
         err = get_page(get, reply, outcome->body);
         slice_drop(&get->capability);
         get->capability = slice_copy(reply->capability.data, reply->capability.len);
-        get->capability_ns = c->now_ns;
         get->pool = reply->pool;
         get->realm = reply->realm;
     }
@@ -197,7 +197,7 @@ static void get_begin_chunks(struct client *c, struct op_slot *slot, struct effe
     while (get->next < get->page_first + get->page_count && get->next - get->first < GET_CHUNKS) {
         const struct manifest_read *manifest = &get->page[get->next - get->page_first];
         uint64_t charge = (uint64_t)manifest->entry.plain_bytes * GET_WINDOW_COST;
-        if (!call_room(c, LIMIT_SHARDS) || !window_take(c, charge)) {
+        if (!call_room(c, LIMIT_SHARDS) || !window_take(c, charge, false)) {
             return;
         }
         struct get_chunk *chunk = mem_alloc(sizeof *chunk);

@@ -52,7 +52,7 @@ struct get {
     uint64_t bytes; /* of the file */
     uint64_t entries;
     struct slice capability;
-    uint64_t capability_ns;
+    uint64_t refreshed_ns; /* when a capability was last asked for again */
     uint32_t pool;
     uint64_t realm;
     struct manifest_read *page;

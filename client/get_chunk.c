@@ -38,6 +38,7 @@ static void sources_clear(struct get_chunk *chunk)
     chunk->combination = 0;
 }
 
+/* Tries again after a pause, or ends the operation, and with it the chunk, when the budget is spent. */
 static void chunk_wait(struct client *c, struct op_slot *slot, struct get_chunk *chunk, struct effects *fx)
 {
     uint64_t budget = slot->op->budget_ns > 0 ? slot->op->budget_ns : c->params.budget_ns;
@@ -57,6 +58,9 @@ static void chunk_wait(struct client *c, struct op_slot *slot, struct get_chunk 
     chunk->state = GET_WAITING;
     place_forgive(c);
     route_want_map(c, true, fx);
+    if (chunk->expired) {
+        get_want_capability(c, slot, fx);
+    }
     get_arm_timer(c, slot, fx);
 }
 
@@ -327,9 +331,6 @@ void get_chunk_go(struct client *c, struct op_slot *slot, struct get_chunk *chun
     }
     if (chunk->expired) {
         chunk_wait(c, slot, chunk, fx);
-        if (chunk->state == GET_WAITING) {
-            get_want_capability(c, slot, fx);
-        }
     } else if (chunk_choose_code(c, chunk)) {
         get_chunk_go(c, slot, chunk, fx);
     } else if (!chunk->inventoried) {
@@ -425,7 +426,4 @@ void get_on_inventory(struct client *c, struct op_slot *slot, const struct owner
         return;
     }
     chunk_wait(c, slot, chunk, fx);
-    if (chunk->expired && chunk->state == GET_WAITING) {
-        get_want_capability(c, slot, fx);
-    }
 }

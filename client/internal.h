@@ -6,33 +6,35 @@
 #include "base/check.h"
 #include "base/code.h"
 #include "base/compute.h"
+#include "base/cut.h"
 #include "client.h"
 #include "proto/cairn.pb-c.h"
 #include "proto/manifest.h"
 #include "proto/message.h"
 #include "proto/token.h"
 
-#define SECOND_NS         1000000000ull
-#define MILLISECOND_NS    1000000ull
-#define BACKOFF_FIRST_NS  (100 * MILLISECOND_NS)
-#define BACKOFF_LAST_NS   (30 * SECOND_NS)
-#define ATTEMPT_FIRST_NS  (3 * SECOND_NS)
-#define ATTEMPT_LAST_NS   (15 * SECOND_NS)
-#define BUDGET_NS         (30 * SECOND_NS)
-#define STORE_IDLE_NS     (4 * SECOND_NS)
-#define STORE_LONGEST_NS  (30 * SECOND_NS)
-#define STORE_DEAD_NS     (5 * SECOND_NS)
-#define STORE_DEAD_MAX_NS (60 * SECOND_NS)
-#define CHUNK_WAIT_NS     (500 * MILLISECOND_NS)
-#define MAP_MIN_AGE_NS    (300 * MILLISECOND_NS)
-#define MAP_MAX_AGE_NS    (30 * SECOND_NS)
-#define WINDOW_BYTES      (96ull << 20)
-#define REQUEST_BITS      12
-#define REQUESTS          (1u << REQUEST_BITS)
-#define WORKSPACES        16u
-#define REFUSALS          32u
-#define RESTARTS          3u
-#define REDIRECTS         4u
+#define SECOND_NS            1000000000ull
+#define MILLISECOND_NS       1000000ull
+#define BACKOFF_FIRST_NS     (100 * MILLISECOND_NS)
+#define BACKOFF_LAST_NS      (30 * SECOND_NS)
+#define ATTEMPT_FIRST_NS     (3 * SECOND_NS)
+#define ATTEMPT_LAST_NS      (15 * SECOND_NS)
+#define BUDGET_NS            (30 * SECOND_NS)
+#define STORE_IDLE_NS        (4 * SECOND_NS)
+#define STORE_LONGEST_NS     (30 * SECOND_NS)
+#define STORE_DEAD_NS        (5 * SECOND_NS)
+#define STORE_DEAD_MAX_NS    (60 * SECOND_NS)
+#define CHUNK_WAIT_NS        (500 * MILLISECOND_NS)
+#define MAP_MIN_AGE_NS       (300 * MILLISECOND_NS)
+#define MAP_MAX_AGE_NS       (30 * SECOND_NS)
+#define WINDOW_BYTES         (96ull << 20)
+#define WINDOW_RESERVE_BYTES (2ull * LIMIT_CHUNK_BYTES)
+#define REQUEST_BITS         12
+#define REQUESTS             (1u << REQUEST_BITS)
+#define WORKSPACES           16u
+#define REFUSALS             32u
+#define RESTARTS             3u
+#define REDIRECTS            4u
 
 /* ---- requests (call.c) ---- */
 
@@ -94,7 +96,8 @@ struct workspace {
     uint32_t group;       /* that resolved it */
     enum err refusal;     /* the kindest answer so far */
     uint64_t ns, root, realm;
-    uint32_t pool, chunk_bytes;
+    uint32_t pool;
+    struct cut_params cut; /* min_bytes 0: chunks of max_bytes each */
 };
 
 /* What this client knows of a store's health. */
@@ -164,8 +167,8 @@ struct op_slot *client_slot_of(struct client *c, const struct owner *owner);
 void client_op_finish(struct client *c, struct op_slot *slot, enum err err, const char *text, struct effects *fx);
 void client_request_done(struct client *c, const struct owner *owner, const struct outcome *outcome,
                          struct effects *fx);
-/* Room in the window of bulk bytes. */
-bool window_take(struct client *c, uint64_t bytes);
+/* Room in the window of bulk bytes. `pressed`: WINDOW_RESERVE_BYTES more, for one who must have it to give room. */
+bool window_take(struct client *c, uint64_t bytes, bool pressed);
 void window_give(struct client *c, uint64_t bytes);
 /* Tokens of disk and compute effects, and timers of operations, name slot, generation and chunk. */
 uint64_t token_of(const struct client *c, const struct op_slot *slot, uint64_t entry);
@@ -218,10 +221,10 @@ void refusals_add(struct refusals *refusals, uint32_t store);
 void tree_start(struct client *c, struct op_slot *slot, struct effects *fx);
 void tree_on_done(struct client *c, struct op_slot *slot, const struct outcome *outcome, struct effects *fx);
 
-/* put.c */
+/* put.c and put_cut.c */
 void put_start(struct client *c, struct op_slot *slot, struct effects *fx);
 void put_pump(struct client *c, struct op_slot *slot, struct effects *fx);
-void put_on_read(struct client *c, struct op_slot *slot, uint64_t entry, enum err err, struct slice data,
+void put_on_read(struct client *c, struct op_slot *slot, uint64_t index, enum err err, struct slice data,
                  struct effects *fx);
 void put_on_compute(struct client *c, struct op_slot *slot, uint64_t entry, struct compute_job *job,
                     struct effects *fx);

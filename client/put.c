@@ -1,29 +1,16 @@
-/* Upload of one file: reads pieces of the workspace's chunk size, hashes them, and keeps a ring of chunks that
- * put_stage.c asks about and put_chunk.c stores. It stands between the person's file and both planes.
+/* Upload of one file: keeps a ring of chunks that put_cut.c reads and cuts, put_stage.c asks about and put_chunk.c
+ * stores. It stands between the person's file and both planes.
  *
- * Happy path: read, hash, ask, seal, send the shards, stage receipts and entries, ask the shell whether the file is
+ * Happy path: read, cut, ask, seal, send the shards, stage receipts and entries, ask the shell whether the file is
  * still the one it was, complete. A file of up to LIMIT_INLINE_BYTES goes inline in one round trip.
  *
  * How it fails: an expired session begins the file anew; a source that changed ends in FILE_CHANGED before anything is
  * committed; a chunk without enough stores ends in UNAVAILABLE when the budget is spent. Memory is bounded by the
- * client's window: a chunk is charged before it is read and until its shards are stored. */
+ * client's window: a piece is charged before it is read and until the shards of its chunks are stored. */
 #include "put.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-static uint32_t put_chunk_bytes(const struct client *c, const struct op_slot *slot)
-{
-    return c->workspaces[slot->workspace].chunk_bytes;
-}
-
-void put_uncharge(struct client *c, struct put_chunk *chunk)
-{
-    if (chunk->charge > 0) {
-        window_give(c, chunk->charge);
-        chunk->charge = 0;
-    }
-}
 
 static void put_chunk_drop_bulk(struct put_chunk *chunk)
 {
@@ -58,6 +45,7 @@ void put_destroy(struct client *c, struct op_slot *slot)
         return;
     }
     put_chunks_clear(c, put);
+    put_cut_clear(c, put);
     slice_drop(&put->small);
     slice_drop(&put->capability);
     free(put->seen);
@@ -125,108 +113,9 @@ void put_arm_timer(struct client *c, struct op_slot *slot, struct effects *fx)
     }
 }
 
-/* ---- reading and hashing ---- */
+/* ---- chunks ---- */
 
-static void put_read(struct client *c, struct op_slot *slot, struct put_chunk *chunk, uint64_t bytes,
-                     struct effects *fx)
-{
-    struct put *put = slot->put;
-    uint64_t offset = put->read_next;
-    put->read_next += bytes;
-    put->reads++;
-    if (slot->op->put.source == CLIENT_SOURCE_FILE) {
-        struct file_ref file = {.kind = FILE_USER, .number = slot->op->put.file};
-        fx_disk_read(fx, token_of(c, slot, chunk->entry), file, offset, bytes);
-        return;
-    }
-    uint8_t header[16];
-    put_u64(header, offset);
-    put_u64(header + 8, bytes);
-    client_post(fx, MESSAGE_CLIENT_WANT, slot->op->id, header, sizeof header, (struct slice){0});
-}
-
-/* Reads ahead while the ring, the window and the source allow. A stream is read one piece at a time. */
-static void put_read_pump(struct client *c, struct op_slot *slot, struct effects *fx)
-{
-    struct put *put = slot->put;
-    const struct client_put *op = &slot->op->put;
-    bool stream = op->source == CLIENT_SOURCE_FEED;
-    uint32_t most = stream ? 1 : PUT_READS;
-    while (!put->eof && put->reads < most && put->next - put->first < PUT_CHUNKS) {
-        uint64_t bytes = put_chunk_bytes(c, slot);
-        if (!stream && op->bytes - put->read_next < bytes) {
-            bytes = op->bytes - put->read_next;
-        }
-        if (!window_take(c, bytes * PUT_WINDOW_COST)) {
-            return;
-        }
-        struct put_chunk *chunk = mem_alloc(sizeof *chunk);
-        chunk->state = CHUNK_READING;
-        chunk->entry = put->next++;
-        chunk->charge = bytes * PUT_WINDOW_COST;
-        chunk->plain_bytes = (uint32_t)bytes;
-        put->chunks[chunk->entry % PUT_CHUNKS] = chunk;
-        put_read(c, slot, chunk, bytes, fx);
-        put->eof = !stream && put->read_next == op->bytes;
-    }
-}
-
-static void put_hash(struct client *c, struct op_slot *slot, struct put_chunk *chunk, struct effects *fx)
-{
-    struct compute_job *job = compute_job_create(COMPUTE_CHUNK_CUT_HASH);
-    job->priority = 1;
-    job->cut_bytes = put_chunk_bytes(c, slot);
-    job->in[0] = slice_ref(chunk->plain);
-    chunk->state = CHUNK_HASHING;
-    fx_compute(fx, token_of(c, slot, chunk->entry), job);
-}
-
-/* The newest chunk turned out to be past the end. */
-static void put_drop_newest(struct client *c, struct put *put, struct put_chunk *chunk)
-{
-    CHECK(chunk->entry + 1 == put->next);
-    put->next--;
-    put->chunks[chunk->entry % PUT_CHUNKS] = NULL;
-    put_chunk_free(c, chunk);
-}
-
-void put_on_read(struct client *c, struct op_slot *slot, uint64_t entry, enum err err, struct slice data,
-                 struct effects *fx)
-{
-    struct put *put = slot->put;
-    struct put_chunk *chunk = put_chunk_at(put, entry);
-    if (chunk == NULL || chunk->state != CHUNK_READING) {
-        return; /* a shell that answers twice */
-    }
-    bool stream = slot->op->put.source == CLIENT_SOURCE_FEED;
-    if (err != ERR_OK || data.bytes > chunk->plain_bytes) {
-        client_op_finish(c, slot, err == ERR_OK ? ERR_INVALID : err, "reading the file", fx);
-        return;
-    }
-    if (!stream && data.bytes < chunk->plain_bytes) {
-        client_op_finish(c, slot, ERR_FILE_CHANGED, "the file became shorter while it was read", fx);
-        return;
-    }
-    put->reads--;
-    put->eof = put->eof || data.bytes < chunk->plain_bytes;
-    put->read_bytes += data.bytes;
-    if (entry == 0 && put->eof && put->read_bytes <= LIMIT_INLINE_BYTES && put->next == 1) {
-        put->small = slice_ref(data);
-        put_drop_newest(c, put, chunk);
-    } else if (data.bytes == 0) {
-        put_drop_newest(c, put, chunk);
-    } else {
-        chunk->plain = slice_ref(data);
-        chunk->plain_bytes = data.bytes;
-        slot->op->counts.chunks++;
-        put->reads++; /* hashing counts as reading */
-        put_hash(c, slot, chunk, fx);
-    }
-    put_pump(c, slot, fx);
-}
-
-/* A chunk equal to an earlier one of this file is stored once. */
-static void put_hashed(struct client *c, struct op_slot *slot, struct put_chunk *chunk, struct effects *fx)
+void put_hashed(struct client *c, struct op_slot *slot, struct put_chunk *chunk, struct effects *fx)
 {
     struct seen *seen = put_seen(slot->put, &chunk->sha);
     bool first = seen == NULL || (!seen->done && seen->writer == 0);
@@ -279,19 +168,15 @@ void put_chunk_done(struct client *c, struct op_slot *slot, struct put_chunk *ch
 
 void put_on_compute(struct client *c, struct op_slot *slot, uint64_t entry, struct compute_job *job, struct effects *fx)
 {
-    struct put *put = slot->put;
-    struct put_chunk *chunk = put_chunk_at(put, entry);
-    CHECK(chunk != NULL);
     if (job->err != ERR_OK) {
         client_op_finish(c, slot, job->err, "preparing a chunk", fx);
         return;
     }
-    if (chunk->state == CHUNK_HASHING) {
-        CHECK(job->count == 1 && job->lengths[0] == chunk->plain_bytes && put->reads > 0);
-        put->reads--;
-        chunk->sha = job->hashes[0];
-        put_hashed(c, slot, chunk, fx);
+    if (entry == PUT_CUT_ENTRY) {
+        put_cut_on_compute(c, slot, job, fx);
     } else {
+        struct put_chunk *chunk = put_chunk_at(slot->put, entry);
+        CHECK(chunk != NULL);
         put_chunk_on_compute(c, slot, chunk, job, fx);
     }
     c->wake = true;
@@ -331,15 +216,15 @@ void put_pump(struct client *c, struct op_slot *slot, struct effects *fx)
     if (put->phase != PUT_READING) {
         return;
     }
-    put_read_pump(c, slot, fx);
-    bool all_read = put->eof && put->reads == 0;
-    if (all_read && put->read_bytes <= LIMIT_INLINE_BYTES && put->next == 0) {
+    put_cut_pump(c, slot, fx);
+    bool all_cut = put_cut_over(put);
+    if (all_cut && put->read_bytes <= LIMIT_INLINE_BYTES && put->next == 0) {
         put_confirm(c, slot, PUT_SMALL_CONFIRM, fx);
         return;
     }
     uint32_t gen = slot->gen;
     put_stage_pump(c, slot, fx);
-    if (slot->gen == gen && all_read && put->first == put->next && put->flight == PUT_IDLE) {
+    if (slot->gen == gen && all_cut && put->first == put->next && put->flight == PUT_IDLE) {
         put_confirm(c, slot, PUT_CONFIRM, fx);
     }
 }

@@ -1,8 +1,8 @@
-/* One upload, shared by put.c (the file), put_stage.c (messages to the namespace's group) and put_chunk.c (the journey
- * of one chunk). States of a chunk and what may follow:
+/* One upload, shared by put.c (the file), put_cut.c (its bytes, read and cut into chunks), put_stage.c (messages to the
+ * namespace's group) and put_chunk.c (the journey of one chunk). A chunk begins when it is cut. Its states and what may
+ * follow:
  *
- *   READING  -> HASHING | gone (past the end)
- *   HASHING  -> HASHED | TWIN
+ *   HASHED   -> TWIN, at once
  *   HASHED   -> ASKED
  *   ASKED    -> DONE (present) | SEALING | SENDING (asked again for a new capability)
  *   TWIN     -> DONE, when the chunk with the same hash is
@@ -16,20 +16,29 @@
 
 #include "internal.h"
 
-#define PUT_CHUNKS      512u         /* chunks of one upload in memory, most of them done and waiting to be staged */
-#define PUT_ASKS        64u          /* asked chunks a message */
-#define PUT_STAGE_RUN   128u         /* done chunks that are worth a manifest page */
-#define PUT_STAGE_MOST  256u         /* manifest entries a page */
+#define PUT_CHUNKS      1536u /* chunks of one upload in memory, most of them done and waiting for their page's end */
+#define PUT_ASKS        64u   /* asked chunks a message */
+#define PUT_PAGE_MASK   0xffu /* a page ends behind an entry whose hash ends with these bits zero: mean 256 */
 #define PUT_STAGE_BYTES (384u << 10) /* receipts a message: a group takes bodies of half a Raft entry */
 #define PUT_START_ASKS  4u           /* hashed chunks that start a session while more are on their way */
-#define PUT_READS       4u           /* reads ahead */
+#define PUT_READS       4u           /* pieces read ahead */
 #define PUT_SEEN        65536u       /* hashes of one file remembered, to send equal chunks once */
 #define PUT_REASKS      4u
-#define PUT_WINDOW_COST 2u /* window bytes per plain byte: the plain chunk, then shards with parity */
+#define PUT_WINDOW_COST 2u         /* window bytes per plain byte: the piece, then its chunks' shards with parity */
+#define PUT_CUT_ENTRY   UINT32_MAX /* names the cutting where a token names a chunk */
+_Static_assert(PUT_CHUNKS >= LIMIT_PAGE_ENTRIES + COMPUTE_CUTS, "a page and what a job cuts fit");
+
+/* So many bytes of the file, read at once. It holds its part of the window until all chunks with bytes of it are done:
+ * a chunk not yet sealed keeps all of the piece's buffer. */
+struct put_piece {
+    uint32_t refs;
+    bool read;
+    uint32_t bytes;
+    uint64_t charge;
+    struct slice data;
+};
 
 enum chunk_state {
-    CHUNK_READING,
-    CHUNK_HASHING,
     CHUNK_HASHED,
     CHUNK_ASKED,
     CHUNK_TWIN,
@@ -44,7 +53,8 @@ enum shard_state { SHARD_IDLE, SHARD_FLYING, SHARD_DONE };
 struct put_chunk {
     enum chunk_state state;
     uint64_t entry;
-    uint64_t charge; /* of the window */
+    struct put_piece *pieces[2]; /* where its bytes come from; NULL: none */
+    bool staged;                 /* its receipts are */
     struct slice plain;
     uint32_t plain_bytes;
     struct sha256 sha;
@@ -76,16 +86,20 @@ struct seen {
     struct encoding encoding;
 };
 
-enum put_phase { PUT_READING, PUT_SMALL_CONFIRM, PUT_SMALL, PUT_CONFIRM, PUT_COMPLETE };
+enum put_phase { PUT_READING, PUT_SMALL_CONFIRM, PUT_SMALL, PUT_CONFIRM, PUT_COMPLETE, PUT_PAUSING };
 /* The one request to the group that may be under way. */
 enum put_flight { PUT_IDLE, PUT_STARTING, PUT_STAGING, PUT_ENDING };
 
 struct put {
     enum put_phase phase;
     enum put_flight flight;
-    uint64_t read_next, read_bytes; /* offset of the next read; bytes read so far */
-    uint32_t reads;                 /* under way, hashing included */
-    bool eof;
+    uint64_t read_next, read_bytes;      /* offset of the next read; bytes read so far */
+    bool eof;                            /* all is read or being read */
+    struct put_piece *pieces[PUT_READS]; /* ring: those in [piece_first, piece_next) are read or being read */
+    uint64_t piece_first, piece_next;
+    bool cutting;
+    struct slice tail; /* read, and behind the last certain cut */
+    struct put_piece *tail_piece;
     struct put_chunk *chunks[PUT_CHUNKS]; /* ring by entry: those in [first, next) */
     uint64_t first, next;
     struct slice small;
@@ -93,7 +107,8 @@ struct put {
     struct slice capability;
     uint32_t writer;
     uint32_t flight_entries; /* of the stage under way */
-    uint32_t restarts;
+    uint32_t restarts, map_waits;
+    uint64_t restarted_ns, restart_first_ns;
     uint64_t done_bytes;
     bool timer;
     struct seen *seen; /* open addressing, 2 * PUT_SEEN, made at the second chunk */
@@ -109,9 +124,22 @@ static inline struct owner put_owner(struct client *c, struct op_slot *slot, enu
     return (struct owner){.kind = kind, .op = (uint32_t)(slot - c->slots), .gen = slot->gen};
 }
 
+/* put_cut.c */
+uint32_t put_piece_bytes(const struct client *c, const struct op_slot *slot);
+/* Reads ahead and cuts what is there, as far as ring, window and source allow. */
+void put_cut_pump(struct client *c, struct op_slot *slot, struct effects *fx);
+void put_cut_on_compute(struct client *c, struct op_slot *slot, struct compute_job *job, struct effects *fx);
+/* Nothing is being read or cut: what is in the ring is all there will be until something is done. */
+bool put_cut_idle(const struct put *put);
+/* The whole file is in chunks. */
+bool put_cut_over(const struct put *put);
+void put_cut_clear(struct client *c, struct put *put);
+void put_uncharge(struct client *c, struct put_chunk *chunk);
+
 /* put.c */
 void put_chunk_free(struct client *c, struct put_chunk *chunk);
-void put_uncharge(struct client *c, struct put_chunk *chunk);
+/* A new chunk of the file: to be asked about, or equal to an earlier one, which is stored once. */
+void put_hashed(struct client *c, struct op_slot *slot, struct put_chunk *chunk, struct effects *fx);
 void put_chunk_done(struct client *c, struct op_slot *slot, struct put_chunk *chunk, struct effects *fx);
 /* Begins the file anew in a new session; ends the operation with `err` when that cannot be, or was done too often. */
 void put_restart(struct client *c, struct op_slot *slot, enum err err, const char *text, struct effects *fx);

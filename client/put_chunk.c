@@ -19,6 +19,7 @@ static const Cairn__MapPool *chunk_pool(const struct client *c, const struct op_
     return pool != NULL && pool->n_slots > 0 ? pool : NULL;
 }
 
+/* Tries again after a pause, or ends the operation, and with it the chunk, when the budget is spent. */
 static void chunk_wait(struct client *c, struct op_slot *slot, struct put_chunk *chunk, struct effects *fx)
 {
     uint64_t budget = slot->op->budget_ns > 0 ? slot->op->budget_ns : c->params.budget_ns;

@@ -1,7 +1,7 @@
 /* The messages of an upload to the namespace's group: start, stage, complete, put-small (R-F4). One is under way at a
  * time; what gathers meanwhile goes with the next, so that a large file needs few commits and a small one few round
- * trips. An ask names hashed chunks; a stage carries the receipts and manifest entries of the leading chunks that are
- * done, and the next ask.
+ * trips. An ask names hashed chunks; a stage carries receipts of chunks that are done, the leading entries up to the
+ * end of their manifest page, and the next ask.
  *
  * How it fails: a session that is closed, receipts that no longer count (a disk was replaced, R-B2) and entries that do
  * not resolve begin the file anew in a new session, a few times; all else ends the operation with the peer's words. */
@@ -28,17 +28,32 @@ static uint32_t asks_write(struct put *put, struct writer *w)
     return asks;
 }
 
-static uint32_t receipts_write(struct put *put, uint32_t run, struct writer *w)
+static uint32_t chunk_receipt_bytes(const struct put_chunk *chunk)
+{
+    bool waits = chunk->state == CHUNK_DONE && chunk->receipts != NULL && !chunk->staged;
+    return waits ? chunk->receipt_count * RECEIPT_BYTES : 0;
+}
+
+/* Receipts of chunks that are done, up to PUT_STAGE_BYTES, in the chunks' order. */
+static uint32_t receipts_write(struct put *put, struct writer *w)
 {
     uint32_t receipts = 0;
-    for (uint32_t i = 0; i < run; i++) {
-        const struct put_chunk *chunk = put_chunk_at(put, put->first + i);
-        for (uint32_t shard = 0; chunk->receipts != NULL && shard < LIMIT_SHARDS; shard++) {
+    for (uint64_t entry = put->first; entry < put->next; entry++) {
+        struct put_chunk *chunk = put_chunk_at(put, entry);
+        uint32_t bytes = chunk_receipt_bytes(chunk);
+        if (bytes == 0) {
+            continue;
+        }
+        if (receipts * RECEIPT_BYTES + bytes > PUT_STAGE_BYTES) {
+            break;
+        }
+        for (uint32_t shard = 0; shard < LIMIT_SHARDS; shard++) {
             if (chunk->shard_states[shard] == SHARD_DONE) {
                 writer_put(w, chunk->receipts + (size_t)shard * RECEIPT_BYTES, RECEIPT_BYTES);
                 receipts++;
             }
         }
+        chunk->staged = true;
     }
     return receipts;
 }
@@ -89,7 +104,7 @@ static void put_send_stage(struct client *c, struct op_slot *slot, uint32_t run,
     struct writer w = {0};
     Cairn__UploadStageRequest request = CAIRN__UPLOAD_STAGE_REQUEST__INIT;
     request.session = put->session;
-    request.receipts = receipts_write(put, run, &w);
+    request.receipts = receipts_write(put, &w);
     request.first_entry = put->first;
     request.entries = run;
     entries_write(put, run, &w);
@@ -123,33 +138,46 @@ void put_send_small(struct client *c, struct op_slot *slot, struct effects *fx)
     put_call(c, slot, PUT_ENDING, MESSAGE_PUT_SMALL, proto_pack(&request), slice_ref(slot->put->small), fx);
 }
 
+/* The next manifest page: from the first entry to the first border, or to the file's end; 0 while not all of it is
+ * done. Borders follow from the hashes, so that versions of a file share their pages (R-D3). */
+static uint32_t page_run(struct put *put)
+{
+    for (uint32_t run = 0; put->first + run < put->next; run++) {
+        const struct put_chunk *chunk = put_chunk_at(put, put->first + run);
+        if (chunk->state != CHUNK_DONE) {
+            return 0;
+        }
+        bool border = (chunk->sha.bytes[31] & PUT_PAGE_MASK) == 0 || run + 1 == LIMIT_PAGE_ENTRIES;
+        if (border || (put_cut_over(put) && put->first + run + 1 == put->next)) {
+            return run + 1;
+        }
+    }
+    return 0;
+}
+
+/* Receipts are sent ahead of their page, with whatever goes; the entries follow when no receipt of theirs is left. */
 void put_stage_pump(struct client *c, struct op_slot *slot, struct effects *fx)
 {
     struct put *put = slot->put;
     if (put->flight != PUT_IDLE || !call_room(c, 1)) {
         return;
     }
-    uint32_t asks = 0, run = 0, receipt_bytes = 0;
+    uint32_t asks = 0, run = page_run(put), run_bytes = 0, receipt_bytes = 0;
     for (uint64_t entry = put->first; entry < put->next; entry++) {
-        asks += put_chunk_at(put, entry)->state == CHUNK_HASHED;
-    }
-    while (run < PUT_STAGE_MOST && put->first + run < put->next &&
-           put_chunk_at(put, put->first + run)->state == CHUNK_DONE && receipt_bytes < PUT_STAGE_BYTES) {
-        receipt_bytes += put_chunk_at(put, put->first + run)->receipt_count * RECEIPT_BYTES;
-        run++;
+        struct put_chunk *chunk = put_chunk_at(put, entry);
+        asks += chunk->state == CHUNK_HASHED;
+        receipt_bytes += chunk_receipt_bytes(chunk);
+        run_bytes = entry < put->first + run ? receipt_bytes : run_bytes;
     }
     if (put->session == 0) {
-        if (asks >= PUT_START_ASKS || (asks > 0 && put->reads == 0)) {
+        if (asks >= PUT_START_ASKS || (asks > 0 && put_cut_idle(put))) {
             put_send_start(c, slot, fx);
         }
         return;
     }
-    bool last = put->eof && put->reads == 0 && put->first + run == put->next;
-    bool full = put->next - put->first == PUT_CHUNKS || receipt_bytes >= PUT_STAGE_BYTES;
-    if (run < PUT_STAGE_RUN && !last && !full) {
-        run = 0; /* each run is a manifest page: rather few and whole */
-    }
-    if (asks > 0 || run > 0) {
+    bool page = run > 0;
+    run = run_bytes > PUT_STAGE_BYTES ? 0 : run;
+    if (asks > 0 || page || receipt_bytes >= PUT_STAGE_BYTES / 2) {
         put_send_stage(c, slot, run, fx);
     }
 }

@@ -104,7 +104,8 @@ static void waiting_fail(struct client *c, const char *name, enum err err, const
         if (slot->state != SLOT_WAITING) {
             continue;
         }
-        bool route = slot->op->kind == CLIENT_CALL && slot->op->call.route != CLIENT_ROUTE_NAMESPACE;
+        bool route = slot->op->kind == CLIENT_CALL && slot->op->call.route != CLIENT_ROUTE_NAMESPACE &&
+                     slot->op->call.route != CLIENT_ROUTE_STORE;
         if (!route && (name == NULL || strcmp(name, slot->op->workspace) == 0)) {
             client_op_finish(c, slot, err, text, fx);
         }
@@ -211,7 +212,10 @@ void route_on_resolve(struct client *c, uint32_t index, const struct outcome *ou
         w->root = reply->root;
         w->realm = reply->realm;
         w->pool = reply->pool;
-        w->chunk_bytes = reply->chunk_bytes;
+        w->cut = (struct cut_params){reply->cut_min_bytes, reply->cut_avg_bytes, reply->chunk_bytes};
+        if (!cut_params_valid(&w->cut)) {
+            w->cut.min_bytes = 0; /* chunks too small to be cut by content are cut by length, by every client */
+        }
         w->state = WORKSPACE_KNOWN;
         c->wake = true;
     }

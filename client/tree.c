@@ -25,6 +25,11 @@ void tree_start(struct client *c, struct op_slot *slot, struct effects *fx)
     case CLIENT_ROUTE_NODE:
         call_node(c, owner, call->type, call->group, call->node, request, fx);
         break;
+    case CLIENT_ROUTE_STORE:
+        if (!call_store(c, owner, call->type, call->store, request, (struct slice){0}, fx)) {
+            client_op_finish(c, slot, ERR_NOT_FOUND, "the map has no such store", fx);
+        }
+        break;
     }
 }
 

@@ -27,9 +27,9 @@ struct runtime_config {
     const char *ca_file, *cert_file, *key_file;
     struct cluster_id cluster;
     uint64_t cluster_incarnation;
-    unsigned loops;              /* >= 1 */
-    unsigned workers;            /* >= 1 */
-    const char *log_file;        /* NULL: stderr */
+    unsigned loops;       /* >= 1 */
+    unsigned workers;     /* >= 1 */
+    const char *log_file; /* NULL: stderr */
 };
 
 /* Makes it; on failure the text of what is wrong, naming the file and the next step, is in `ret_text` (size 256). */
@@ -41,20 +41,22 @@ MUST_CHECK enum err runtime_listen(struct runtime *runtime, const char *host, ui
 /* Where a node is reached. Any thread; replaces what was known. Connections are made on the first SEND to it. */
 void runtime_set_address(struct runtime *runtime, enum role role, uint32_t node, const char *host, uint16_t port);
 
-/* A data directory: takes an exclusive lock on DIR/lock (IN_USE), makes DIR, log/ and segments/ as needed with mode 0700;
- * files are 0600. Lists the files of `kind` in ascending order into a new array the caller frees. */
+/* A data directory: takes an exclusive lock on DIR/lock (IN_USE), makes DIR, log/ and segments/ as needed with mode
+ * 0700; files are 0600. Lists the files of `kind` in ascending order into a new array the caller frees. */
 MUST_CHECK enum err runtime_directory_open(const char *dir, int *ret_lock_fd, char *ret_text);
-MUST_CHECK enum err runtime_directory_list(const char *dir, enum file_kind kind, struct file_info **ret_files, uint32_t *ret_count);
+MUST_CHECK enum err runtime_directory_list(const char *dir, enum file_kind kind, struct file_info **ret_files,
+                                           uint32_t *ret_count);
 
 /* A RocksDB at DIR/kv without WAL. Cores read through runtime_kv_view on the owning loop. */
-MUST_CHECK enum err runtime_kv_open(struct runtime *runtime, const char *dir, struct runtime_kv **ret_kv, char *ret_text);
+MUST_CHECK enum err runtime_kv_open(struct runtime *runtime, const char *dir, struct runtime_kv **ret_kv,
+                                    char *ret_text);
 struct kv_view *runtime_kv_view(struct runtime_kv *kv);
 /* Removes a database that is to be rebuilt (before it is opened). */
 MUST_CHECK enum err runtime_kv_drop(const char *dir);
 void runtime_kv_close(struct runtime_kv *kv);
 
-/* Registers an actor: `dir` is where its FILE_LOG or FILE_SEGMENT files live (NULL: none), `kv` its database (NULL: none).
- * Its first event is a TIMER with id 0 (RUNTIME_TIMER_BOOT): start there. */
+/* Registers an actor: `dir` is where its FILE_LOG or FILE_SEGMENT files live (NULL: none), `kv` its database (NULL:
+ * none). Its first event is a TIMER with id 0 (RUNTIME_TIMER_BOOT): start there. */
 #define RUNTIME_TIMER_BOOT 0
 void runtime_add_actor(struct runtime *runtime, unsigned loop, enum actor_kind kind, uint32_t index, actor_step *step,
                        void *actor, const char *dir, struct runtime_kv *kv);
@@ -70,10 +72,13 @@ void runtime_stop(struct runtime *runtime);
 
 /* Puts a message into a local actor's inbox, as if an actor had sent it. Any thread; slices are given. How a shell
  * (the client's API, an admin hook) talks to its actors. */
-void runtime_post(struct runtime *runtime, struct address to, uint16_t type, uint64_t stream, struct slice header, struct slice body);
+void runtime_post(struct runtime *runtime, struct address to, uint16_t type, uint64_t stream, struct slice header,
+                  struct slice body);
 
 /* Counters of one actor's disk use since the start: io_uring submissions and entries. Any thread. */
-struct runtime_disk_counters { uint64_t submissions, submitted, syncs; };
+struct runtime_disk_counters {
+    uint64_t submissions, submitted, syncs;
+};
 struct runtime_disk_counters runtime_disk_counters(struct runtime *runtime, enum actor_kind kind, uint32_t index);
 
 /* Counters of the process's connections since the start. Any thread. */

@@ -70,6 +70,19 @@ void group_halt(struct group *group, enum err err, const char *what)
     fx_halt(group->fx, err, "group %u: %s", group->params.group, what);
 }
 
+bool group_is_ready(struct group *group)
+{
+    struct raft_status status = raft_status(group->raft);
+    if (status.role != RAFT_LEADER || !status.ready) {
+        return false;
+    }
+    if (group->ready_term != status.term) {
+        group->ready_term = status.term;
+        group->ready_index = status.commit;
+    }
+    return group->applied >= group->ready_index;
+}
+
 /* ---- the log ---- */
 
 static void log_send(struct group *group, uint16_t type, struct writer *header, struct slice body)
@@ -356,8 +369,7 @@ static void group_root_state(struct group *group, struct slice header)
 
 static void group_maintain(struct group *group)
 {
-    struct raft_status status = raft_status(group->raft);
-    if (status.role != RAFT_LEADER || !status.ready || group->own_command_out) {
+    if (!group_is_ready(group) || group->own_command_out) {
         return;
     }
     struct proto_arena arena = {0};

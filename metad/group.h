@@ -40,6 +40,7 @@ struct group {
     struct raft *raft;
     uint64_t boot_random;
     uint64_t applied;
+    uint64_t ready_term, ready_index; /* leading: the term, and what was committed when its no-op was */
     uint64_t flushed_applied, flush_number;
     bool flushing;
     uint64_t applied_since_flush;
@@ -92,6 +93,8 @@ void group_answer(struct group *group, const struct waiter *waiter, struct answe
 /* group.c */
 void group_raft(struct group *group, const struct raft_event *event);
 void group_halt(struct group *group, enum err err, const char *what);
+/* Leads, and has applied all that earlier leaders acknowledged: only then does its state speak for the group. */
+bool group_is_ready(struct group *group);
 /* Group 0: opens the keys of the present record and hands them to itself and to the other groups of this node. */
 void group_share_root(struct group *group);
 void keyring_take(struct keyring *keyring, const Cairn__RootState *state);

@@ -219,7 +219,7 @@ static enum err request_take(struct group *group, const struct message *message,
         .body = message->body,
         .random = group->event->random,
     };
-    if (operation->kind != OPERATION_REPLICA && (!status.ready || !group->keyring.present)) {
+    if (operation->kind != OPERATION_REPLICA && (!group_is_ready(group) || !group->keyring.present)) {
         return ERR_NOT_READY;
     }
     err = request_authorize(group, message, operation, request, arena, &prepare);

@@ -21,8 +21,8 @@
 #include "raft/raft.h"
 
 #define NET_NODES   5
-#define NET_ENTRIES 20000
-#define NET_TERMS   20000
+#define NET_ENTRIES 6000
+#define NET_TERMS   6000
 #define NET_BAG     4096
 #define NET_READS   4096
 

@@ -20,8 +20,7 @@ __attribute__((format(printf, 2, 3))) static enum err refuse(char *ret_text, con
     return ERR_CONFIG;
 }
 
-/* "HOST:PORT". */
-static bool parse_address(const char *text, char ret_host[BLOCKD_HOST_BYTES], uint16_t *ret_port)
+bool blockd_address_parse(const char *text, char ret_host[BLOCKD_HOST_BYTES], uint16_t *ret_port)
 {
     const char *colon = strrchr(text, ':');
     if (colon == NULL || colon == text || (size_t)(colon - text) >= BLOCKD_HOST_BYTES || colon[1] < '0' ||
@@ -48,7 +47,7 @@ static bool parse_peer(const char *text, struct blockd_peer *ret_peer)
         return false;
     }
     ret_peer->node = (uint32_t)node;
-    return parse_address(at + 1, ret_peer->host, &ret_peer->port) && ret_peer->port != 0;
+    return blockd_address_parse(at + 1, ret_peer->host, &ret_peer->port) && ret_peer->port != 0;
 }
 
 static enum err take_metads(const char *path, const struct config_strings *metads, struct blockd_config *config,
@@ -106,7 +105,7 @@ static enum err take_config(const char *path, const struct config_passing *passi
     if (!hex_decode(passing->cluster, sizeof config->cluster, &config->cluster)) {
         return refuse(ret_text, "%s: 'cluster' must be 32 hexadecimal digits", path);
     }
-    if (!parse_address(passing->listen, config->listen_host, &config->listen_port)) {
+    if (!blockd_address_parse(passing->listen, config->listen_host, &config->listen_port)) {
         return refuse(ret_text, "%s: 'listen' must be HOST:PORT", path);
     }
     enum err err = take_metads(path, &passing->metads, config, ret_text);

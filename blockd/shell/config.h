@@ -33,6 +33,9 @@ struct blockd_config {
     uint64_t capacity_bytes;      /* of each store */
 };
 
+/* Takes "HOST:PORT" apart; false when it is anything else. */
+bool blockd_address_parse(const char *text, char ret_host[BLOCKD_HOST_BYTES], uint16_t *ret_port);
+
 /* CONFIG with the file and the next step in ret_text (BLOCKD_TEXT_BYTES). */
 MUST_CHECK enum err blockd_config_read(const char *path, struct blockd_config *ret_config, char *ret_text);
 void blockd_config_deinit(struct blockd_config *config);

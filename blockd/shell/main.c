@@ -15,7 +15,10 @@
 #include "base/check.h"
 #include "blockd/blockd.h"
 #include "config.h"
+#include "io/log.h"
 #include "io/runtime.h"
+#include "proto/cairn.pb-c.h"
+#include "proto/message.h"
 
 #define BLOCKD_HEARTBEAT_NS      1000000000ull
 #define BLOCKD_SEGMENTS_MIN      8u         /* a small store has segments of an eighth of it */
@@ -38,6 +41,7 @@ struct blockd_store {
     struct file_info *files;
     struct runtime_kv *kv;
     struct store *store;
+    struct store_repair repair; /* as it was logged */
 };
 
 /* All that lives while the server runs, in the order it is made. */
@@ -46,6 +50,7 @@ struct blockd {
     struct runtime *runtime;
     struct blockd_store stores[BLOCKD_STORES_MAX];
     struct agent *agent;
+    uint64_t addresses_epoch; /* of the map whose addresses are known */
 };
 
 static int fail(enum err err, const char *text)
@@ -108,6 +113,24 @@ static uint32_t segment_bytes(uint64_t capacity_bytes)
     return bytes < BLOCKD_SEGMENT_BYTES_MIN ? BLOCKD_SEGMENT_BYTES_MIN : (uint32_t)bytes;
 }
 
+/* The store, with a line in the log when a pass of repair has ended that did or lacked something. */
+static void store_with_log(void *actor, const struct event *event, struct effects *fx)
+{
+    struct blockd_store *self = actor;
+    store_step(self->store, event, fx);
+    struct store_repair now = store_repair_state(self->store), before = self->repair;
+    if (now.passes == before.passes) {
+        return;
+    }
+    self->repair = now;
+    if (now.rebuilt != before.rebuilt || now.missing != before.missing || now.refused != before.refused) {
+        io_log(now.refused != before.refused ? LOG_WARN : LOG_INFO, ERR_OK,
+               "repair: %llu shards rebuilt, %llu could not be yet, %llu refused",
+               (unsigned long long)(now.rebuilt - before.rebuilt), (unsigned long long)now.missing,
+               (unsigned long long)(now.refused - before.refused));
+    }
+}
+
 static enum err make_store(struct blockd *blockd, uint32_t position, bool rebuild, char *ret_text)
 {
     const struct blockd_config *config = &blockd->config;
@@ -146,12 +169,36 @@ static enum err make_store(struct blockd *blockd, uint32_t position, bool rebuil
         .rebuild_index = rebuild,
     };
     store->store = store_create(&params);
-    runtime_add_actor(blockd->runtime, 1 + position, ACTOR_STORE, position, store_step, store->store, dir, store->kv);
+    runtime_add_actor(blockd->runtime, 1 + position, ACTOR_STORE, position, store_with_log, store, dir, store->kv);
     return ERR_OK;
 }
 
-/* The agent with the counters of the stores' rings, which only the runtime knows. */
-static void agent_with_counters(void *actor, const struct event *event, struct effects *fx)
+/* Where the other block servers are, by the newest map. */
+static void learn_addresses(struct blockd *blockd)
+{
+    uint64_t epoch = 0;
+    struct slice map = agent_map(blockd->agent, &epoch);
+    struct proto_arena arena = {0};
+    Cairn__ClusterMap *message = NULL;
+    if (map.bytes == 0 || epoch == blockd->addresses_epoch) {
+        return;
+    }
+    blockd->addresses_epoch = epoch;
+    enum err err = proto_unpack(&cairn__cluster_map__descriptor, map, &arena, (void **)&message);
+    for (size_t i = 0; err == ERR_OK && i < message->n_nodes; i++) {
+        const Cairn__MapNode *node = message->nodes[i];
+        char host[BLOCKD_HOST_BYTES];
+        uint16_t port = 0;
+        if (node->role == ROLE_BLOCKD && node->id != blockd->config.node &&
+            blockd_address_parse(node->address, host, &port) && port != 0) {
+            runtime_set_address(blockd->runtime, ROLE_BLOCKD, node->id, host, port);
+        }
+    }
+    proto_arena_deinit(&arena);
+}
+
+/* The agent with what only the shell can do: the counters of the stores' rings in, the map's addresses out. */
+static void agent_with_shell(void *actor, const struct event *event, struct effects *fx)
 {
     struct blockd *blockd = actor;
     if (event->kind == EVENT_TIMER) {
@@ -161,6 +208,7 @@ static void agent_with_counters(void *actor, const struct event *event, struct e
         }
     }
     agent_step(blockd->agent, event, fx);
+    learn_addresses(blockd);
 }
 
 /* `address` is where others reach this server: the port that was bound. */
@@ -182,7 +230,7 @@ static void make_agent(struct blockd *blockd, const char *address)
         params.metads[i] = config->metads[i].node;
     }
     blockd->agent = agent_create(&params);
-    runtime_add_actor(blockd->runtime, 0, ACTOR_AGENT, 0, agent_with_counters, blockd, NULL, NULL);
+    runtime_add_actor(blockd->runtime, 0, ACTOR_AGENT, 0, agent_with_shell, blockd, NULL, NULL);
 }
 
 /* In the reverse order of making; whatever was not made is NULL. */

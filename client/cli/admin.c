@@ -3,11 +3,12 @@
 
 #include "common.h"
 
-static const char usage[] = "usage: cairn admin status|groups|stores|nodes\n\n"
-                            "  status   one object: stores by state, the map, what is not at its default\n"
-                            "  groups   a line a Raft group: leader, term, commit, members with lag\n"
-                            "  stores   a line a store, with its counters\n"
-                            "  nodes    a line a node\n";
+static const char usage[] =
+    "usage: cairn admin status|groups|stores|nodes\n\n"
+    "  status   one object: stores by state, chunks by missing shards, the map, what is not at its default\n"
+    "  groups   a line a Raft group: leader, term, commit, members with lag\n"
+    "  stores   a line a store, with its counters\n"
+    "  nodes    a line a node\n";
 
 static int group_print(void *context, const struct cairn_group *group)
 {
@@ -81,6 +82,7 @@ static int store_print(void *context, const struct cairn_store *store)
     json_number(&json, "synced_bytes", store->synced_bytes);
     json_number(&json, "refused", store->refused);
     json_number(&json, "corrupt", store->corrupt);
+    json_number(&json, "rebuilt", store->rebuilt);
     json_end(&json);
     return 0;
 }
@@ -105,6 +107,23 @@ static int node_print(void *context, const struct cairn_node *node)
     return 0;
 }
 
+/* "N whole, M missing 1, ..." for people, an object of counts by missing shards for programs. */
+static void missing_text(const struct cairn_missing *missing, bool json, char *ret, size_t bytes)
+{
+    size_t n =
+        (size_t)snprintf(ret, bytes, json ? "{\"0\":%llu" : "%llu whole", (unsigned long long)missing->chunks[0]);
+    for (unsigned i = 1; i <= CAIRN_MISSING_MAX && n < bytes; i++) {
+        if (missing->chunks[i] > 0) {
+            unsigned long long count = missing->chunks[i];
+            n += json ? (size_t)snprintf(ret + n, bytes - n, ",\"%u\":%llu", i, count)
+                      : (size_t)snprintf(ret + n, bytes - n, ", %llu missing %u", count, i);
+        }
+    }
+    if (json && n < bytes) {
+        snprintf(ret + n, bytes - n, "}");
+    }
+}
+
 static int status(struct cli *cli)
 {
     struct cairn_status status;
@@ -112,7 +131,18 @@ static int status(struct cli *cli)
     if (code != 0) {
         return code;
     }
+    /* The chunks take their namespace's group and the stores: without them the rest is still said. */
+    struct cairn_missing missing;
+    struct cairn_error reason = {0};
+    char chunks[1024] = "null";
+    bool counted = cairn_admin_missing(cli->cairn, &missing, &reason) == 0;
+    if (counted) {
+        missing_text(&missing, cli->json, chunks, sizeof chunks);
+    } else {
+        snprintf(chunks, sizeof chunks, cli->json ? "null" : "not known: %.800s", reason.text);
+    }
     if (!cli->json) {
+        printf("chunks: %s\n", chunks);
         printf("block servers: %u\nstores: %u up, %u down\nmap epoch: %llu\ntick: %llu\n", (unsigned)status.nodes,
                (unsigned)status.stores_up, (unsigned)status.stores_down, (unsigned long long)status.map_epoch,
                (unsigned long long)status.tick);
@@ -128,6 +158,10 @@ static int status(struct cli *cli)
     json_number(&json, "stores_down", status.stores_down);
     json_number(&json, "map_epoch", status.map_epoch);
     json_number(&json, "tick", status.tick);
+    json_raw(&json, "chunks_by_missing", chunks);
+    if (counted) {
+        json_number(&json, "stores_silent", missing.stores_silent);
+    }
     char text[4096] = "[";
     for (uint32_t i = 0; i < status.not_default_count; i++) {
         strcat(text, i > 0 ? ",\"" : "\"");

@@ -133,9 +133,15 @@ bool cli_open(struct cli *cli, int *ret_exit)
     return true;
 }
 
-/* What to do next, by exit code. */
-static const char *next_step(int exit_code)
+/* What to do next, by error and exit code. */
+static const char *next_step(int code, int exit_code)
 {
+    if (strcmp(cairn_error_name(code), "DISK_FULL") == 0) {
+        return "; make room, then repeat the command";
+    }
+    if (strcmp(cairn_error_name(code), "CONFIG") == 0) {
+        return "; 'cairn dev up' writes a client.toml and says where";
+    }
     switch (exit_code) {
     case 5:
         return "; check the user's rights and client.toml";
@@ -154,7 +160,7 @@ int cli_fail(struct cli *cli, const struct cairn_error *error)
 {
     int exit_code = cairn_exit_code(error->code);
     fprintf(stderr, "cairn %s: %s (%s)%s\n", cli->command, error->text, cairn_error_name(error->code),
-            next_step(exit_code));
+            next_step(error->code, exit_code));
     if (cli->json) {
         struct json json;
         json_begin(&json);

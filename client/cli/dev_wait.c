@@ -1,10 +1,11 @@
 /* When does a development cluster serve? First each node started now says in its log that it listens, while its process
- * lives; then this program, run as `cairn ls` with the cluster's client.toml, gets its answer. A node that ends
- * meanwhile decides at once. */
+ * lives; then this program, run as `cairn admin status` and `cairn ls` with the cluster's client.toml, finds
+ * all stores registered and gets its answer. A node that ends meanwhile decides at once. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -107,25 +108,9 @@ enum err dev_wait_listening(const struct dev_cluster *cluster, const uint64_t *l
     return ERR_OK;
 }
 
-/* One run of this very program with the arguments, silent; true when it ends well before the deadline. */
-static bool probe(const struct dev_cluster *cluster, char *const *arguments, uint64_t deadline_ms)
+/* True when the child ends well in time; one that does not end is killed. */
+static bool wait_child(pid_t child, uint64_t deadline_ms)
 {
-    char config[DEV_PATH_BYTES];
-    snprintf(config, sizeof config, "%s/client.toml", cluster->dir);
-    fflush(NULL);
-    pid_t child = fork();
-    if (child == 0) {
-        int null_fd = open("/dev/null", O_RDWR);
-        if (null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0 ||
-            setenv("CAIRN_CONFIG", config, 1) != 0) {
-            _exit(127);
-        }
-        execv("/proc/self/exe", arguments);
-        _exit(127);
-    }
-    if (child < 0) {
-        return false;
-    }
     int status = 0;
     while (waitpid(child, &status, WNOHANG) == 0) {
         if (now_ms() >= deadline_ms) {
@@ -136,6 +121,53 @@ static bool probe(const struct dev_cluster *cluster, char *const *arguments, uin
         pause_ms(DEV_POLL_MS);
     }
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+/* One run of this very program with the arguments; true when it ends well before the deadline. What it prints to
+ * standard output, as far as it fits, is in ret_out (DEV_TEXT_BYTES). */
+static bool probe(const struct dev_cluster *cluster, char *const *arguments, uint64_t deadline_ms, char *ret_out)
+{
+    char config[DEV_PATH_BYTES];
+    snprintf(config, sizeof config, "%s/client.toml", cluster->dir);
+    int out_fd = memfd_create("probe", MFD_CLOEXEC);
+    if (out_fd < 0) {
+        return false;
+    }
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        int null_fd = open("/dev/null", O_RDWR);
+        if (null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(out_fd, 1) < 0 || dup2(null_fd, 2) < 0 ||
+            setenv("CAIRN_CONFIG", config, 1) != 0) {
+            _exit(127);
+        }
+        execv("/proc/self/exe", arguments);
+        _exit(127);
+    }
+    bool ended = child > 0 && wait_child(child, deadline_ms);
+    ssize_t bytes = pread(out_fd, ret_out, DEV_TEXT_BYTES - 1, 0);
+    ret_out[bytes > 0 ? bytes : 0] = 0;
+    close(out_fd);
+    return ended;
+}
+
+/* The workspace can be listed and every store has registered. */
+static bool serves_now(const struct dev_cluster *cluster, uint64_t deadline_ms)
+{
+    char path[sizeof cluster->workspace + 4], out[DEV_TEXT_BYTES];
+    snprintf(path, sizeof path, "%s:/", cluster->workspace);
+    char *list[] = {(char *)"cairn", (char *)"ls", path, NULL};
+    char *status[] = {(char *)"cairn", (char *)"admin", (char *)"status", (char *)"--json", NULL};
+    if (!probe(cluster, status, deadline_ms, out)) {
+        return false;
+    }
+    const char *stores_up = strstr(out, "\"stores_up\":");
+    unsigned count = 0;
+    if (!stores_up || sscanf(stores_up, "\"stores_up\":%u", &count) != 1 ||
+        count < cluster->blockds * cluster->stores) {
+        return false;
+    }
+    return probe(cluster, list, deadline_ms, out);
 }
 
 /* A node that has ended since it listened; false when all live. */
@@ -160,13 +192,10 @@ enum err dev_wait_serving(const struct dev_cluster *cluster, const uint64_t *log
     if (err != ERR_OK) {
         return err;
     }
-    char path[sizeof cluster->workspace + 4];
-    snprintf(path, sizeof path, "%s:/", cluster->workspace);
-    char *list[] = {(char *)"cairn", (char *)"ls", path, NULL};
     for (bool serves = false; !serves;) {
         struct dev_node ended;
         uint64_t offset;
-        serves = probe(cluster, list, deadline_ms);
+        serves = serves_now(cluster, deadline_ms);
         if (find_ended(cluster, log_offset, &ended, &offset)) {
             dev_log_tail(&ended, offset);
             return dev_refuse(ERR_UNAVAILABLE, ret_text, "%s ended before the cluster served; its log is %s/log",

@@ -158,11 +158,20 @@ struct cairn_status {
 };
 int cairn_admin_status(struct cairn *cairn, struct cairn_status *ret_status, struct cairn_error *error);
 
+/* Chunks that the default workspace references, by how many shards of their best code lack on the stores that answer
+ * now: chunks[0] are whole, as one code with all its shards is there. Reads the lists of all stores. */
+#define CAIRN_MISSING_MAX 16
+struct cairn_missing {
+    uint64_t chunks[CAIRN_MISSING_MAX + 1];
+    uint32_t stores_silent; /* that the map says are up and that did not answer to the end */
+};
+int cairn_admin_missing(struct cairn *cairn, struct cairn_missing *ret_missing, struct cairn_error *error);
+
 struct cairn_store {
     uint32_t store, node, position;
     bool up;
     uint64_t capacity_bytes, used_bytes;
-    uint64_t submissions, submitted, syncs, synced_shards, synced_bytes, shards, refused, corrupt;
+    uint64_t submissions, submitted, syncs, synced_shards, synced_bytes, shards, refused, corrupt, rebuilt;
 };
 typedef int cairn_store_fn(void *context, const struct cairn_store *store);
 int cairn_admin_stores(struct cairn *cairn, cairn_store_fn *each, void *context, struct cairn_error *error);

@@ -14,7 +14,7 @@ static int call_root(struct cairn *c, uint16_t type, const void *request, const 
     return api_call(c, &call, what, arena, ret_reply, error);
 }
 
-static int map_get(struct cairn *c, struct proto_arena *arena, Cairn__ClusterMap **ret_map, struct cairn_error *error)
+int api_map_get(struct cairn *c, struct proto_arena *arena, Cairn__ClusterMap **ret_map, struct cairn_error *error)
 {
     Cairn__MapGetRequest request = CAIRN__MAP_GET_REQUEST__INIT;
     Cairn__MapGetReply *reply = NULL;
@@ -75,7 +75,7 @@ int cairn_admin_groups(struct cairn *c, cairn_group_fn *each, void *context, str
 {
     struct proto_arena arena = {0};
     Cairn__ClusterMap *map = NULL;
-    int result = map_get(c, &arena, &map, error);
+    int result = api_map_get(c, &arena, &map, error);
     for (size_t i = 0; result == 0 && i < map->n_groups; i++) {
         struct cairn_group group = {.group = map->groups[i]->group};
         for (size_t j = 0; j < map->groups[i]->n_members && j < 16; j++) {
@@ -99,7 +99,7 @@ int cairn_admin_status(struct cairn *c, struct cairn_status *status, struct cair
     int result = call_root(c, MESSAGE_ADMIN_STATUS, &request, &cairn__admin_status_reply__descriptor, "status", &arena,
                            (void **)&reply, error);
     if (result == 0) {
-        result = map_get(c, &map_arena, &map, error);
+        result = api_map_get(c, &map_arena, &map, error);
     }
     if (result == 0) {
         *status = (struct cairn_status){
@@ -146,6 +146,7 @@ int cairn_admin_stores(struct cairn *c, cairn_store_fn *each, void *context, str
             store.shards = counters->shards;
             store.refused = counters->refused;
             store.corrupt = counters->corrupt;
+            store.rebuilt = counters->rebuilt;
         }
         result = each(context, &store);
     }
@@ -157,7 +158,7 @@ int cairn_admin_nodes(struct cairn *c, cairn_node_fn *each, void *context, struc
 {
     struct proto_arena arena = {0};
     Cairn__ClusterMap *map = NULL;
-    int result = map_get(c, &arena, &map, error);
+    int result = api_map_get(c, &arena, &map, error);
     for (uint32_t i = 0; result == 0 && i < c->config.metad_count; i++) {
         const struct api_metad *metad = &c->config.metads[i];
         struct cairn_node node = {.role = "metad", .id = metad->node};

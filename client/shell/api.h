@@ -91,11 +91,12 @@ struct api_call {
     uint16_t type;
     enum client_route route;
     bool mutation;
-    uint32_t group, node;
+    uint32_t group, node, store;
     uint64_t budget_ns;
     const char *workspace;
     const void *request; /* protobuf without head */
     const ProtobufCMessageDescriptor *reply;
+    struct slice *ret_body; /* NULL: the reply's body is dropped; else the caller drops it */
 };
 /* One request; the reply unpacked into `arena`, which the caller deinits. `what` names it in the error's text. */
 MUST_CHECK int api_call(struct cairn *c, const struct api_call *call, const char *what, struct proto_arena *arena,
@@ -149,6 +150,11 @@ MUST_CHECK int api_get_feed(struct cairn *c, const struct api_target *source, ca
 MUST_CHECK int api_get_file(struct cairn *c, const struct api_target *source, const char *local, api_bytes_fn *progress,
                             void *context, struct cairn_moved *moved, struct cairn_error *error);
 void api_entry_read(const Cairn__Entry *from, struct cairn_entry *ret_entry);
+
+/* ---- admin.c ---- */
+/* The map as the root group has it now; borrowed from the arena. */
+MUST_CHECK int api_map_get(struct cairn *c, struct proto_arena *arena, Cairn__ClusterMap **ret_map,
+                           struct cairn_error *error);
 
 /* ---- history.c ---- */
 /* Opens the file for appending; -1 and errno. */

@@ -16,6 +16,7 @@ int api_call(struct cairn *c, const struct api_call *call, const char *what, str
     op->call.route = call->route;
     op->call.group = call->group;
     op->call.node = call->node;
+    op->call.store = call->store;
     op->call.mutation = call->mutation;
     op->call.request = proto_pack(call->request);
     struct api_waiter waiter;
@@ -30,6 +31,9 @@ int api_call(struct cairn *c, const struct api_call *call, const char *what, str
     enum err err = op->err;
     if (err == ERR_OK) {
         err = proto_unpack(call->reply, op->call.reply, arena, ret_reply);
+    }
+    if (err == ERR_OK && call->ret_body != NULL) {
+        *call->ret_body = slice_ref(op->call.reply_body);
     }
     int result = err == ERR_OK ? 0 : api_fail(error, err, "%s: %s", what, op->text[0] ? op->text : err_text(err));
     client_op_destroy(op);

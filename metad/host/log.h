@@ -5,15 +5,21 @@
  * The groups speak to it by local messages whose header is the packed struct named below and whose body is packed
  * entries:
  *
- *   LOG_OPEN    header: u32 group. Reply header: struct log_opened packed (u64 term, u32 vote, u64 last_index, u32 run
- * count, then per run u64 first, u64 term). Answered once the scan at start has finished. LOG_APPEND  header: u32
- * group, u64 number, u8 hard_changed, u64 term, u32 vote. body: packed entries, may be empty. Reply, when durable: u64
- * number. Replies to one group come in order. LOG_READ    header: u32 group, u64 first, u32 count. Reply body: packed
- * entries (fewer than asked when over 1 MiB, at least one).
+ *   LOG_OPEN    header: u32 group
+ *               reply:  u64 term, u32 vote, u64 last index, u32 run count, then per run u64 first, u64 term.
+ *                       Answered once the scan at start has finished; a group asks before anything else.
+ *
+ *   LOG_APPEND  header: u32 group, u64 number, u8 hard_changed, u64 term, u32 vote; body: packed entries, may be none
+ *               reply:  u64 number, when durable. Replies to one group come in order. entries[0].index may be at or
+ *                       below the last one: what is there from that index on is cut.
+ *
+ *   LOG_READ    header: u32 group, u64 first, u32 count
+ *               reply:  body: packed entries, fewer than asked when over 1 MiB, at least one; none only when `first` is
+ *                       behind what is durable.
  *
  * Packed entry, the same as in the RAFT frame's body: u64 index, u64 term, u8 type, u32 bytes, bytes.
  *
- * Disk format (R-E1, R-E2): byte map at the head of log.c. Recovery: log.c too. */
+ * Disk format (R-E1, R-E2): byte map at the head of log_format.h; recovery: log_recover.c; rules: README.md. */
 #ifndef CAIRN_METAD_HOST_LOG_H
 #define CAIRN_METAD_HOST_LOG_H
 

@@ -25,10 +25,14 @@
  *           12 u32 bytes      of the body
  *           16 u64 index      ENTRY: its index; HARD_STATE: 0
  *           24 u64 term       ENTRY: its term; HARD_STATE: the node's term in the group
- *           32 u64 previous index, 40 u64 previous term: of the entry before; HARD_STATE: of the group's last entry
- * (R-E1) 48 u32 body crc 52 u32 vote       HARD_STATE 56     body       ENTRY: the entry's data SEGMENT (first record
- * of a segment): u32 count, per group u32 group, u64 term, u32 vote, u64 last index, u64 last term, as they stand
- * before the segment */
+ *           32 u64 previous index, term of the entry before;
+ *           40 u64 previous term    HARD_STATE: of the group's last entry (R-E1)
+ *           48 u32 body crc
+ *           52 u32 vote       HARD_STATE
+ *           56     body       ENTRY: the entry's data
+ *
+ *   SEGMENT, the first record of a segment, has the body: u32 count, per group u32 group, u64 term, u32 vote,
+ *   u64 last index, u64 last term, as they stand before the segment. */
 #ifndef CAIRN_METAD_HOST_LOG_FORMAT_H
 #define CAIRN_METAD_HOST_LOG_FORMAT_H
 

@@ -324,9 +324,9 @@ static enum log_scan_turn log_scan_evidence_turn(struct log *log, uint64_t now_n
     return LOG_SCAN_AGAIN;
 }
 
-/* Nothing whole that continues the chain begins here: the next segment is asked once, then the evidence. A torn tail
- * that was cut stays where it is when the next write did not fit behind it and opened a segment: that write names the
- * same predecessor, which one that follows damaged bytes never does. */
+/* Nothing whole that continues the chain begins here: the next segment is asked once, then the evidence. What is torn
+ * here may be a write that was cut before the log went on in the next segment; had it been synced, what stands there
+ * would name it as its predecessor. */
 static enum log_scan_turn log_scan_leave(struct log *log)
 {
     struct log_scan *scan = &log->scan;
@@ -373,7 +373,7 @@ static enum log_scan_turn log_scan_walk_turn(struct log *log, struct effects *fx
         return LOG_SCAN_OVER;
     }
     scan->mode = LOG_SCAN_WALK;
-    scan->bad = scan->suspect = false;
+    scan->bad = scan->suspect = false; /* what was damaged before was cut long ago */
     return LOG_SCAN_AGAIN;
 }
 

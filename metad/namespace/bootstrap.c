@@ -6,6 +6,9 @@
 #include "metad/namespace/operations.h"
 
 #define FIRST_FOLDER 1u
+/* Content-defined cutting: 256 KiB / 1 MiB / 4 MiB; in simulation 64 / 256 / 1024 bytes. */
+#define CUT_MIN_PART 16u
+#define CUT_AVG_PART 4u
 
 static void bootstrap_user(struct state *state, const struct bootstrap *bootstrap)
 {
@@ -35,6 +38,8 @@ static void bootstrap_workspace(struct state *state, const struct bootstrap *boo
     ns.pool = POOL_FIRST;
     ns.next_id = FIRST_FOLDER + 1;
     ns.chunk_bytes = bootstrap->chunk_bytes;
+    ns.cut_min_bytes = bootstrap->chunk_bytes / CUT_MIN_PART;
+    ns.cut_avg_bytes = bootstrap->chunk_bytes / CUT_AVG_PART;
     namespace_put(state, &ns);
     uint64_t lanes[4] = {0};
     Cairn__FolderRecord folder = CAIRN__FOLDER_RECORD__INIT;

@@ -22,6 +22,8 @@ enum err resolve_query(struct query *query, const void *message, struct answer *
     reply.pool = ns->pool;
     reply.realm = ns->realm;
     reply.chunk_bytes = ns->chunk_bytes;
+    reply.cut_min_bytes = ns->cut_min_bytes;
+    reply.cut_avg_bytes = ns->cut_avg_bytes;
     answer_set(answer, &reply);
     return ERR_OK;
 }

@@ -67,7 +67,7 @@ class Demo:
             found, held = action(number), True
         except (Failed, AssertionError, OSError, KeyError) as failure:
             lines = str(failure).strip().splitlines() or [type(failure).__name__]
-            found, held = lines[0][:160], False
+            found, held = lines[0][:400], False
             if len(lines) > 1:
                 print("\n".join("  " + line for line in lines[1:]), file=sys.stderr)
         self.rows.append((number, text, found, held))
@@ -93,7 +93,7 @@ class Demo:
             files, size)
         assert large["files"] == 1 and large["bytes"] == os.path.getsize(self.large), "of the large file: %r" % large
         least = min(moved["safe_losses"], large["safe_losses"])
-        assert least == SHARDS - DATA_SHARDS, "safe_losses is %d" % least
+        assert least == SHARDS - DATA_SHARDS, "safe_losses is %d of 2: tree %r, large %r" % (least, moved, large)
         seconds = moved["seconds"] + large["seconds"]
         return "%d files, %s, %s sent, %.1f s; any 2 stores may vanish" % (
             moved["files"] + 1, mib(moved["bytes"] + large["bytes"]), mib(moved["bytes_sent"] + large["bytes_sent"]), seconds)

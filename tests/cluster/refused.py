@@ -207,7 +207,7 @@ def refuse_frames(door, pair, cluster_id):
 def strangers(door, certificates, cluster_id):
     right = (os.path.join(certificates.cluster_dir, "client.crt"), os.path.join(certificates.cluster_dir, "client.key"))
     refuse_without_tls(door)
-    refuse_handshake(door, "no certificate", "TLS_FAILED")
+    refuse_handshake(door, "no certificate", "TLS_UNTRUSTED")
     refuse_handshake(door, "TLS 1.2", "TLS_FAILED", right, maximum=ssl.TLSVersion.TLSv1_2)
     refuse_handshake(door, "another authority", "TLS_UNTRUSTED", certificates.make("metad:1", certificates.foreign))
     refuse_handshake(door, "an expired certificate", "TLS_EXPIRED", certificates.make("metad:1", days=-1))

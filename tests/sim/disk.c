@@ -250,6 +250,9 @@ static enum err finish_sync(struct disk *disk, struct disk_op *op)
     if (file == NULL) {
         return ERR_IO;
     }
+    if (disk->knobs.sync_lies) {
+        return ERR_OK;
+    }
     bool fails = rng_chance(&disk->rng, disk->knobs.sync_fail_ppm);
     file_sync(file, op->covers, fails ? &disk->rng : NULL);
     return fails ? ERR_IO : ERR_OK;
@@ -337,7 +340,7 @@ static void crash_op(struct disk *disk, struct disk_op *op)
         }
         break;
     case EFFECT_DISK_SYNC:
-        if (file != NULL && happens) {
+        if (file != NULL && happens && !disk->knobs.sync_lies) {
             file_sync(file, op->covers, NULL);
         }
         break;

@@ -21,6 +21,7 @@
 struct disk_knobs {
     uint32_t write_fail_ppm, read_fail_ppm, sync_fail_ppm; /* EIO */
     uint64_t capacity_bytes;                               /* 0: no end; an ALLOC or growth past it is DISK_FULL */
+    bool sync_lies; /* a sync says OK and makes nothing durable: checkers must find out */
 };
 
 struct disk;

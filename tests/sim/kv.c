@@ -218,8 +218,10 @@ void sim_kv_flushed(struct sim_kv *kv, uint64_t flush)
         map_apply(&kv->durable, kv->batches[done]);
         kv_batch_destroy(kv->batches[done]);
     }
-    memmove(kv->batches, kv->batches + done, (kv->batch_count - done) * sizeof *kv->batches);
-    kv->batch_count -= done;
+    if (done > 0) {
+        memmove(kv->batches, kv->batches + done, (kv->batch_count - done) * sizeof *kv->batches);
+        kv->batch_count -= done;
+    }
 }
 
 void sim_kv_crash(struct sim_kv *kv)

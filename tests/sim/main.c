@@ -5,6 +5,9 @@
  *   cairn-sim --scenario NAME --seeds A..B [--jobs J] [--twice]
  *   cairn-sim --scenario NAME --seed N --crash-every STEP [--jobs J]     (one run for each STEP-th effect of seed N)
  *
+ * --plant-sync-lies makes all disks lie about syncs, --must-fail turns the exit code round: together they show that the
+ * checkers see what they are for.
+ *
  * Exit code: 0 all passed, 1 a seed failed (its replay line is printed), 2 usage. Each run is a process of its own, so
  * that a broken CHECK in a core is one failed seed. */
 #include <inttypes.h>
@@ -25,6 +28,7 @@ struct options {
     uint64_t crash_at, crash_every;
     unsigned jobs;
     bool trace, twice, list;
+    bool sync_lies, must_fail;
 };
 
 /* What one run tells its parent. */
@@ -44,6 +48,7 @@ static struct result run_here(const struct options *options, uint64_t seed, uint
     uint64_t live_before = slice_live_bytes();
     struct world *world = world_create(seed, options->trace);
     world->crash_at = crash_at;
+    world->sync_lies = options->sync_lies;
     options->scenario->run(world);
     struct result result = {.seed = seed, .crash_at = crash_at};
     result.hash = world->trace.hash;
@@ -134,7 +139,7 @@ static void report(const struct options *options, const struct result *result, s
     if (result->crash_at != 0) {
         printf(" --crash-at %" PRIu64, result->crash_at);
     }
-    printf(" --trace\n");
+    printf("%s --trace\n", options->sync_lies ? " --plant-sync-lies" : "");
     fflush(stdout);
 }
 
@@ -241,6 +246,10 @@ static bool options_read(int argc, char **argv, struct options *ret)
             ret->trace = true;
         } else if (strcmp(name, "--twice") == 0) {
             ret->twice = true;
+        } else if (strcmp(name, "--plant-sync-lies") == 0) {
+            ret->sync_lies = true;
+        } else if (strcmp(name, "--must-fail") == 0) {
+            ret->must_fail = true;
         } else {
             flag = false;
             i++;
@@ -308,5 +317,5 @@ int main(int argc, char **argv)
            " crashes, %.0f s of virtual time\n",
            options.scenario->name, totals.runs, totals.failed, totals.events, totals.effects, totals.crashes,
            (double)totals.virtual_ns / 1e9);
-    return totals.failed ? 1 : 0;
+    return (totals.failed != 0) != options.must_fail ? 1 : 0;
 }

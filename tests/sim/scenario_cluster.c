@@ -1,8 +1,8 @@
-/* Scenario `cluster`: three metads (log, root group, one namespace group each), six blockds with a store each, one to three
- * clients; every actor is the daemons' own. Clients upload, overwrite, read, remove and list small files; any node is
- * killed or loses power at any effect, all at once too; links are cut, connections reset. Then everything heals: each
- * operation must end, each acknowledged file is read back byte for byte, the replicas of each group must hold the same
- * bytes, and after a last power cut of the whole cluster all is read again.
+/* Scenario `cluster`: three metads (log, root group, one namespace group each), six blockds with a store each, one to
+ * three clients; every actor is the daemons' own. Clients upload, overwrite, read, remove and list small files; any
+ * node is killed or loses power at any effect, all at once too; links are cut, connections reset. Then everything
+ * heals: each operation must end, each acknowledged file is read back byte for byte, the replicas of each group must
+ * hold the same bytes, and after a last power cut of the whole cluster all is read again.
  *
  * What is looked at meanwhile: check_raft.h, check_log.h, workload.h. */
 #include <stdio.h>
@@ -246,7 +246,8 @@ static void call_fault(struct world *world, void *context, uint64_t argument)
     struct cluster *c = context;
     if (!c->calm) {
         fault(c);
-        world_at(world, world->now_ns + rng_below(&world->rng_scenario, 2 * c->fault_every_ns), call_fault, c, argument);
+        world_at(world, world->now_ns + rng_below(&world->rng_scenario, 2 * c->fault_every_ns), call_fault, c,
+                 argument);
     }
 }
 

@@ -138,22 +138,22 @@ static void drop_index(struct store_scenario *s)
     s->rebuild = true;
 }
 
-static void call_start(struct world *world, void *context, uint64_t argument)
+static void call_start(struct world *world, void *context, uint64_t slot)
 {
-    (void)argument;
     struct store_scenario *s = context;
-    if (!s->blockd->up) {
-        if (rng_chance(&world->rng_scenario, 150000)) {
+    struct node *node = world->nodes[slot];
+    if (!node->up) {
+        if (node == s->blockd && rng_chance(&world->rng_scenario, 150000)) {
             drop_index(s);
         }
-        node_start(s->blockd);
+        node_start(node);
     }
 }
 
 static void on_down(struct world *world, struct node *node, void *context)
 {
-    (void)node;
-    world_at(world, world->now_ns + rng_between(&world->rng_scenario, MILLISECOND, SECOND), call_start, context, 0);
+    world_at(world, world->now_ns + rng_between(&world->rng_scenario, MILLISECOND, SECOND), call_start, context,
+             node->slot);
 }
 
 static void call_fault(struct world *world, void *context, uint64_t argument)

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/code.h"
 #include "base/seal.h"
+#include "io/runtime.h"
 #include "proto/cairn.pb-c.h"
 #include "proto/message.h"
 
@@ -394,6 +395,9 @@ void driver_step(void *self, const struct event *event, struct effects *fx)
 {
     struct driver *driver = self;
     if (event->kind == EVENT_TIMER) {
+        if (event->timer.id == RUNTIME_TIMER_BOOT) {
+            memset(driver->calls, 0, sizeof driver->calls);
+        }
         driver_next(driver, event->now_ns, fx);
     } else if (event->kind == EVENT_MESSAGE && event->message.flags & MESSAGE_REPLY) {
         hear(driver, &event->message);

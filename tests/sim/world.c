@@ -64,6 +64,7 @@ struct node *world_node_add(struct world *world, enum role role, uint32_t id, un
     for (unsigned i = 0; i < dirs; i++) {
         uint64_t label = (uint64_t)node->slot * WORLD_NODE_DIRS + i;
         node->disks[i] = disk_create(rng_of(world->seed, RNG_DISK + label));
+        disk_knobs(node->disks[i])->sync_lies = world->sync_lies;
         node->kvs[i] = sim_kv_create(rng_of(world->seed, RNG_KV + label));
     }
     world->nodes[world->node_count++] = node;

@@ -113,6 +113,7 @@ struct world {
     uint64_t now_ns;
     uint64_t wall_offset_ns;
     struct world_knobs knobs;
+    bool sync_lies; /* planted: all disks lie (disk_knobs) */
     struct trace trace;
     struct rng rng, rng_net, rng_actor, rng_scenario;
     struct node *nodes[WORLD_NODES];

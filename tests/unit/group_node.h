@@ -1,5 +1,6 @@
-/* A metadata node of one member for unit tests: groups 0 and 1 stepped against a log that is durable at once and a key-value
- * map in memory. Requests are encoded as clients do; answers come back decoded. For what only several nodes show: tests/sim. */
+/* A metadata node of one member for unit tests: groups 0 and 1 stepped against a log that is durable at once and a
+ * key-value map in memory. Requests are encoded as clients do; answers come back decoded. For what only several nodes
+ * show: tests/sim. */
 #ifndef CAIRN_TESTS_UNIT_GROUP_NODE_H
 #define CAIRN_TESTS_UNIT_GROUP_NODE_H
 
@@ -110,7 +111,8 @@ static void node_commit(struct node *node, struct kv_batch *batch)
     kv_batch_destroy(batch);
 }
 
-static void node_push(struct node *node, uint32_t group, uint16_t type, uint8_t flags, struct slice header, struct slice body)
+static void node_push(struct node *node, uint32_t group, uint16_t type, uint8_t flags, struct slice header,
+                      struct slice body)
 {
     node->inbox = mem_grow(node->inbox, &node->inbox_capacity, node->inbox_count + 1, sizeof *node->inbox);
     assert_true(node->inbox_count < 4096);
@@ -183,7 +185,8 @@ static void node_effects(struct node *node, uint32_t group, struct effects *fx)
         if (effect->kind == EFFECT_SEND && effect->send.to.actor == ACTOR_LOG) {
             node_log_send(node, group, effect);
         } else if (effect->kind == EFFECT_SEND && effect->send.to.role == ROLE_LOCAL) {
-            node_push(node, effect->send.to.index, effect->send.type, 0, slice_ref(effect->send.header), (struct slice){0});
+            node_push(node, effect->send.to.index, effect->send.type, 0, slice_ref(effect->send.header),
+                      (struct slice){0});
         } else if (effect->kind == EFFECT_KV_COMMIT) {
             node_commit(node, effect->kv.batch);
         } else if (effect->kind == EFFECT_HALT) {
@@ -214,9 +217,12 @@ static void node_drain(struct node *node)
         struct effect effect = node->inbox[node->inbox_head];
         uint32_t group = node->inbox_group[node->inbox_head++];
         struct event event = {.kind = EVENT_MESSAGE};
-        event.message = (struct message){.from = address_local(ACTOR_LOG, 0), .peer.role = ROLE_LOCAL,
-                                         .type = effect.send.type, .flags = effect.send.flags,
-                                         .header = effect.send.header, .body = effect.send.body};
+        event.message = (struct message){.from = address_local(ACTOR_LOG, 0),
+                                         .peer.role = ROLE_LOCAL,
+                                         .type = effect.send.type,
+                                         .flags = effect.send.flags,
+                                         .header = effect.send.header,
+                                         .body = effect.send.body};
         node_step(node, group, event);
         slice_drop(&effect.send.header);
         slice_drop(&effect.send.body);
@@ -238,8 +244,12 @@ static void node_ticks(struct node *node, int count)
 static void node_start(struct node *node)
 {
     for (uint32_t g = 0; g < NODE_GROUPS; g++) {
-        struct group_params params = {.group = g, .self = 1, .bootstrap = &node->bootstrap, .kv = &node->view,
-                                      .group_count = NODE_GROUPS, .tick_ns = 50000000};
+        struct group_params params = {.group = g,
+                                      .self = 1,
+                                      .bootstrap = &node->bootstrap,
+                                      .kv = &node->view,
+                                      .group_count = NODE_GROUPS,
+                                      .tick_ns = 50000000};
         memcpy(params.cluster_key, node->cluster_key, 32);
         node->groups[g] = group_create(&params);
         node_step(node, g, (struct event){.kind = EVENT_TIMER, .timer.id = 0});
@@ -258,9 +268,15 @@ static void node_stop(struct node *node)
 static void node_init(struct node *node)
 {
     *node = (struct node){.view.ops = &node_kv_ops, .db = kv_batch_create(), .now_ns = 1};
-    node->bootstrap = (struct bootstrap){.cluster_incarnation = 1, .members = {1}, .member_count = 1, .stores = 6,
-                                         .workspace = "home", .pool = "rs-4-2", .chunk_bytes = LIMIT_CHUNK_BYTES,
-                                         .pg_bits = 3, .device = 1};
+    node->bootstrap = (struct bootstrap){.cluster_incarnation = 1,
+                                         .members = {1},
+                                         .member_count = 1,
+                                         .stores = 6,
+                                         .workspace = "home",
+                                         .pool = "rs-4-2",
+                                         .chunk_bytes = LIMIT_CHUNK_BYTES,
+                                         .pg_bits = 3,
+                                         .device = 1};
     memset(node->cluster_key, 7, 32);
     node_start(node);
 }
@@ -287,14 +303,20 @@ static void node_deinit(struct node *node)
     free(node->inbox);
 }
 
-/* Sends one request as (role, id) and steps until it is answered: its error code; the reply in node->header and body. */
+/* Sends one request as (role, id) and steps until it is answered: its error code; the reply in node->header and body.
+ */
 static enum err node_ask(struct node *node, uint32_t group, struct principal peer, uint16_t type, const void *request,
                          struct slice body)
 {
     node_answer_drop(node);
     struct event event = {.kind = EVENT_MESSAGE};
-    event.message = (struct message){.from = {.role = peer.role, .node = peer.id, .conn = 9}, .peer = peer, .type = type,
-                                     .target = group, .stream = ++node->stream, .header = proto_pack(request), .body = body};
+    event.message = (struct message){.from = {.role = peer.role, .node = peer.id, .conn = 9},
+                                     .peer = peer,
+                                     .type = type,
+                                     .target = group,
+                                     .stream = ++node->stream,
+                                     .header = proto_pack(request),
+                                     .body = body};
     node_step(node, group, event);
     slice_drop(&event.message.header);
     node_drain(node);

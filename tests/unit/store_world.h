@@ -67,8 +67,8 @@ struct world {
     unsigned long commit_capacity, commit_count, flush_done, flush_asked;
     struct world_op *ops;
     unsigned long op_capacity, op_count;
-    uint64_t timers[4]; /* by id; 0: off */
-    bool started[4];
+    uint64_t timers[5]; /* by id; 0: off */
+    bool started[5];
     struct effects fx;
     struct store *store;
     uint32_t segment_bytes;
@@ -320,7 +320,7 @@ static inline bool world_turn(struct world *w)
     if (w->halted != ERR_OK) {
         return false;
     }
-    for (uint64_t id = 0; id < 4; id++) {
+    for (uint64_t id = 0; id < 5; id++) {
         if (w->started[id] && w->timers[id] <= w->now_ns) {
             w->started[id] = false;
             world_step(w, &(struct event){.kind = EVENT_TIMER, .timer.id = id});
@@ -360,7 +360,7 @@ static inline void world_run(struct world *w, uint64_t ns)
     for (;;) {
         while (world_turn(w)) {}
         uint64_t next = UINT64_MAX;
-        for (unsigned id = 0; id < 4; id++) {
+        for (unsigned id = 0; id < 5; id++) {
             if (w->started[id] && w->timers[id] < next) {
                 next = w->timers[id];
             }

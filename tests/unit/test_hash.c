@@ -209,11 +209,52 @@ static void shard_key_packs_in_key_order(void **state)
     assert_true(memcmp(low, high, SHARD_KEY_BYTES) < 0);
 }
 
+/* Several messages at once hash as one by one: any number of them, of any lengths around the block's. */
+static void sha256_many_is_sha256_of_each(void **state)
+{
+    (void)state;
+    enum { MOST = 13 };
+    static uint8_t data[100000];
+    uint64_t random = 3;
+    for (unsigned i = 0; i < sizeof data; i++) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        data[i] = (uint8_t)(random >> 56);
+    }
+    for (unsigned round = 0; round < 2000; round++) {
+        struct slice in[MOST];
+        struct sha256 out[MOST + 1];
+        unsigned count = round % (MOST + 1);
+        memset(out, 0xee, sizeof out);
+        for (unsigned i = 0; i < count; i++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            uint32_t bytes = (uint32_t)(random >> 33) % (random >> 60 == 0 ? sizeof data : 200);
+            uint32_t offset = (uint32_t)(random >> 40) % (uint32_t)(sizeof data - bytes);
+            in[i] = bytes == 0 ? (struct slice){0} : slice_borrow(data + offset, bytes);
+        }
+        sha256_many(in, count, out);
+        for (unsigned i = 0; i < count; i++) {
+            struct sha256 wanted = sha256(in[i].data, in[i].bytes);
+            assert_memory_equal(out[i].bytes, wanted.bytes, 32);
+        }
+        assert_int_equal(out[count].bytes[0], 0xee);
+    }
+    for (uint32_t bytes = 0; bytes < 300; bytes++) { /* every length, in each lane */
+        struct slice in[] = {slice_borrow(data, bytes), slice_borrow(data + 1, 299 - bytes), slice_borrow(data, 64)};
+        struct sha256 out[3];
+        sha256_many(in, 3, out);
+        for (unsigned i = 0; i < 3; i++) {
+            struct sha256 wanted = sha256(in[i].data, in[i].bytes);
+            assert_memory_equal(out[i].bytes, wanted.bytes, 32);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(crc_matches_rfc3720),
         cmocka_unit_test(crc_continues),
+        cmocka_unit_test(sha256_many_is_sha256_of_each),
         cmocka_unit_test(sha256_matches_nist),
         cmocka_unit_test(hmac_matches_rfc4231),
         cmocka_unit_test(hkdf_matches_rfc5869),

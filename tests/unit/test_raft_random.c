@@ -194,18 +194,28 @@ static void random_seeds(uint32_t count, uint64_t first, uint64_t seeds)
     assert_true(totals[0] > 0 && totals[1] > seeds && totals[2] > seeds && totals[3] > 0 && totals[4] > seeds * 10);
 }
 
+/* RAFT_SEED replays one seed; RAFT_SEEDS asks for more of them than the usual. */
+static void random_ask(uint32_t count, uint64_t first, uint64_t seeds)
+{
+    const char *seed = getenv("RAFT_SEED"), *more = getenv("RAFT_SEEDS");
+    if (seed != NULL) {
+        uint64_t totals[5] = {0};
+        random_run(count, strtoull(seed, NULL, 10), totals);
+    } else {
+        random_seeds(count, first, more != NULL ? strtoull(more, NULL, 10) : seeds);
+    }
+}
+
 static void test_three(void **state)
 {
     (void)state;
-    const char *seed = getenv("RAFT_SEED");
-    random_seeds(3, seed ? strtoull(seed, NULL, 10) : 1000, seed ? 1 : 150);
+    random_ask(3, 1000, 150);
 }
 
 static void test_five(void **state)
 {
     (void)state;
-    const char *seed = getenv("RAFT_SEED");
-    random_seeds(5, seed ? strtoull(seed, NULL, 10) : 5000, seed ? 1 : 100);
+    random_ask(5, 5000, 100);
 }
 
 int main(void)
