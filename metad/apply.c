@@ -19,7 +19,8 @@ static struct key key_answer(uint32_t group, uint32_t device, uint64_t number)
 /* The highest number of the device, 0 when it has none. */
 static uint64_t answers_highest(struct state *state, uint32_t device)
 {
-    struct key before = key_answer(state->group, device + 1, 0);
+    struct key before = key_answer(state->group, device, UINT64_MAX);
+    key_u8(&before, 0);
     struct slice key = {0};
     struct slice value = {0};
     uint64_t highest = 0;
@@ -42,7 +43,7 @@ static void answers_trim(struct state *state, uint32_t device, uint64_t highest)
         struct slice value = {0};
         enum err err = kv_next(&state->kv->view, from.bytes, from.count, false, &key, &value);
         bool below = err == ERR_OK && key.bytes == from.count && memcmp(key.data, from.bytes, from.count - 8) == 0 &&
-                     get_be64(key.data + key.bytes - 8) + ANSWER_WINDOW < highest;
+                     highest > ANSWER_WINDOW && get_be64(key.data + key.bytes - 8) < highest - ANSWER_WINDOW;
         if (below) {
             kv_batch_delete(state->kv->batch, key.data, key.bytes);
         }
@@ -158,11 +159,7 @@ void group_answer(struct group *group, const struct waiter *waiter, struct answe
         proto_arena_deinit(&arena);
     }
     struct message request = {.from = waiter->from, .type = waiter->type, .stream = waiter->stream};
-    if (answer->err == ERR_OK) {
-        fx_reply(group->fx, &request, slice_ref(answer->header), slice_ref(answer->body));
-    } else {
-        group_refuse(group, &request, answer->err, answer->text);
-    }
+    group_deliver(group, &request, answer);
 }
 
 static enum err command_apply(struct group *group, struct slice packed, struct answer *ret_answer)

@@ -409,6 +409,10 @@ static void group_tick(struct group *group)
     group_raft(group, &event);
     if (group->phase == GROUP_RUNNING && group->event->now_ns >= group->maintain_at_ns) {
         group->maintain_at_ns = group->event->now_ns + MAINTAIN_NS;
+        if (group->root_share_due && group->params.group == 0) {
+            group->root_share_due = false;
+            group_share_root(group);
+        }
         group_maintain(group);
     }
 }
@@ -431,10 +435,22 @@ static void group_raft_frame(struct group *group, const struct message *frame)
     free(message.entries);
 }
 
+/* An inbox of this process was full. A lost ROOT_STATE is sent again; without its log a group cannot go on. */
+static void group_bounced(struct group *group, uint16_t type)
+{
+    if (type == MESSAGE_ROOT_STATE) {
+        group->root_share_due = true;
+    } else {
+        group_halt(group, ERR_BUSY, "the node's log took no more");
+    }
+}
+
 static void group_message(struct group *group, const struct message *message)
 {
     bool local = message->peer.role == ROLE_LOCAL;
-    if (local && message->type == MESSAGE_ROOT_STATE) {
+    if (local && (message->flags & MESSAGE_ERROR) != 0) {
+        group_bounced(group, message->type);
+    } else if (local && message->type == MESSAGE_ROOT_STATE) {
         group_root_state(group, message->header);
     } else if (local && (message->flags & MESSAGE_REPLY) && message->type == MESSAGE_LOG_OPEN) {
         group_log_opened(group, message->header);

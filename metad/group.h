@@ -48,6 +48,7 @@ struct group {
 
     struct proposal *queue; /* waits for an entry: [head, tail) */
     unsigned long queue_head, queue_tail, queue_capacity;
+    uint64_t waiting_bytes; /* commands queued and reads waiting */
     struct flight flights[FLIGHTS_MAX];
     uint32_t flight_first, flight_count;
 
@@ -59,8 +60,8 @@ struct group {
     uint64_t read_index; /* answered: once applied is that far; 0 not yet */
 
     struct keyring keyring;
-    struct root root; /* group 0 */
-    bool root_state_sent;
+    struct root root;     /* group 0 */
+    bool root_share_due;  /* group 0: an inbox was full, ROOT_STATE goes again */
     bool own_command_out; /* one command of the group's own at a time */
     uint64_t maintain_at_ns;
 
@@ -75,6 +76,9 @@ struct group {
 
 /* requests.c */
 void group_request(struct group *group, const struct message *message);
+/* Sends an answer (err OK) or its refusal; a header over the frame's limit is refused TOO_LARGE, never sent. Takes
+ * refs. */
+void group_deliver(struct group *group, const struct message *request, const struct answer *answer);
 void group_refuse(struct group *group, const struct message *request, enum err err, const char *text);
 /* Makes entries of what waits while there is room; asks a ReadIndex for what reads wait. */
 void group_pump(struct group *group);

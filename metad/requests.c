@@ -11,6 +11,9 @@
 #include "base/hash.h"
 #include "metad/group.h"
 
+#define QUERY_HEADER_BYTES (64u << 10) /* header of a query */
+#define WAITING_BYTES      (64u << 20) /* commands that wait for an entry: past it, BUSY */
+
 /* Every client request has its RequestHead as the first field, right behind the message's base. */
 struct headed_request {
     ProtobufCMessage base;
@@ -22,6 +25,17 @@ void group_refuse(struct group *group, const struct message *request, enum err e
     uint32_t leader = group->raft != NULL ? raft_status(group->raft).leader : 0;
     fx_answer(group->fx, request->from, request->type, request->stream, MESSAGE_REPLY | MESSAGE_ERROR,
               error_reply_encode(err, text != NULL ? text : err_text(err), leader), (struct slice){0});
+}
+
+void group_deliver(struct group *group, const struct message *request, const struct answer *answer)
+{
+    if (answer->err != ERR_OK) {
+        group_refuse(group, request, answer->err, answer->text);
+    } else if (answer->header.bytes > LIMIT_FRAME_HEADER_BYTES || answer->body.bytes > LIMIT_FRAME_BODY_BYTES) {
+        group_refuse(group, request, ERR_TOO_LARGE, NULL);
+    } else {
+        fx_reply(group->fx, request, slice_ref(answer->header), slice_ref(answer->body));
+    }
 }
 
 void waiter_deinit(struct waiter *waiter)
@@ -63,6 +77,7 @@ void group_drop_waiting(struct group *group, bool drop_flights)
     for (; group->queue_head < group->queue_tail; group->queue_head++) {
         struct proposal *proposal = &group->queue[group->queue_head];
         waiter_refuse(group, &proposal->waiter, ERR_NOT_LEADER);
+        group->waiting_bytes -= proposal->command.bytes;
         slice_drop(&proposal->command);
     }
     group->queue_head = group->queue_tail = 0;
@@ -86,6 +101,7 @@ static void queue_push(struct group *group, struct proposal proposal)
     }
     group->queue = mem_grow(group->queue, &group->queue_capacity, group->queue_tail + 1, sizeof *group->queue);
     group->queue[group->queue_tail++] = proposal;
+    group->waiting_bytes += proposal.command.bytes;
 }
 
 void group_propose_own(struct group *group, uint16_t op, struct slice extra)
@@ -193,7 +209,7 @@ static enum err leader_run(struct group *group, const struct message *message, c
                            struct proto_arena *arena, struct answer *answer)
 {
     CHECK(message->type == MESSAGE_STORE_HEARTBEAT);
-    return store_heartbeat(&group->root, &group->state, request, group->event->now_ns, arena, answer);
+    return store_heartbeat(&group->root, &group->state, message->peer.id, request, group->event->now_ns, arena, answer);
 }
 
 static enum err request_take(struct group *group, const struct message *message, const struct operation *operation,
@@ -205,6 +221,9 @@ static enum err request_take(struct group *group, const struct message *message,
         return err;
     }
     if (message->body.bytes > operation->body_limit) {
+        return ERR_TOO_LARGE;
+    }
+    if (operation->kind == OPERATION_QUERY && message->header.bytes > QUERY_HEADER_BYTES) {
         return ERR_TOO_LARGE;
     }
     struct raft_status status = raft_status(group->raft);
@@ -228,7 +247,7 @@ static enum err request_take(struct group *group, const struct message *message,
     }
     switch (operation->kind) {
     case OPERATION_MUTATION:
-        err = group->queue_tail - group->queue_head >= LIMIT_PROPOSALS
+        err = group->queue_tail - group->queue_head >= LIMIT_PROPOSALS || group->waiting_bytes > WAITING_BYTES
                   ? ERR_BUSY
                   : mutation_queue(group, message, operation, &prepare, arena);
         answer->text = prepare.text;
@@ -260,13 +279,12 @@ void group_request(struct group *group, const struct message *message)
     struct proto_arena arena = {0};
     struct answer answer = {0};
     enum err err = request_take(group, message, operation, &arena, &answer);
-    if (err == ERR_OK) {
-        fx_reply(group->fx, message, answer.header, answer.body);
-    } else if (err != ERR_WOULD_BLOCK) { /* WOULD_BLOCK: it waits, its answer comes later */
-        group_refuse(group, message, err, answer.text);
-        slice_drop(&answer.header);
-        slice_drop(&answer.body);
+    answer.err = err;
+    if (err != ERR_WOULD_BLOCK) { /* WOULD_BLOCK: it waits, its answer comes later */
+        group_deliver(group, message, &answer);
     }
+    slice_drop(&answer.header);
+    slice_drop(&answer.body);
     proto_arena_deinit(&arena);
 }
 
@@ -295,6 +313,7 @@ static bool entry_propose(struct group *group)
     for (unsigned long i = 0; i < count; i++) {
         struct proposal *proposal = &group->queue[group->queue_head + i];
         flight->waiters[i] = proposal->waiter;
+        group->waiting_bytes -= proposal->command.bytes;
         slice_drop(&proposal->command);
     }
     group->queue_head += count;
@@ -350,13 +369,10 @@ void group_answer_reads(struct group *group)
         if (err == ERR_OK) {
             err = query_run(group, message, operation, request, &who, &arena, &answer);
         }
-        if (err == ERR_OK) {
-            fx_reply(group->fx, message, answer.header, answer.body);
-        } else {
-            group_refuse(group, message, err, answer.text);
-            slice_drop(&answer.header);
-            slice_drop(&answer.body);
-        }
+        answer.err = err;
+        group_deliver(group, message, &answer);
+        slice_drop(&answer.header);
+        slice_drop(&answer.body);
         proto_arena_deinit(&arena);
         reading_deinit(&group->reads_out[i]);
     }

@@ -9,6 +9,7 @@ struct changes_page {
     Cairn__Change *changes[LIMIT_FEED_EVENTS];
     size_t count, bytes, limit;
     uint64_t after;
+    bool full;
 };
 
 /* Takes what of a batch stands behind the cursor. CORRUPT on a gap: the feed is exact or it is nothing. */
@@ -22,6 +23,12 @@ static enum err changes_take(struct changes_page *page, const Cairn__FeedBatch *
         if (change->sequence != page->after + 1) {
             return ERR_CORRUPT;
         }
+        size_t bytes = cairn__change__get_packed_size(change) + 8;
+        if (page->count > 0 && page->bytes + bytes > LIMIT_REPLY_BYTES / 2) {
+            page->full = true;
+            return ERR_OK;
+        }
+        page->bytes += bytes;
         page->after = change->sequence;
         page->changes[page->count++] = change;
     }
@@ -30,7 +37,7 @@ static enum err changes_take(struct changes_page *page, const Cairn__FeedBatch *
 
 static enum err changes_fill(struct query *query, const Cairn__NamespaceRecord *ns, struct changes_page *page)
 {
-    while (page->after < ns->sequence && page->count < page->limit && page->bytes < LIMIT_REPLY_BYTES / 2) {
+    while (page->after < ns->sequence && page->count < page->limit && !page->full) {
         struct key key = key_begin(query->state->group, 'V');
         key_u64(&key, ns->ns);
         struct key from = key;
@@ -41,7 +48,6 @@ static enum err changes_fill(struct query *query, const Cairn__NamespaceRecord *
         bool inside = err == ERR_OK && found.bytes == from.count && memcmp(found.data, key.bytes, key.count) == 0;
         void *batch = NULL;
         err = inside ? proto_unpack(&cairn__feed_batch__descriptor, value, query->arena, &batch) : ERR_CORRUPT;
-        page->bytes += value.bytes;
         slice_drop(&found);
         slice_drop(&value);
         if (err == ERR_OK) {

@@ -296,27 +296,52 @@ static bool receipts_suffice(struct apply *apply, uint64_t ns, uint64_t session,
     return best >= 1;
 }
 
-bool session_resolve(struct apply *apply, uint64_t ns, uint64_t session, const struct chunk_ref *ref,
+/* Remembers the live stores of a chunk: complete takes those off that went down since (R-B3). */
+static void session_count_stores(struct apply *apply, Cairn__SessionRecord *session, const Cairn__ChunkRecord *chunk,
+                                 const Cairn__UploadExtra *extra)
+{
+    for (size_t i = 0; i < chunk->n_stores; i++) {
+        bool skip = chunk->stores[i] == 0;
+        for (size_t j = 0; !skip && j < extra->n_down; j++) {
+            skip = extra->down[j] == chunk->stores[i];
+        }
+        for (size_t j = 0; !skip && j < session->n_counted; j++) {
+            skip = session->counted[j] == chunk->stores[i];
+        }
+        if (!skip) {
+            uint32_t *grown = proto_arena_take(apply->arena, (session->n_counted + 1) * sizeof *grown);
+            if (session->n_counted > 0) {
+                memcpy(grown, session->counted, session->n_counted * sizeof *grown);
+            }
+            grown[session->n_counted++] = chunk->stores[i];
+            session->counted = grown;
+        }
+    }
+}
+
+bool session_resolve(struct apply *apply, uint64_t ns, Cairn__SessionRecord *session, const struct chunk_ref *ref,
                      uint32_t plain_bytes, const Cairn__UploadExtra *extra, uint32_t *ret_safe_losses)
 {
     Cairn__ChunkRecord *record = NULL;
     enum err err = chunk_get(apply->state, ns, ref, apply->arena, &record);
-    struct key pin = key_session_pin(apply->state->group, ns, session, ref);
+    struct key pin = key_session_pin(apply->state->group, ns, session->session, ref);
     bool pinned = err == ERR_OK && state_has(apply->state, &pin);
     uint32_t held = err == ERR_OK ? chunk_safe_losses(record, extra) : 0;
     Cairn__ChunkRecord shown = CAIRN__CHUNK_RECORD__INIT;
-    if (receipts_suffice(apply, ns, session, ref, extra, &shown) && chunk_safe_losses(&shown, extra) >= held) {
+    if (receipts_suffice(apply, ns, session->session, ref, extra, &shown) && chunk_safe_losses(&shown, extra) >= held) {
         shown.plain_bytes = plain_bytes;
         shown.pages = err == ERR_OK ? record->pages : 0;
         shown.pins = err == ERR_OK ? record->pins : 0;
         chunk_put(apply->state, ns, ref, &shown);
-        session_pin(apply->state, ns, session, ref, &shown);
+        session_pin(apply->state, ns, session->session, ref, &shown);
+        session_count_stores(apply, session, &shown, extra);
         *ret_safe_losses = chunk_safe_losses(&shown, extra);
         return true;
     }
     if (!pinned || held < 1) {
         return false;
     }
+    session_count_stores(apply, session, record, extra);
     *ret_safe_losses = held;
     return true;
 }

@@ -32,7 +32,7 @@ enum err session_take_receipts(struct apply *apply, uint64_t ns, Cairn__SessionR
                                ProtobufCBinaryData receipts);
 /* True when a chunk is pinned by the session or its receipts suffice for one code; then its record exists and is
  * pinned. ret_safe_losses: stores that may vanish (R-B3). */
-bool session_resolve(struct apply *apply, uint64_t ns, uint64_t session, const struct chunk_ref *ref,
+bool session_resolve(struct apply *apply, uint64_t ns, Cairn__SessionRecord *session, const struct chunk_ref *ref,
                      uint32_t plain_bytes, const Cairn__UploadExtra *extra, uint32_t *ret_safe_losses);
 /* Counts one more page list that names `page`; a new page counts one more live page at each chunk (R-D3). */
 void page_ref(struct apply *apply, uint64_t ns, const Cairn__UploadExtra *extra, uint32_t entries,
@@ -45,8 +45,8 @@ void extra_set_down(const struct keyring *keyring, struct proto_arena *arena, Ca
 /* Leader only: asks -> chunk ids (R-F5) appended to `ret`; INVALID on a chunk length of 0 or over the limit. */
 enum err asks_compute(const struct keyring *keyring, const uint8_t *asks, uint32_t count, uint32_t chunk_limit,
                       struct writer *ret);
-/* Leader only: fills the chunk keys of missing chunks into an answer body (R-C2). */
-struct slice answers_add_keys(const struct keyring *keyring, struct slice body);
+/* Leader only: puts a copy of an answer body with the keys of missing chunks in its place (R-C2). */
+MUST_CHECK enum err answers_add_keys(const struct keyring *keyring, struct slice *body);
 /* Leader only: signs a capability for the session (0: reading) and returns its CAPABILITY_BYTES in `ret`. */
 void capability_issue(const struct keyring *keyring, const struct bootstrap *bootstrap,
                       const Cairn__NamespaceRecord *ns, uint32_t writer, uint64_t session, uint64_t generation,

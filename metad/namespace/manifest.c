@@ -9,7 +9,7 @@
 #include "metad/namespace/operations.h"
 #include "proto/manifest.h"
 
-#define MANIFEST_ENTRIES_MAX (LIMIT_REPLY_BYTES / MANIFEST_READ_BYTES)
+#define MANIFEST_ENTRIES_MAX LIMIT_PAGE_ENTRIES
 
 static enum err manifest_open_inline(struct query *query, const Cairn__NamespaceRecord *ns,
                                      const Cairn__EntryRecord *record, struct answer *answer)

@@ -43,7 +43,7 @@ static void mkdir_commit(struct apply *apply, const Cairn__MkdirRequest *request
     entry.mode = request->mode & 07777;
     entry.mtime_ns = request->mtime_ns;
     entry.target = request->target;
-    entry.version = entry.kind == ENTRY_SYMLINK ? 1 : 0;
+    entry.version = entry.kind == ENTRY_SYMLINK ? ns->next_id++ : 0;
     entry.sequence = feed_add(apply, ns, CHANGE_CREATE, &entry, 0, NULL);
     Cairn__EntryRecord record = CAIRN__ENTRY_RECORD__INIT;
     record.entry = &entry;

@@ -25,10 +25,6 @@ enum err put_small_prepare(struct prepare *prepare, Cairn__UploadExtra *extra, s
     return ERR_OK;
 }
 
-/* Its bytes lie in every replica of the group: more losses than a pool's m are survived, but stores are what is
- * counted. */
-#define INLINE_SAFE_LOSSES 2u
-
 static void put_small_commit(struct apply *apply, const Cairn__PutSmallRequest *request,
                              const Cairn__UploadExtra *extra, struct place *place, struct answer *answer)
 {

@@ -39,20 +39,24 @@ void extra_set_down(const struct keyring *keyring, struct proto_arena *arena, Ca
     }
 }
 
-struct slice answers_add_keys(const struct keyring *keyring, struct slice body)
+enum err answers_add_keys(const struct keyring *keyring, struct slice *body)
 {
-    CHECK(body.bytes % ASK_ANSWER_BYTES == 0);
-    struct slice keyed = slice_copy(body.data, body.bytes);
-    for (size_t i = 0; i < keyed.bytes; i += ASK_ANSWER_BYTES) {
+    struct slice keyed = slice_copy(body->data, body->bytes);
+    for (size_t i = 0; i + ASK_ANSWER_BYTES <= keyed.bytes; i += ASK_ANSWER_BYTES) {
         struct ask_answer answer;
         enum err err = ask_answer_decode(keyed.data + i, ASK_ANSWER_BYTES, &answer);
-        CHECK(err == ERR_OK);
+        if (err != ERR_OK) {
+            slice_drop(&keyed);
+            return ERR_CORRUPT;
+        }
         if (answer.missing) {
             chunk_key_of(keyring->realm_key, answer.chunk, answer.kc);
             ask_answer_encode(&answer, keyed.data + i);
         }
     }
-    return keyed;
+    slice_drop(body);
+    *body = keyed;
+    return ERR_OK;
 }
 
 void capability_issue(const struct keyring *keyring, const struct bootstrap *bootstrap,

@@ -54,7 +54,7 @@ void version_commit(struct apply *apply, struct place *place, Cairn__EntryRecord
     const Cairn__Entry *old = place->entry != NULL ? place->entry->entry : NULL;
     entry->kind = ENTRY_FILE;
     entry->file = old != NULL && old->kind == ENTRY_FILE ? old->file : place->ns->next_id++;
-    entry->version = old != NULL ? old->version + 1 : 1;
+    entry->version = place->ns->next_id++; /* unique in the namespace: a name that comes back is another version */
     entry->parent = place->parent;
     entry->mode &= 07777;
     entry->sequence = feed_add(apply, place->ns, old != NULL ? CHANGE_UPDATE : CHANGE_CREATE, entry, 0, NULL);

@@ -7,6 +7,9 @@
 /* A session expires when it was not staged to for so many ticks of cluster time (10 s each). */
 #define SESSION_IDLE_TICKS 360u
 
+/* Content without chunks lies in every replica of the group and in no store. */
+#define INLINE_SAFE_LOSSES 2u
+
 /* The user's open session, or SESSION_CLOSED (not there, not open any more, or another's: all alike). */
 MUST_CHECK enum err session_get(struct state *state, uint64_t ns, uint64_t session, uint64_t user,
                                 struct proto_arena *arena, Cairn__SessionRecord **ret);

@@ -12,6 +12,28 @@ static void stat_root(const Cairn__NamespaceRecord *ns, Cairn__Entry *ret_entry)
     ret_entry->sequence = ns->sequence;
 }
 
+/* The folder a walk begins at, alive, as an entry. */
+static enum err stat_folder(struct query *query, const Cairn__NamespaceRecord *ns, uint64_t parent, Cairn__Entry *root,
+                            Cairn__Entry **ret_entry, uint64_t *ret_folder)
+{
+    Cairn__FolderRecord *folder = NULL;
+    enum err err = folder_get_live(query->state, ns, parent, query->arena, ret_folder, &folder);
+    if (err != ERR_OK) {
+        return err;
+    }
+    if (*ret_folder == ns->root) {
+        stat_root(ns, root);
+        *ret_entry = root;
+        return ERR_OK;
+    }
+    Cairn__EntryRecord *record = NULL;
+    err = entry_get(query->state, ns->ns, folder->parent, &folder->key, query->arena, NULL, &record);
+    if (err == ERR_OK) {
+        *ret_entry = record->entry;
+    }
+    return err;
+}
+
 enum err stat_query(struct query *query, const void *message, struct answer *answer)
 {
     const Cairn__StatRequest *request = message;
@@ -25,9 +47,12 @@ enum err stat_query(struct query *query, const void *message, struct answer *ans
     }
     Cairn__StatReply reply = CAIRN__STAT_REPLY__INIT;
     Cairn__Entry root = CAIRN__ENTRY__INIT;
-    stat_root(ns, &root);
     Cairn__Entry *at = &root;
-    uint64_t folder = request->parent == 0 ? ns->root : request->parent;
+    uint64_t folder = 0;
+    err = stat_folder(query, ns, request->parent, &root, &at, &folder);
+    if (err != ERR_OK) {
+        return err;
+    }
     reply.deepest = folder;
     size_t depth = 0;
     for (; depth < request->n_path; depth++) {

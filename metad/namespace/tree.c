@@ -84,7 +84,8 @@ enum err folder_get_live(struct state *state, const Cairn__NamespaceRecord *ns, 
     uint64_t at = err == ERR_OK ? folder->parent : 0;
     for (int depth = 0; err == ERR_OK && at != 0; depth++) {
         Cairn__FolderRecord *above = NULL;
-        err = depth > LIMIT_PATH_DEPTH ? ERR_CORRUPT : folder_get(state, ns, at, arena, &at, &above);
+        /* a deep folder moved into a deep one is a person's doing, no rot: it can be moved back from above */
+        err = depth > LIMIT_PATH_DEPTH ? ERR_TOO_LARGE : folder_get(state, ns, at, arena, &at, &above);
         at = err == ERR_OK ? above->parent : 0;
     }
     if (err != ERR_OK) {

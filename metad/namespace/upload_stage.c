@@ -17,7 +17,7 @@
 
 /* R-B2: each field names this cluster, this namespace, this session; the MAC is the store's. */
 static enum err stage_check_receipt(struct prepare *prepare, const Cairn__UploadStageRequest *request,
-                                    const uint8_t *data)
+                                    uint64_t ns_incarnation, const uint8_t *data)
 {
     struct receipt receipt;
     uint8_t key[32];
@@ -31,9 +31,12 @@ static enum err stage_check_receipt(struct prepare *prepare, const Cairn__Upload
     bool ours = err == ERR_OK && memcmp(&receipt.cluster, &bootstrap->cluster, sizeof receipt.cluster) == 0 &&
                 receipt.cluster_incarnation == bootstrap->cluster_incarnation && receipt.ns == request->head->ns &&
                 receipt.session == request->session && receipt.shard.realm == prepare->keyring->realm &&
-                receipt.shard.writer == prepare->user->writer && receipt.shard.k >= 1 &&
-                receipt.shard.index < receipt.shard.k + receipt.shard.m;
-    return ours ? ERR_OK : ERR_BAD_RECEIPT;
+                receipt.ns_incarnation == ns_incarnation && receipt.shard.writer == prepare->user->writer;
+    const struct shard_key *shard = &receipt.shard;
+    bool sane = ours && shard->k >= 1 && shard->m >= 1 && shard->k + shard->m <= LIMIT_SHARDS &&
+                shard->index < shard->k + shard->m && receipt.sealed_bytes > 0 &&
+                receipt.sealed_bytes <= LIMIT_SEALED_BYTES;
+    return sane ? ERR_OK : ERR_BAD_RECEIPT;
 }
 
 static ProtobufCBinaryData arena_copy(struct proto_arena *arena, const void *data, size_t bytes)
@@ -92,9 +95,10 @@ enum err upload_stage_prepare(struct prepare *prepare, Cairn__UploadExtra *extra
     if (body.failed || body.left != 0) {
         return ERR_INVALID;
     }
-    enum err err = ERR_OK;
+    Cairn__NamespaceRecord *ns = NULL;
+    enum err err = namespace_get(prepare->state, request->head->ns, arena, &ns);
     for (uint32_t i = 0; i < request->receipts && err == ERR_OK; i++) {
-        err = stage_check_receipt(prepare, request, receipts + (size_t)i * RECEIPT_BYTES);
+        err = stage_check_receipt(prepare, request, ns->incarnation, receipts + (size_t)i * RECEIPT_BYTES);
     }
     if (err != ERR_OK) {
         return err;
@@ -117,7 +121,8 @@ enum err upload_stage_prepare(struct prepare *prepare, Cairn__UploadExtra *extra
 
 /* Lists the entries of the page that nothing shows durable; the least safe_losses of the others. */
 static size_t stage_resolve(struct apply *apply, const Cairn__UploadStageRequest *request,
-                            const Cairn__UploadExtra *extra, uint64_t *unresolved, uint32_t *ret_safe)
+                            Cairn__SessionRecord *session, const Cairn__UploadExtra *extra, uint64_t *unresolved,
+                            uint32_t *ret_safe)
 {
     size_t missing = 0;
     uint32_t least = UINT32_MAX;
@@ -126,7 +131,7 @@ static size_t stage_resolve(struct apply *apply, const Cairn__UploadStageRequest
         uint32_t safe = 0;
         chunk_ref_decode(extra->refs.data + (size_t)i * CHUNK_REF_BYTES, &ref);
         uint32_t plain_bytes = get_u32(extra->plain_sizes.data + (size_t)i * 4);
-        if (session_resolve(apply, request->head->ns, request->session, &ref, plain_bytes, extra, &safe)) {
+        if (session_resolve(apply, request->head->ns, session, &ref, plain_bytes, extra, &safe)) {
             least = safe < least ? safe : least;
         } else if (missing < UNRESOLVED_MAX) {
             unresolved[missing++] = request->first_entry + i;
@@ -136,30 +141,37 @@ static size_t stage_resolve(struct apply *apply, const Cairn__UploadStageRequest
     return missing;
 }
 
-/* Hangs the page into the session's list. A repeat finds its own link; an overlap is refused. */
-static enum err stage_link(struct apply *apply, const Cairn__UploadStageRequest *request, Cairn__SessionRecord *session,
-                           const Cairn__UploadExtra *extra, uint32_t safe_losses)
+/* Where the page stands: new, a repeat of what is linked there, or somewhere it cannot stand.
+ * Asked before anything is written. */
+enum stage_place { STAGE_NEW, STAGE_REPEAT, STAGE_MISPLACED };
+
+static enum stage_place stage_find_place(struct apply *apply, const Cairn__UploadStageRequest *request,
+                                         const Cairn__SessionRecord *session, const Cairn__UploadExtra *extra)
 {
     struct key key = key_page_link(apply->state->group, request->head->ns, session->session, request->first_entry);
     Cairn__PageLink *present = NULL;
     enum err err = state_get(apply->state, &key, &cairn__page_link__descriptor, apply->arena, &present);
     if (err == ERR_OK) {
         bool same = present->page.len == extra->page.len && memcmp(present->page.data, extra->page.data, 32) == 0;
-        return same ? ERR_OK : ERR_CONFLICT;
+        return same ? STAGE_REPEAT : STAGE_MISPLACED;
     }
-    if (request->first_entry != session->entries) {
-        return ERR_CONFLICT;
-    }
+    return request->first_entry == session->entries ? STAGE_NEW : STAGE_MISPLACED;
+}
+
+/* Hangs the page into the session's list. */
+static void stage_link(struct apply *apply, const Cairn__UploadStageRequest *request, Cairn__SessionRecord *session,
+                       const Cairn__UploadExtra *extra, uint32_t safe_losses)
+{
     page_ref(apply, request->head->ns, extra, request->entries, safe_losses);
     Cairn__PageLink link = CAIRN__PAGE_LINK__INIT;
     link.page = extra->page;
     link.entries = request->entries;
     link.bytes = extra->bytes;
+    struct key key = key_page_link(apply->state->group, request->head->ns, session->session, request->first_entry);
     state_put(apply->state, &key, &link);
     session->entries += request->entries;
     session->bytes += extra->bytes;
     session->safe_losses = safe_losses < session->safe_losses ? safe_losses : session->safe_losses;
-    return ERR_OK;
 }
 
 static enum err stage_commit(struct apply *apply, const Cairn__UploadStageRequest *request,
@@ -168,13 +180,15 @@ static enum err stage_commit(struct apply *apply, const Cairn__UploadStageReques
 {
     Cairn__UploadStageReply reply = CAIRN__UPLOAD_STAGE_REPLY__INIT;
     struct writer body = {0};
-    enum err err = session_take_receipts(apply, ns->ns, session, extra->receipts);
-    if (err == ERR_OK && request->entries > 0) {
+    enum stage_place place = request->entries > 0 ? stage_find_place(apply, request, session, extra) : STAGE_REPEAT;
+    enum err err =
+        place == STAGE_MISPLACED ? ERR_CONFLICT : session_take_receipts(apply, ns->ns, session, extra->receipts);
+    if (err == ERR_OK && place == STAGE_NEW) {
         uint32_t safe = 0;
         reply.unresolved = proto_arena_take(apply->arena, UNRESOLVED_MAX * sizeof *reply.unresolved);
-        reply.n_unresolved = stage_resolve(apply, request, extra, reply.unresolved, &safe);
+        reply.n_unresolved = stage_resolve(apply, request, session, extra, reply.unresolved, &safe);
         if (reply.n_unresolved == 0) {
-            err = stage_link(apply, request, session, extra, safe);
+            stage_link(apply, request, session, extra, safe);
         }
     }
     if (err == ERR_OK) {
@@ -229,9 +243,7 @@ enum err upload_stage_finish(struct finish *finish, struct answer *answer)
         reply->capability = (ProtobufCBinaryData){sizeof token, token};
         slice_drop(&answer->header);
         answer->header = proto_pack(reply);
-        struct slice keyed = answers_add_keys(finish->keyring, answer->body);
-        slice_drop(&answer->body);
-        answer->body = keyed;
+        err = answers_add_keys(finish->keyring, &answer->body);
     }
     proto_arena_deinit(&arena);
     return err;

@@ -97,9 +97,7 @@ enum err upload_start_finish(struct finish *finish, struct answer *answer)
         reply->capability = (ProtobufCBinaryData){sizeof token, token};
         slice_drop(&answer->header);
         answer->header = proto_pack(reply);
-        struct slice keyed = answers_add_keys(finish->keyring, answer->body);
-        slice_drop(&answer->body);
-        answer->body = keyed;
+        err = answers_add_keys(finish->keyring, &answer->body);
     }
     proto_arena_deinit(&arena);
     return err;

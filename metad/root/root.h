@@ -44,8 +44,9 @@ enum err root_command_apply(struct apply *apply, const Cairn__RootCommand *comma
 enum err store_register_apply(struct apply *apply, struct answer *answer);
 enum err store_register_finish(struct finish *finish, struct answer *answer);
 /* STORE_HEARTBEAT on the leader. */
-enum err store_heartbeat(struct root *root, struct state *state, const Cairn__StoreHeartbeatRequest *request,
-                         uint64_t now_ns, struct proto_arena *arena, struct answer *answer);
+enum err store_heartbeat(struct root *root, struct state *state, uint32_t node,
+                         const Cairn__StoreHeartbeatRequest *request, uint64_t now_ns, struct proto_arena *arena,
+                         struct answer *answer);
 /* What the leader should propose now (a tick, stores that fell silent or came back); false: nothing. */
 bool root_due(struct root *root, struct state *state, uint64_t now_ns, struct proto_arena *arena,
               Cairn__RootCommand *ret);

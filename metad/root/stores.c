@@ -70,6 +70,31 @@ static Cairn__MapStore *map_add_store(Cairn__ClusterMap *map, const Cairn__Store
     return store;
 }
 
+#define STORE_TEXT_BYTES 255u
+#define STORES_PER_NODE  64u
+#define MAP_BYTES        (LIMIT_FRAME_HEADER_BYTES - (64u << 10)) /* a map travels in one header */
+
+/* What a block server may say of itself: bounded, so that a stolen one cannot swell the map for all; and of its own
+ * stores only: a store's uuid and incarnation stand in the map, its receipt key is for the node that the map seats it
+ * on. */
+static enum err register_check(const Cairn__ClusterMap *map, const Cairn__StoreRegisterRequest *request)
+{
+    if (request->uuid.len != 16 || request->incarnation == 0 || request->node == 0 ||
+        request->position >= STORES_PER_NODE || strlen(request->address) > STORE_TEXT_BYTES ||
+        strlen(request->host) > STORE_TEXT_BYTES || strlen(request->rack) > STORE_TEXT_BYTES) {
+        return ERR_INVALID;
+    }
+    const Cairn__MapStore *store = map_find_store(map, request->uuid);
+    if (store != NULL) {
+        return store->node == request->node ? ERR_OK : ERR_DENIED;
+    }
+    size_t own = 0;
+    for (size_t i = 0; i < map->n_stores; i++) {
+        own += map->stores[i]->node == request->node;
+    }
+    return map->n_stores < LIMIT_STORES && own < STORES_PER_NODE ? ERR_OK : ERR_TOO_LARGE;
+}
+
 enum err store_register_apply(struct apply *apply, struct answer *answer)
 {
     const Cairn__StoreRegisterRequest *request = apply->request;
@@ -78,16 +103,14 @@ enum err store_register_apply(struct apply *apply, struct answer *answer)
     if (err != ERR_OK) {
         return err == ERR_NOT_FOUND ? ERR_NOT_READY : err;
     }
-    if (request->uuid.len != 16 || request->incarnation == 0 || request->node == 0) {
-        return ERR_INVALID;
-    }
     Cairn__ClusterMap *map = record->map;
+    err = register_check(map, request);
+    if (err != ERR_OK) {
+        return err;
+    }
     bool changed = map_set_node(map, request, apply->arena);
     Cairn__MapStore *store = map_find_store(map, request->uuid);
     if (store == NULL) {
-        if (map->n_stores >= LIMIT_STORES) {
-            return ERR_TOO_LARGE;
-        }
         store = map_add_store(map, request, apply->arena);
         changed = true;
     }
@@ -99,6 +122,9 @@ enum err store_register_apply(struct apply *apply, struct answer *answer)
     store->capacity_bytes = request->capacity_bytes;
     store->state = STORE_UP;
     changed |= placement_compute(map, apply->bootstrap->stores, apply->arena);
+    if (cairn__cluster_map__get_packed_size(map) > MAP_BYTES) {
+        return ERR_TOO_LARGE;
+    }
     if (changed) {
         map->epoch++;
         struct key key = key_begin(0, 'm');
@@ -148,8 +174,9 @@ static struct store_health *health_find(struct root *root, uint32_t store, uint6
     return health;
 }
 
-enum err store_heartbeat(struct root *root, struct state *state, const Cairn__StoreHeartbeatRequest *request,
-                         uint64_t now_ns, struct proto_arena *arena, struct answer *answer)
+enum err store_heartbeat(struct root *root, struct state *state, uint32_t node,
+                         const Cairn__StoreHeartbeatRequest *request, uint64_t now_ns, struct proto_arena *arena,
+                         struct answer *answer)
 {
     Cairn__RootRecord *record = NULL;
     enum err err = root_record_get(state, arena, &record);
@@ -162,7 +189,7 @@ enum err store_heartbeat(struct root *root, struct state *state, const Cairn__St
             store = record->map->stores[i];
         }
     }
-    if (store == NULL || store->incarnation != request->incarnation) {
+    if (store == NULL || store->node != node || store->incarnation != request->incarnation) {
         return ERR_NOT_FOUND;
     }
     struct store_health *health = health_find(root, request->store, now_ns);

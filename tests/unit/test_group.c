@@ -104,8 +104,14 @@ static void test_tree(void **state)
     assert_int_equal(mkdir_at(&node, 0, "a", NULL), ERR_EXISTS);
     assert_int_equal(put_small_at(&node, b, "f", 0, "hello"), ERR_OK);
     assert_int_equal(put_small_at(&node, b, "f", 0, "again"), ERR_EXISTS);
-    assert_int_equal(put_small_at(&node, b, "f", 7, "again"), ERR_CONFLICT);
-    assert_int_equal(put_small_at(&node, b, "f", 1, "again!"), ERR_OK);
+    assert_int_equal(put_small_at(&node, b, "f", 70000, "again"), ERR_CONFLICT);
+    Cairn__Entry *present = list_of(&node, b, 0, (ProtobufCBinaryData){0})->entries[0];
+    assert_int_equal(put_small_at(&node, b, "f", present->version, "again!"), ERR_OK);
+    /* a name that comes back is another version: a stale base never fits it */
+    uint64_t stale = list_of(&node, b, 0, (ProtobufCBinaryData){0})->entries[0]->version;
+    assert_int_equal(remove_at(&node, b, "f", false), ERR_OK);
+    assert_int_equal(put_small_at(&node, b, "f", 0, "other!"), ERR_OK);
+    assert_int_equal(put_small_at(&node, b, "f", stale, "lost"), ERR_CONFLICT);
     assert_int_equal(put_small_at(&node, 999, "f", 0, "x"), ERR_NOT_FOUND);
     /* a folder cannot be moved into itself, nor over another */
     assert_int_equal(move_to(&node, 0, "a", b, "c"), ERR_CYCLE);
@@ -126,6 +132,88 @@ static void test_tree(void **state)
     assert_int_equal(put_small_at(&node, deep, "ghost", 0, "x"), ERR_NOT_FOUND);
     assert_int_equal(remove_at(&node, 0, "moved", true), ERR_NOT_FOUND);
     assert_int_equal(list_of(&node, 0, 0, (ProtobufCBinaryData){0})->n_entries, 2);
+    node_deinit(&node);
+}
+
+/* Two deep chains, one moved below the other, made a folder whose ancestors are more than a walk takes: it once halted
+ * the group on every replica. It is refused, nothing breaks, and the chain can be moved back. */
+static void test_depth(void **state)
+{
+    (void)state;
+    struct node node;
+    node_init(&node);
+    uint64_t a = 0;
+    uint64_t b = 0;
+    for (int i = 0; i < 126; i++) {
+        assert_int_equal(mkdir_at(&node, a, "a", &a), ERR_OK);
+        assert_int_equal(mkdir_at(&node, b, "b", &b), ERR_OK);
+    }
+    assert_int_equal(move_to(&node, 0, "a", b, "a"), ERR_OK);
+    assert_int_equal(mkdir_at(&node, a, "deeper", NULL), ERR_TOO_LARGE);
+    assert_int_equal(put_small_at(&node, a, "f", 0, "x"), ERR_TOO_LARGE);
+    assert_int_equal(move_to(&node, b, "a", 0, "a"), ERR_OK);
+    assert_int_equal(put_small_at(&node, a, "f", 0, "x"), ERR_OK);
+    assert_int_equal(node.halted, ERR_OK);
+    node_deinit(&node);
+}
+
+/* Events carry whole entries, symlinks' targets included: a page of the feed stays within a frame all the same. */
+static void test_feed_page_fits_a_frame(void **state)
+{
+    (void)state;
+    struct node node;
+    node_init(&node);
+    char target[LIMIT_PATH_BYTES + 1];
+    memset(target, 't', LIMIT_PATH_BYTES);
+    target[LIMIT_PATH_BYTES] = 0;
+    char name[16];
+    for (int i = 0; i < 300; i++) {
+        Cairn__RequestHead head;
+        Cairn__MkdirRequest request = CAIRN__MKDIR_REQUEST__INIT;
+        request.head = node_head(&node, &head);
+        snprintf(name, sizeof name, "n%03d", i);
+        request.name = text_bytes(name);
+        request.target = text_bytes(target);
+        assert_int_equal(node_ask(&node, 1, DEVICE_ROOT, MESSAGE_MKDIR, &request, (struct slice){0}), ERR_OK);
+    }
+    uint64_t after = 0;
+    while (after < 300) {
+        Cairn__ChangesReply *page = changes_after(&node, after, 0);
+        assert_true(node.header.bytes <= LIMIT_FRAME_HEADER_BYTES && page->n_changes > 0);
+        assert_int_equal(page->changes[0]->sequence, after + 1);
+        after = page->changes[page->n_changes - 1]->sequence;
+    }
+    node_deinit(&node);
+}
+
+/* A block server speaks for its own stores: the receipt key of another's, and its heartbeat, are not for it. */
+static void test_stores_of_others(void **state)
+{
+    (void)state;
+    struct node node;
+    node_init(&node);
+    Cairn__StoreRegisterReply *victim = register_store(&node, 1);
+    uint8_t uuid[16] = {1, 1};
+    Cairn__StoreRegisterRequest request = CAIRN__STORE_REGISTER_REQUEST__INIT;
+    request.node = 2;
+    request.uuid = (ProtobufCBinaryData){16, uuid};
+    request.incarnation = victim->incarnation;
+    request.address = request.host = request.rack = "";
+    struct principal thief = {ROLE_BLOCKD, 2};
+    assert_int_equal(node_ask(&node, 0, thief, MESSAGE_STORE_REGISTER, &request, (struct slice){0}), ERR_DENIED);
+    request.node = 1;
+    assert_int_equal(node_ask(&node, 0, thief, MESSAGE_STORE_REGISTER, &request, (struct slice){0}), ERR_WRONG_ROLE);
+    Cairn__StoreHeartbeatRequest beat = CAIRN__STORE_HEARTBEAT_REQUEST__INIT;
+    beat.store = victim->store;
+    beat.incarnation = victim->incarnation;
+    assert_int_equal(node_ask(&node, 0, thief, MESSAGE_STORE_HEARTBEAT, &beat, (struct slice){0}), ERR_NOT_FOUND);
+    char *address = calloc(1, 1001);
+    memset(address, 'a', 1000);
+    request.node = 2;
+    uuid[0] = 9;
+    request.address = address;
+    assert_int_equal(node_ask(&node, 0, thief, MESSAGE_STORE_REGISTER, &request, (struct slice){0}), ERR_INVALID);
+    free(address);
     node_deinit(&node);
 }
 
@@ -516,12 +604,18 @@ static void test_endangered_chunks_are_missing(void **state)
     assert_int_equal(upload_stage(&node, &again, &entry, &unresolved), ERR_OK);
     assert_int_equal(upload_end(&node, &again, 99000, &safe), ERR_OK);
     assert_int_equal(safe, 1);
+    struct upload late;
+    assert_int_equal(upload_begin(&node, "late", &ask, &late), ERR_OK);
+    assert_int_equal(upload_stage(&node, &late, &entry, &unresolved), ERR_OK);
+    assert_int_equal(unresolved, 0);
     for (int second = 0; second < 8; second++) { /* a second one: no redundancy is left */
         for (uint32_t i = 2; i < 6; i++) {
             heartbeat(&node, stores[i], i + 1);
         }
         node_ticks(&node, 20);
     }
+    /* staged with five up, completed with four: what was counted on is gone, and the version is refused */
+    assert_int_equal(upload_end(&node, &late, 99000, &safe), ERR_UNRESOLVED);
     struct upload third;
     assert_int_equal(upload_begin(&node, "h", &ask, &third), ERR_OK);
     assert_true(third.answer.missing);
@@ -597,6 +691,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tree),
+        cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_feed_page_fits_a_frame),
+        cmocka_unit_test(test_stores_of_others),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_list_pages),
         cmocka_unit_test(test_changes_are_gap_free_after_restart),
