@@ -4,13 +4,18 @@
  * Happy path: read, cut, ask, seal, send the shards, stage receipts and entries, ask the shell whether the file is
  * still the one it was, complete. A file of up to LIMIT_INLINE_BYTES goes inline in one round trip.
  *
- * How it fails: an expired session begins the file anew; a source that changed ends in FILE_CHANGED before anything is
- * committed; a chunk without enough stores ends in UNAVAILABLE when the budget is spent. Memory is bounded by the
- * client's window: a piece is charged before it is read and until the shards of its chunks are stored. */
+ * How it fails: a session that is closed, and chunks the group no longer finds held, begin the file anew, after a pause
+ * and with a new map, three times and as long as the budget lasts. A source that changed ends in FILE_CHANGED before
+ * anything is committed; a chunk without enough stores ends in UNAVAILABLE when the budget is spent. Memory is bounded
+ * by the client's window: a piece is charged before it is read and until the shards of its chunks are stored. */
 #include "put.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#define RESTART_FIRST_NS  (250 * MILLISECOND_NS)
+#define RESTART_DOUBLINGS 5u /* up to 8 s */
+#define RESTART_MAP_WAITS 4u
 
 static void put_chunk_drop_bulk(struct put_chunk *chunk)
 {
@@ -86,11 +91,31 @@ void put_start(struct client *c, struct op_slot *slot, struct effects *fx)
     put_pump(c, slot, fx);
 }
 
-void put_restart(struct client *c, struct op_slot *slot, enum err err, const char *text, struct effects *fx)
+/* The code of an upload that cannot be begun anew: what stands in the way may be better another time. */
+static enum err restart_end(enum err err)
+{
+    return err == ERR_UNRESOLVED || err == ERR_BAD_RECEIPT ? ERR_UNAVAILABLE : err;
+}
+
+/* Full jitter, from hundreds of milliseconds to seconds: what closed the session may still be there. */
+static void restart_pause(struct client *c, struct op_slot *slot, struct effects *fx)
 {
     struct put *put = slot->put;
-    if (put->restarts == RESTARTS || slot->op->put.source == CLIENT_SOURCE_FEED) {
-        client_op_finish(c, slot, err, text, fx);
+    uint32_t doublings = put->restarts < RESTART_DOUBLINGS ? put->restarts : RESTART_DOUBLINGS;
+    put->phase = PUT_PAUSING;
+    put->timer = true;
+    route_want_map(c, true, fx);
+    fx_timer(fx, OP_TIMER | token_of(c, slot, 0), c->now_ns + 1 + client_random(c) % (RESTART_FIRST_NS << doublings));
+}
+
+void put_restart(struct client *c, struct op_slot *slot, enum err err, const char *text, struct effects *fx)
+{
+    const struct put *put = slot->put;
+    uint64_t budget = slot->op->budget_ns > 0 ? slot->op->budget_ns : c->params.budget_ns;
+    uint64_t first_ns = put->restarts == 0 ? c->now_ns : put->restart_first_ns;
+    bool spent = put->restarts >= RESTARTS && c->now_ns >= first_ns + budget;
+    if (spent || slot->op->put.source == CLIENT_SOURCE_FEED) {
+        client_op_finish(c, slot, restart_end(err), text, fx);
         return;
     }
     uint32_t restarts = put->restarts + 1;
@@ -102,6 +127,22 @@ void put_restart(struct client *c, struct op_slot *slot, enum err err, const cha
     slot->op->counts.chunks_present = 0;
     slot->put = mem_alloc(sizeof *slot->put);
     slot->put->restarts = restarts;
+    slot->put->restart_first_ns = first_ns;
+    slot->put->restarted_ns = c->now_ns;
+    restart_pause(c, slot, fx);
+}
+
+/* Goes on with a map that is newer than what went wrong, or with the old one when none can be had. */
+static void restart_go(struct client *c, struct op_slot *slot, struct effects *fx)
+{
+    struct put *put = slot->put;
+    if (c->map_fetched_ns <= put->restarted_ns && put->map_waits < RESTART_MAP_WAITS) {
+        put->map_waits++;
+        route_want_map(c, true, fx);
+        put_arm_timer(c, slot, fx);
+        return;
+    }
+    put->phase = PUT_READING;
     c->wake = true;
 }
 
@@ -233,6 +274,10 @@ void put_on_timer(struct client *c, struct op_slot *slot, struct effects *fx)
 {
     struct put *put = slot->put;
     put->timer = false;
+    if (put->phase == PUT_PAUSING) {
+        restart_go(c, slot, fx);
+        return;
+    }
     place_forgive(c);
     route_want_map(c, true, fx);
     uint32_t gen = slot->gen; /* a chunk whose time is up ends the operation */

@@ -141,7 +141,8 @@ void put_chunk_free(struct client *c, struct put_chunk *chunk);
 /* A new chunk of the file: to be asked about, or equal to an earlier one, which is stored once. */
 void put_hashed(struct client *c, struct op_slot *slot, struct put_chunk *chunk, struct effects *fx);
 void put_chunk_done(struct client *c, struct op_slot *slot, struct put_chunk *chunk, struct effects *fx);
-/* Begins the file anew in a new session; ends the operation with `err` when that cannot be, or was done too often. */
+/* Begins the file anew in a new session, after a pause; ends the operation when that cannot be, or when the budget is
+ * spent: with `err`, or UNAVAILABLE where `err` says that stores went away. */
 void put_restart(struct client *c, struct op_slot *slot, enum err err, const char *text, struct effects *fx);
 void put_arm_timer(struct client *c, struct op_slot *slot, struct effects *fx);
 /* The remembered hash: found, or a new row, or NULL when the table is full. */

@@ -4,7 +4,7 @@
  * end of their manifest page, and the next ask.
  *
  * How it fails: a session that is closed, receipts that no longer count (a disk was replaced, R-B2) and entries that do
- * not resolve begin the file anew in a new session, a few times; all else ends the operation with the peer's words. */
+ * not resolve begin the file anew in a new session; all else ends the operation with the peer's words. */
 #include <stdlib.h>
 #include <string.h>
 

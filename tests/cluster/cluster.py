@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -157,6 +158,19 @@ def flip_byte(path, at):
         old = f.read(1)[0]
         f.seek(at)
         f.write(bytes([old ^ 0x55]))
+
+
+def insert_byte(path, at):
+    """One byte more, before the one at `at`."""
+    with open(path, "rb") as old, open(path + ".new", "wb") as new:
+        left = at
+        while left:
+            block = old.read(min(left, 1 << 20))
+            new.write(block)
+            left -= len(block)
+        new.write(b"\x2a")
+        shutil.copyfileobj(old, new, 1 << 20)
+    os.replace(path + ".new", path)
 
 
 def compare(expected, found):

@@ -10,32 +10,20 @@ import subprocess
 import sys
 import tempfile
 
-from cluster import compare, file_sha256, flip_byte, running, tree_sha256, write_random
+from cluster import compare, file_sha256, flip_byte, insert_byte, running, tree_sha256, write_random
 
 MOST_SENT = 14 << 20  # two largest chunks with their parity, and some
 MOST_RSS = 256 << 20
 TEXT = "/usr/share/perl"
 
 
-def rewrite(path, edit):
-    """The file anew, as edit(write, old) writes it."""
+def cut_out(path, at, count):
+    """`count` bytes at `at` are gone."""
     with open(path, "rb") as old, open(path + ".new", "wb") as new:
-        edit(new.write, old)
+        new.write(old.read(at))
+        old.seek(count, os.SEEK_CUR)
         shutil.copyfileobj(old, new, 1 << 20)
     os.replace(path + ".new", path)
-
-
-def insert_front(write, old):
-    write(b"\x2a")
-
-
-def cut_third(write, old):
-    left = os.fstat(old.fileno()).st_size // 3
-    while left:
-        block = old.read(min(left, 1 << 20))
-        write(block)
-        left -= len(block)
-    old.read(1000)
 
 
 def put_pipe(cluster, path, target):
@@ -57,9 +45,9 @@ def main():
             # the law of large numbers: a mean far from 1 MiB is another cutter
             assert mib * 0.6 < first["chunks"] < mib * 1.6, first
             edits = [
-                ("one byte inserted at the front", lambda: rewrite(large, insert_front)),
+                ("one byte inserted at the front", lambda: insert_byte(large, 0)),
                 ("one byte changed in the middle", lambda: flip_byte(large, os.path.getsize(large) // 2)),
-                ("1000 bytes cut out at a third", lambda: rewrite(large, cut_third)),
+                ("1000 bytes cut out at a third", lambda: cut_out(large, os.path.getsize(large) // 3, 1000)),
             ]
             sums = []
             for what, edit in edits:

@@ -28,8 +28,13 @@
 #define M           2u
 #define STORES      8u
 #define CHUNK_BYTES (256u << 10)
-#define FILE_BYTES  (2 * CHUNK_BYTES + 100000u)
-#define SESSION     70u
+#ifndef FILE_BYTES
+#define FILE_BYTES (2 * CHUNK_BYTES + 100000u)
+#endif
+#define SHARDS        8192u
+#define ENTRIES       2048u
+#define SESSION       70u
+#define SESSION_OF(w) (SESSION + ((w)->one_session ? 0 : (w)->starts))
 
 struct shard {
     bool used;
@@ -59,12 +64,19 @@ struct world {
     uint32_t puts_refused, gets_refused; /* so many are answered `refusal` */
     enum err refusal;
     enum err confirm;
-    bool forge; /* a store answers before the metad does */
+    struct cut_params cut; /* what the workspace says; none: fixed cutting by CHUNK_BYTES */
+    bool knows;            /* chunks whose shards are there are answered as present */
+    uint32_t file_bytes;   /* of `file`, as a stream has them; 0: all */
+    bool one_session;      /* of all uploads at once; entries are not kept */
+    uint32_t unresolved;   /* so many stages with entries name one that does not resolve */
+    bool forge;            /* a store answers before the metad does */
     /* what happened */
     uint8_t file[FILE_BYTES];
-    struct shard shards[256];
-    struct manifest_entry entries[16];
+    struct shard shards[SHARDS];
+    struct manifest_entry entries[ENTRIES];
     uint32_t entry_count, receipts, starts, stages, completes, smalls, redirects, asks, maps, pages;
+    struct sha256 page_hashes[ENTRIES]; /* of the staged pages */
+    uint32_t page_count;
     uint64_t small_keys[8];
     struct slice small_headers[8];
     uint64_t complete_bytes;
@@ -165,6 +177,20 @@ static void answer_map(struct world *w, const struct effect *request)
     reply(w, request, &answer, (struct slice){0});
 }
 
+static void answer_known(const struct world *w, struct ask_answer *answer)
+{
+    for (uint32_t i = 0; w->knows && i < SHARDS && w->shards[i].used; i++) {
+        const struct shard_key *key = &w->shards[i].key;
+        if (memcmp(&key->chunk, &answer->chunk, sizeof key->chunk) == 0) {
+            answer->missing = false;
+            answer->writer = key->writer;
+            answer->encoding = key->encoding;
+            answer->sealed_bytes = w->shards[i].sealed_bytes;
+            memset(answer->kc, 0, sizeof answer->kc);
+        }
+    }
+}
+
 static struct slice answer_asks(struct world *w, const uint8_t *asks, uint32_t count)
 {
     struct writer out = {0};
@@ -175,6 +201,7 @@ static struct slice answer_asks(struct world *w, const uint8_t *asks, uint32_t c
         assert_int_equal(ask_entry_decode(asks + i * ASK_ENTRY_BYTES, ASK_ENTRY_BYTES, &ask), ERR_OK);
         answer.chunk = chunk_id_of(realm_secret, ask.sha);
         chunk_key_of(realm_key, answer.chunk, answer.kc);
+        answer_known(w, &answer);
         ask_answer_encode(&answer, writer_reserve(&out, ASK_ANSWER_BYTES));
     }
     struct slice body = writer_take(&out);
@@ -185,7 +212,7 @@ static struct slice answer_asks(struct world *w, const uint8_t *asks, uint32_t c
 static void answer_stage(struct world *w, const struct effect *request, const Cairn__UploadStageRequest *stage)
 {
     const uint8_t *data = request->send.body.data;
-    assert_int_equal(stage->session, SESSION + w->starts);
+    assert_int_equal(stage->session, SESSION_OF(w));
     assert_int_equal(request->send.body.bytes, stage->receipts * RECEIPT_BYTES + stage->entries * MANIFEST_ENTRY_BYTES +
                                                    stage->asks * ASK_ENTRY_BYTES);
     if (w->sessions_closed > 0) {
@@ -198,17 +225,30 @@ static void answer_stage(struct world *w, const struct effect *request, const Ca
         assert_int_equal(receipt_verify(data, RECEIPT_BYTES, receipt_key, &receipt), ERR_OK);
         w->receipts++;
     }
-    for (uint32_t i = 0; i < stage->entries; i++, data += MANIFEST_ENTRY_BYTES) {
+    if (stage->entries > 0 && !w->one_session) {
+        assert_true(w->page_count < ENTRIES && stage->entries <= LIMIT_PAGE_ENTRIES);
+        assert_int_equal(stage->first_entry, w->entry_count);
+        w->page_hashes[w->page_count++] = sha256(data, stage->entries * MANIFEST_ENTRY_BYTES);
+    }
+    for (uint32_t i = 0; i < stage->entries && !w->one_session; i++, data += MANIFEST_ENTRY_BYTES) {
+        assert_true(stage->first_entry + i < ENTRIES);
         assert_int_equal(manifest_entry_decode(data, MANIFEST_ENTRY_BYTES, &w->entries[stage->first_entry + i]), 0);
         w->entry_count = (uint32_t)stage->first_entry + i + 1;
     }
+    data = request->send.body.data + request->send.body.bytes - stage->asks * ASK_ENTRY_BYTES;
     Cairn__UploadStageReply answer = CAIRN__UPLOAD_STAGE_REPLY__INIT;
     answer.generation = 9;
     answer.entries = w->entry_count;
+    uint64_t unresolved[1] = {stage->first_entry};
+    if (w->unresolved > 0 && stage->entries > 0) {
+        w->unresolved--;
+        answer.n_unresolved = 1;
+        answer.unresolved = unresolved;
+    }
     reply(w, request, &answer, answer_asks(w, data, stage->asks));
 }
 
-static void answer_manifest(struct world *w, const struct effect *request)
+static void answer_manifest(struct world *w, const struct effect *request, const Cairn__ManifestRequest *ask)
 {
     struct writer out = {0};
     Cairn__Entry entry = CAIRN__ENTRY__INIT;
@@ -216,13 +256,18 @@ static void answer_manifest(struct world *w, const struct effect *request)
     entry.version = 1;
     for (uint32_t i = 0; i < w->entry_count; i++) {
         struct manifest_read read = {.entry = w->entries[i]};
+        entry.bytes += read.entry.plain_bytes;
+        if (i < ask->first_entry || i >= ask->first_entry + LIMIT_PAGE_ENTRIES) {
+            continue;
+        }
+        answer.count++;
         read.chunk = chunk_id_of(realm_secret, read.entry.sha);
         chunk_key_of(realm_key, read.chunk, read.kc);
         manifest_read_encode(&read, writer_reserve(&out, MANIFEST_READ_BYTES));
-        entry.bytes += read.entry.plain_bytes;
     }
     answer.entry = &entry;
-    answer.entries = answer.count = w->entry_count;
+    answer.entries = w->entry_count;
+    answer.first_entry = ask->first_entry;
     answer.pool = 1;
     answer.realm = 6;
     reply(w, request, &answer, writer_take(&out));
@@ -285,7 +330,9 @@ static void metad(struct world *w, const struct effect *request)
         answer.ns = 11;
         answer.pool = 1;
         answer.realm = 6;
-        answer.chunk_bytes = CHUNK_BYTES;
+        answer.chunk_bytes = w->cut.max_bytes > 0 ? w->cut.max_bytes : CHUNK_BYTES;
+        answer.cut_min_bytes = w->cut.min_bytes;
+        answer.cut_avg_bytes = w->cut.avg_bytes;
         reply(w, request, &answer, (struct slice){0});
         break;
     }
@@ -293,8 +340,9 @@ static void metad(struct world *w, const struct effect *request)
         Cairn__UploadStartReply answer = CAIRN__UPLOAD_START_REPLY__INIT;
         w->starts++;
         w->entry_count = 0;
+        w->page_count = 0;
         w->receipts = 0;
-        answer.session = SESSION + w->starts;
+        answer.session = SESSION_OF(w);
         answer.writer = 2;
         answer.capability = (ProtobufCBinaryData){.len = 3, .data = (uint8_t *)"cap"};
         reply(w, request, &answer, answer_asks(w, request->send.body.data, request->send.body.bytes / ASK_ENTRY_BYTES));
@@ -318,7 +366,7 @@ static void metad(struct world *w, const struct effect *request)
         break;
     case MESSAGE_MANIFEST:
         w->pages++;
-        answer_manifest(w, request);
+        answer_manifest(w, request, message);
         break;
     }
     proto_arena_deinit(&arena);
@@ -331,14 +379,14 @@ static void store_put(struct world *w, const struct effect *request, uint32_t st
     Cairn__ShardPutRequest *put = NULL;
     assert_int_equal(proto_unpack(&cairn__shard_put_request__descriptor, request->send.header, arena, (void **)&put),
                      0);
-    struct receipt receipt = {.store = store, .store_incarnation = 5, .session = SESSION + w->starts};
+    struct receipt receipt = {.store = store, .store_incarnation = 5, .session = SESSION_OF(w)};
     uint8_t packed[RECEIPT_BYTES];
     assert_int_equal(put->shard.len, SHARD_KEY_BYTES);
     shard_key_decode(put->shard.data, &receipt.shard);
     receipt.sealed_bytes = put->sealed_bytes;
     assert_true(shard_checks_match(slice_borrow(put->checks.data, put->checks.len), receipt.shard.k + receipt.shard.m,
                                    receipt.shard.index, request->send.body));
-    for (unsigned i = 0; i < 256; i++) {
+    for (unsigned i = 0; i < SHARDS; i++) {
         struct shard *at = &w->shards[i];
         /* R-B4: never two shards of one chunk and code on one store. */
         assert_false(at->used && at->store == store && at->key.k == receipt.shard.k &&
@@ -362,7 +410,7 @@ static void store_get(struct world *w, const struct effect *request, uint32_t st
                      0);
     struct shard_key key;
     shard_key_decode(get->shard.data, &key);
-    for (unsigned i = 0; i < 256 && w->shards[i].used; i++) {
+    for (unsigned i = 0; i < SHARDS && w->shards[i].used; i++) {
         struct shard *at = &w->shards[i];
         if (at->store == store && at->key.index == key.index && at->key.k == key.k &&
             memcmp(&at->key.chunk, &key.chunk, sizeof key.chunk) == 0) {
@@ -385,7 +433,7 @@ static void store_inventory(struct world *w, const struct effect *request, uint3
     Cairn__InventoryShard shards[8], *list[8];
     Cairn__InventoryReply answer = CAIRN__INVENTORY_REPLY__INIT;
     answer.shards = list;
-    for (unsigned i = 0; i < 256 && w->shards[i].used; i++) {
+    for (unsigned i = 0; i < SHARDS && w->shards[i].used; i++) {
         struct shard *at = &w->shards[i];
         if (at->store == store && memcmp(&at->key.chunk, ask->chunk.data, 32) == 0) {
             assert_true(answer.n_shards < 8);
@@ -452,7 +500,7 @@ static void shell(struct world *w, const struct effect *effect)
         local(w, MESSAGE_CLIENT_ACK, id, slice_copy(answer, 8), (struct slice){0});
     } else if (effect->send.type == MESSAGE_CLIENT_WANT) {
         uint64_t offset = get_u64(header.data), bytes = get_u64(header.data + 8);
-        uint64_t left = FILE_BYTES - offset;
+        uint64_t left = (w->file_bytes > 0 ? w->file_bytes : FILE_BYTES) - offset;
         put_u64(answer, offset);
         put_u32(answer + 8, ERR_OK);
         local(w, MESSAGE_CLIENT_FEED, id, slice_copy(answer, 12),
@@ -597,7 +645,7 @@ static void world_end(struct world *w)
             slice_drop(&event->message.body);
         }
     }
-    for (unsigned i = 0; i < 256; i++) {
+    for (unsigned i = 0; i < SHARDS; i++) {
         slice_drop(&w->shards[i].data);
     }
     for (unsigned i = 0; i < 8; i++) {
@@ -620,7 +668,7 @@ static struct client_op *put_op(uint64_t id, uint64_t bytes)
     return op;
 }
 
-static void put_whole(struct world *w)
+static inline void put_whole(struct world *w)
 {
     struct client_op *op = run(w, put_op(1, FILE_BYTES));
     assert_int_equal(op->err, ERR_OK);
@@ -631,7 +679,7 @@ static void put_whole(struct world *w)
     client_op_destroy(op);
 }
 
-static void get_whole(struct world *w)
+static inline void get_whole(struct world *w)
 {
     struct client_op *op = client_op_create(CLIENT_GET, 2, "home");
     op->get.name_bytes = 1;
@@ -643,18 +691,18 @@ static void get_whole(struct world *w)
     client_op_destroy(op);
 }
 
-static uint32_t shards_on(const struct world *w, uint32_t store, uint8_t k)
+static inline uint32_t shards_on(const struct world *w, uint32_t store, uint8_t k)
 {
     uint32_t count = 0;
-    for (unsigned i = 0; i < 256; i++) {
+    for (unsigned i = 0; i < SHARDS; i++) {
         count += w->shards[i].used && w->shards[i].store == store && w->shards[i].key.k == k;
     }
     return count;
 }
 
-static void shards_lose(struct world *w, uint32_t store)
+static inline void shards_lose(struct world *w, uint32_t store)
 {
-    for (unsigned i = 0; i < 256; i++) {
+    for (unsigned i = 0; i < SHARDS; i++) {
         if (w->shards[i].used && w->shards[i].store == store) {
             w->shards[i].store = 99;
         }
