@@ -1,7 +1,7 @@
 /* Refcounted buffers. Under a page one allocation holds the count and the bytes; from a page on the bytes have an
- * aligned one of their own. From 64 KiB on freed buffers go to a pool: fresh memory costs a page fault every 4 KiB,
- * which is more than it costs to encrypt them. The pool is bounded (LIMIT_POOL_BYTES) and shared by all threads, for a
- * buffer is often freed on another one than that which made it. */
+ * aligned one of their own. Those freed go to a pool: fresh memory costs a page fault every 4 KiB, which is more than
+ * it costs to encrypt them, and an aligned allocation splits and joins the heap's chunks each time. The pool is bounded
+ * (LIMIT_POOL_BYTES) and shared by all threads, for a buffer is often freed on another one than that which made it. */
 #include "slice.h"
 
 #include <pthread.h>
@@ -15,10 +15,12 @@
 #define SLICE_ALIGN        4096u
 #define SLICE_SMALL_OFFSET 64u
 
-/* Sizes of the pool: eight for each power of two, so that at most an eighth is lost to rounding. */
-#define POOL_LEAST_BYTES (64u << 10)
-#define POOL_MOST_BYTES  (32u << 20)
-#define POOL_CLASSES     80u
+/* Sizes of the pool: each number of pages up to 64 KiB; from there eight for each power of two, so that at most an
+ * eighth is lost to rounding. */
+#define POOL_FINE_BYTES   (64u << 10)
+#define POOL_FINE_CLASSES (POOL_FINE_BYTES / SLICE_ALIGN)
+#define POOL_MOST_BYTES   (32u << 20)
+#define POOL_CLASSES      (POOL_FINE_CLASSES + 72u)
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -50,19 +52,24 @@ static struct {
 /* The class of a capacity, and how many bytes its buffers have. */
 static unsigned pool_class(size_t bytes, size_t *ret_bytes)
 {
-    CHECK(bytes >= POOL_LEAST_BYTES && bytes <= POOL_MOST_BYTES);
+    CHECK(bytes > 0 && bytes <= POOL_MOST_BYTES);
+    if (bytes <= POOL_FINE_BYTES) {
+        size_t pages = (bytes + SLICE_ALIGN - 1) / SLICE_ALIGN;
+        *ret_bytes = pages * SLICE_ALIGN;
+        return (unsigned)pages - 1;
+    }
     unsigned log = 63 - (unsigned)__builtin_clzll((unsigned long long)bytes - 1);
     size_t step = (size_t)1 << (log - 3);
     size_t steps = (bytes + step - 1) / step; /* 9 to 16 */
     *ret_bytes = steps * step;
-    unsigned class = (log - 15) * 8 + (unsigned)steps - 9;
+    unsigned class = POOL_FINE_CLASSES + (log - 16) * 8 + (unsigned)steps - 9;
     CHECK(class < POOL_CLASSES && *ret_bytes % SLICE_ALIGN == 0);
     return class;
 }
 
 static bool pool_takes(size_t capacity)
 {
-    return pool_on && capacity >= POOL_LEAST_BYTES && capacity <= POOL_MOST_BYTES;
+    return pool_on && capacity >= SLICE_ALIGN && capacity <= POOL_MOST_BYTES;
 }
 
 static void buf_free(struct buf *buf)
@@ -129,13 +136,13 @@ struct slice slice_alloc(size_t bytes)
     if (bytes == 0) {
         return (struct slice){0};
     }
-    bool aligned = bytes >= SLICE_ALIGN;
+    bool aligned = bytes > SLICE_ALIGN - 64; /* else the rounding would make it a page */
     size_t capacity = aligned ? (bytes + SLICE_ALIGN - 1) / SLICE_ALIGN * SLICE_ALIGN : (bytes + 63) / 64 * 64;
     struct buf *buf;
     if (aligned) {
         buf = buf_make_aligned(capacity);
     } else {
-        buf = aligned_alloc(64, SLICE_SMALL_OFFSET + capacity);
+        buf = malloc(SLICE_SMALL_OFFSET + capacity);
         CHECK(buf != NULL);
         buf->data = (uint8_t *)buf + SLICE_SMALL_OFFSET;
     }

@@ -6,7 +6,8 @@
  * missing, and when a read finds a shard rotten. Memory is bounded: a page a source, a chunk a task. Killing it costs
  * the tasks under way: what it has stored is stored, and the next pass starts from what lacks then.
  * How it fails: a source that does not answer is left out until the next pass; what cannot be made from the rest counts
- * as missing; sources that contradict each other are refused and counted corrupt. */
+ * as missing; a disk that takes no more ends the pass; sources that contradict each other are refused and counted
+ * corrupt. */
 #include "repair.h"
 
 #include <stdlib.h>
@@ -390,6 +391,7 @@ static void pass_begin(struct store *store)
     repair->pool = 0;
     repair->pg = 0;
     repair->missing = 0;
+    repair->stopped = false;
 }
 
 /* Goes on as far as it can without waiting. */
@@ -399,6 +401,13 @@ static void pass_step(struct store *store, uint64_t now_ns, struct effects *fx)
     for (unsigned groups = 0; repair->running; groups++) {
         if (groups == REPAIR_GROUPS_MAX) {
             repair->woken = true;
+            return;
+        }
+        if (repair->stopped) {
+            if (repair_task_count(repair) == 0) {
+                scope_end(repair);
+                pass_end(store, now_ns);
+            }
             return;
         }
         if (!repair->scope.active && !scope_next(store)) {

@@ -38,6 +38,11 @@ static void task_end(struct store *store, struct repair_task *task, enum err err
         repair->done.refused++;
         store->counters.corrupt++;
         break;
+    case ERR_DISK_FULL:
+    case ERR_IO:
+        repair->stopped = true; /* or each lacking shard would be pulled for nothing */
+        repair->missing++;
+        break;
     default:
         repair->missing++;
     }

@@ -13,6 +13,7 @@
 /* What the leader of the root group knows of a store and does not commit. */
 struct store_health {
     uint32_t store;
+    bool up; /* in the map, when last looked at: one that registers has STORE_SILENT_NS to send its first heartbeat */
     uint64_t heard_ns;
     uint64_t last_record;
     uint64_t used_bytes, capacity_bytes;

@@ -195,11 +195,16 @@ bool root_due(struct root *root, struct state *state, uint64_t now_ns, struct pr
     ret->up = proto_arena_take(arena, (map->n_stores + 1) * sizeof *ret->up);
     for (size_t i = 0; i < map->n_stores; i++) {
         struct store_health *health = health_find(root, map->stores[i]->store, root->led_since_ns);
+        bool up = map->stores[i]->state == STORE_UP;
+        if (up && !health->up) {
+            health->heard_ns = now_ns;
+        }
+        health->up = up;
         bool silent = now_ns > health->heard_ns + STORE_SILENT_NS;
-        if (silent && map->stores[i]->state == STORE_UP) {
+        if (silent && up) {
             ret->down[ret->n_down++] = map->stores[i]->store;
         }
-        if (!silent && map->stores[i]->state == STORE_DOWN && health->heard_ns > root->led_since_ns) {
+        if (!silent && !up && health->heard_ns > root->led_since_ns) {
             ret->up[ret->n_up++] = map->stores[i]->store;
         }
     }

@@ -339,6 +339,21 @@ static void verify(struct cluster *c, const char *when)
     WORLD_REQUIRE(c->world, done, "%s: not all files could be read within 300 s", when);
 }
 
+/* In a quarter of the seeds bits rot on one store: every file has a copy or enough shards elsewhere. */
+static void rot_one_store(struct cluster *c)
+{
+    struct rng *rng = &c->world->rng_scenario;
+    if (c->world->failed || !rng_chance(rng, 250000)) {
+        return;
+    }
+    struct node *node = c->blockds[rng_below(rng, BLOCKDS)];
+    for (uint64_t bits = rng_between(rng, 1, 20); bits > 0; bits--) {
+        struct file_ref file;
+        uint64_t offset;
+        disk_rot(node->disks[0], &file, &offset);
+    }
+}
+
 static void finale(struct cluster *c)
 {
     struct world *world = c->world;
@@ -357,6 +372,7 @@ static void finale(struct cluster *c)
     }
     bool idle = run_until(c, all_idle, 300 * SECOND);
     WORLD_REQUIRE(world, idle, "an operation has not ended 300 s after the last fault");
+    rot_one_store(c);
     verify(c, "after the last fault");
     if (world->failed) {
         return;

@@ -52,6 +52,7 @@ struct workload {
     struct work works[OPS];
     uint64_t ids, keys;
     bool stopped, verifying;
+    bool unlisted; /* of the verification: the listing is still to be looked at */
     uint64_t acknowledged, reads;
 };
 
@@ -287,6 +288,10 @@ static void verify_more(struct workload *w, struct effects *fx)
             work_start(w, work, fx);
         }
     }
+    if (w->unlisted && workload_idle(w)) {
+        w->works[0] = (struct work){.kind = WORK_LIST};
+        work_start(w, &w->works[0], fx);
+    }
 }
 
 static void workload_next(struct workload *w, uint64_t now_ns, struct effects *fx)
@@ -456,6 +461,7 @@ static void done_list(struct workload *w, const struct client_op *op)
         WORLD_REQUIRE(w->world, may, "client %u file %u: the listing %s it", w->params.client, i,
                       shown[i] ? "shows" : "lacks");
     }
+    w->unlisted = false;
     proto_arena_deinit(&arena);
 }
 
@@ -539,7 +545,7 @@ bool workload_idle(const struct workload *w)
 void workload_verify(struct workload *w)
 {
     CHECK(w->stopped);
-    w->verifying = true;
+    w->verifying = w->unlisted = true;
     for (uint32_t i = 0; i < FILES; i++) {
         w->files[i].unread = true;
     }
@@ -547,7 +553,7 @@ void workload_verify(struct workload *w)
 
 bool workload_verified(const struct workload *w)
 {
-    bool all = w->verifying && workload_idle(w);
+    bool all = w->verifying && !w->unlisted && workload_idle(w);
     for (uint32_t i = 0; i < FILES; i++) {
         all = all && !w->files[i].unread;
     }

@@ -84,6 +84,7 @@ struct world {
     enum err fail_allocs;
     unsigned block_percent; /* of index reads */
     bool fifo;              /* completions in order of emission */
+    bool (*take)(struct world *w, struct effect *effect); /* NULL, or: takes an effect that is not the disk's */
     /* identity */
     struct cluster_id cluster;
     uint8_t signing_seed[32], receipt_key[32];
@@ -222,6 +223,9 @@ static inline void world_step(struct world *w, struct event *event)
     store_step(w->store, event, &w->fx);
     for (unsigned long i = 0; i < w->fx.count; i++) {
         struct effect *effect = &w->fx.items[i];
+        if (w->take != NULL && w->take(w, effect)) {
+            continue;
+        }
         switch (effect->kind) {
         case EFFECT_SEND:
             world_take_send(w, effect);

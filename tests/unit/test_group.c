@@ -1,6 +1,7 @@
 /* The namespace machine and the root group through their actors: each operation, each refusal, restart and idempotency.
  */
 #include "group_node.h"
+#include "metad/machine.h"
 
 static enum err mkdir_at(struct node *node, uint64_t parent, const char *name, uint64_t *ret_file)
 {
@@ -233,8 +234,28 @@ static void test_idempotency(void **state)
     node_deinit(&node);
 }
 
-/* Every operation on a namespace, asked by a device that the group does not know, or for a namespace that is not there:
- * refused alike, whatever the request names. */
+/* A second user with a device of his own and no rights at all, written as an account service would. */
+static void add_second_user(struct node *node)
+{
+    Cairn__UserRecord user = CAIRN__USER_RECORD__INIT;
+    user.user = 2;
+    user.name = "second";
+    user.writer = 2;
+    struct key key = key_user(1, user.user);
+    struct slice packed = proto_pack(&user);
+    kv_batch_put(node->db, key.bytes, key.count, packed.data, packed.bytes);
+    slice_drop(&packed);
+    Cairn__DeviceRecord device = CAIRN__DEVICE_RECORD__INIT;
+    device.device = 2;
+    device.user = 2;
+    key = key_device(1, device.device);
+    packed = proto_pack(&device);
+    kv_batch_put(node->db, key.bytes, key.count, packed.data, packed.bytes);
+    slice_drop(&packed);
+}
+
+/* Every operation on a namespace, asked by a device that the group does not know, by a user without rights, or for a
+ * namespace that is not there: refused alike, whatever ids the request guesses. */
 static void test_strangers_are_refused_alike(void **state)
 {
     (void)state;
@@ -278,12 +299,18 @@ static void test_strangers_are_refused_alike(void **state)
         {MESSAGE_CHANGES, &changes_request},
         {MESSAGE_RESOLVE, &resolve_request},
     };
+    add_second_user(&node);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        for (uint64_t ns = 0; ns < 4; ns++) {
-            node_head(&node, &head)->ns = ns;
-            struct principal stranger = {ROLE_DEVICE, 77};
-            assert_int_equal(node_ask(&node, 1, stranger, rows[i].type, rows[i].request, (struct slice){0}),
-                             ERR_DENIED);
+        for (uint64_t guess = 0; guess < 8; guess++) {
+            node_head(&node, &head)->ns = guess % 4;
+            mkdir_request.parent = move_request.parent = remove_request.parent = small_request.parent =
+                start_request.parent = list_request.folder = stat_request.parent = manifest_request.parent = guess;
+            stage_request.session = complete_request.session = guess;
+            for (uint32_t device = 2; device <= 77; device += 75) {
+                struct principal stranger = {ROLE_DEVICE, device};
+                enum err err = node_ask(&node, 1, stranger, rows[i].type, rows[i].request, (struct slice){0});
+                assert_int_equal(err, ERR_DENIED);
+            }
         }
         if (rows[i].type != MESSAGE_RESOLVE) {
             node_head(&node, &head)->ns = 99;
