@@ -409,8 +409,8 @@ static void done_put(struct workload *w, struct work *work, const struct client_
 {
     struct file *file = &w->files[work->file];
     if (op->err != ERR_OK) {
-        /* UNRESOLVED: stores that hold its chunks fell silent on the way, and a stream cannot be read again. */
-        bool passes = err_passes(op->err) || op->err == ERR_UNRESOLVED;
+
+        bool passes = err_passes(op->err);
         WORLD_REQUIRE(w->world, passes, "client %u file %u: an upload ends with %s (%s)", w->params.client, work->file,
                       err_name(op->err), op->text);
         file_doubt(file, work->content);
