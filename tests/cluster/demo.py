@@ -269,7 +269,7 @@ def main():
         parser.error("%s is not a folder" % options.dir)
     if options.large_mib < 16:
         parser.error("--large-mib must be at least 16")
-    if not 0 <= options.spoil <= (12 if options.headless else 11):
+    if not 0 <= options.spoil <= (13 if options.headless else 12):
         parser.error("there is no check %d" % options.spoil)
     work = tempfile.mkdtemp(prefix="cairn-demo-")
     demo = Demo(options, work)

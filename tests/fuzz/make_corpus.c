@@ -13,9 +13,13 @@
 #include "base/hash.h"
 #include "base/limits.h"
 #include "base/seal.h"
+#include "blockd/segment.h"
 #include "fuzz.h"
+#include "metad/host/log.h"
+#include "metad/host/log_format.h"
 #include "proto/cairn.pb-c.h"
 #include "proto/frame.h"
+#include "proto/manifest.h"
 #include "proto/message.h"
 #include "proto/token.h"
 
@@ -263,6 +267,145 @@ static void make_shard_checks(void)
     put_checks("copies", (const uint8_t[7]){3, 2, 64, 0, 0, 0, 1}, 64, text + 10, 64);
 }
 
+static void make_manifests(void)
+{
+    struct ask_entry ask = {.sha = sha256("", 0), .plain_bytes = LIMIT_CHUNK_BYTES};
+    struct ask_answer answer = {.missing = true, .chunk = {{7}}};
+    struct manifest_read read = {.entry = {.sha = sha256("", 0), .plain_bytes = 1, .writer = 3}, .chunk = {{9}}};
+    uint8_t data[MANIFEST_READ_BYTES + 1] = {0};
+    ask_entry_encode(&ask, data);
+    corpus_put("manifest", "ask", data, ASK_ENTRY_BYTES);
+    put_u32(data + 32, LIMIT_CHUNK_BYTES + 1);
+    corpus_put("manifest", "ask-too-long", data, ASK_ENTRY_BYTES);
+    put_u32(data + 32, 0);
+    corpus_put("manifest", "ask-of-nothing", data, ASK_ENTRY_BYTES);
+    ask_answer_encode(&answer, data);
+    corpus_put("manifest", "answer-missing", data, ASK_ANSWER_BYTES);
+    answer.missing = false;
+    answer.sealed_bytes = LIMIT_SEALED_BYTES;
+    ask_answer_encode(&answer, data);
+    corpus_put("manifest", "answer-present", data, ASK_ANSWER_BYTES);
+    data[0] = 2;
+    corpus_put("manifest", "answer-neither", data, ASK_ANSWER_BYTES);
+    manifest_entry_encode(&read.entry, data);
+    corpus_put("manifest", "entry", data, MANIFEST_ENTRY_BYTES);
+    corpus_put("manifest", "entry-cut", data, MANIFEST_ENTRY_BYTES - 1);
+    manifest_read_encode(&read, data);
+    corpus_put("manifest", "read", data, MANIFEST_READ_BYTES);
+    corpus_put("manifest", "read-long", data, MANIFEST_READ_BYTES + 1);
+    memset(data, 0xff, sizeof data);
+    corpus_put("manifest", "ones", data, MANIFEST_READ_BYTES);
+    corpus_put("manifest", "empty", data, 0);
+}
+
+static void make_entries(void)
+{
+    struct raft_entry entries[3] = {{.index = 1, .term = 1, .type = RAFT_ENTRY_BOOT},
+                                    {.index = 2, .term = UINT64_MAX, .type = RAFT_ENTRY_COMMANDS},
+                                    {.index = UINT64_MAX, .term = 3, .type = RAFT_ENTRY_COMMANDS}};
+    entries[1].data = slice_borrow("a command", 9);
+    struct slice body;
+    raft_entries_encode(entries, 3, &body);
+    corpus_put("entries", "three", body.data, body.bytes);
+    corpus_put("entries", "cut", body.data, body.bytes - 1);
+    corpus_put("entries", "cut-in-data", body.data, 21 + 21 + 3);
+    put_u32(body.data + 17, LIMIT_ENTRY_BYTES + 1);
+    corpus_put("entries", "too-large", body.data, body.bytes);
+    put_u32(body.data + 17, LIMIT_ENTRY_BYTES);
+    corpus_put("entries", "larger-than-body", body.data, body.bytes);
+    put_u32(body.data + 17, 0);
+    body.data[16] = RAFT_ENTRY_COMMANDS + 1;
+    corpus_put("entries", "type-beyond", body.data, body.bytes);
+    corpus_put("entries", "none", body.data, 0);
+    slice_drop(&body);
+}
+
+static void put_record(const char *name, const struct record *record, uint32_t tail_bytes)
+{
+    struct directory_identity identity = {.incarnation = 5};
+    uint8_t data[1 + RECORD_HEADER_BYTES] = {0};
+    memcpy(identity.uuid.bytes, fuzz_secret, sizeof identity.uuid.bytes);
+    record_encode(record, &identity, data + 1);
+    data[0] = tail_bytes != record->tail_bytes; /* an altered one needs its checksum made right */
+    put_u32(data + 1 + 84, tail_bytes);
+    corpus_put("segment", name, data, sizeof data);
+}
+
+static void make_segments(void)
+{
+    uint8_t bytes[64] = {0}, tail[1024] = {0};
+    struct slice shards[6];
+    for (unsigned i = 0; i < 6; i++) {
+        shards[i] = slice_borrow(bytes, sizeof bytes);
+    }
+    struct slice checks = shard_checks_of(shards, 6);
+    CHECK(checks.bytes + 2 * RECORD_HOLD_BYTES <= sizeof tail);
+    memcpy(tail, checks.data, checks.bytes);
+    struct record record = {.type = RECORD_SHARD, .segment = 3, .offset = 8192, .sequence = 9, .mark = 8};
+    record.key = (struct shard_key){.realm = 1, .writer = 2, .k = 4, .m = 2, .index = 5};
+    record.payload_bytes = 64;
+    record.sealed_bytes = 200;
+    record.plain_bytes = 150;
+    record.tail = tail;
+    record.tail_bytes = checks.bytes;
+    put_record("shard", &record, record.tail_bytes);
+    put_record("shard-tail-short", &record, record.tail_bytes - 1);
+    put_record("shard-tail-huge", &record, UINT32_MAX);
+    record.tail_bytes = checks.bytes + 2 * RECORD_HOLD_BYTES;
+    put_record("shard-holds", &record, record.tail_bytes);
+    put_record("shard-hold-cut", &record, record.tail_bytes - 5);
+    record = (struct record){.type = RECORD_LOST, .segment = 3, .offset = 8192, .sequence = 9, .mark = 8, .tail = tail};
+    record.tail_bytes = 32;
+    put_record("lost", &record, 32);
+    put_record("lost-cut", &record, 31);
+    record.type = RECORD_HOLDER;
+    record.tail_bytes = 0;
+    put_record("holder", &record, 0);
+    slice_drop(&checks);
+    corpus_put("segment", "zeros", tail, 1 + 100);
+    memset(tail, 0xff, sizeof tail);
+    tail[0] = 1;
+    corpus_put("segment", "ones", tail, sizeof tail);
+}
+
+static void put_sectors(const char *name, uint8_t mode, const uint8_t *sectors, size_t bytes)
+{
+    struct writer w = {0};
+    writer_u8(&w, mode);
+    writer_put(&w, sectors, bytes);
+    corpus_put("log", name, w.data, w.bytes);
+    writer_deinit(&w);
+}
+
+static void make_logs(void)
+{
+    struct uuid directory;
+    memcpy(directory.bytes, fuzz_secret, sizeof directory.bytes);
+    uint8_t body[700] = "a command";
+    struct log_builder b;
+    log_builder_init(&b, log_blocks_bound(3 * LOG_RECORD_HEADER_BYTES + sizeof body, 3), 8 * LOG_SECTOR_BYTES);
+    struct log_record record = {
+        .type = LOG_RECORD_ENTRY, .entry = RAFT_ENTRY_COMMANDS, .group = 1, .index = 5, .term = 2};
+    record.previous_index = 4;
+    (void)log_builder_put(&b, &record, body, sizeof body);
+    record = (struct log_record){.type = LOG_RECORD_HARD_STATE, .group = 1, .term = 3, .vote = 2};
+    (void)log_builder_put(&b, &record, NULL, 0);
+    struct slice data = log_builder_finish(&b, &directory, 2, 7, 6, 5);
+    put_sectors("write", 0, data.data, data.bytes);
+    put_sectors("write-cut", 0, data.data, LOG_SECTOR_BYTES);
+    put_u16(data.data + 40, LOG_PAYLOAD_BYTES + 1);
+    put_sectors("used-beyond", 1, data.data, data.bytes);
+    put_u16(data.data + 40, 3);
+    put_sectors("used-little", 1, data.data, data.bytes);
+    put_u16(data.data + 40, 0);
+    put_sectors("used-nothing", 1, data.data, data.bytes);
+    put_u32(data.data + 36, UINT32_MAX / 8 * 8);
+    put_sectors("sectors-huge", 1, data.data, data.bytes);
+    memset(data.data, 0xff, data.bytes);
+    put_sectors("ones", 1, data.data, data.bytes);
+    slice_drop(&data);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
@@ -278,5 +421,9 @@ int main(int argc, char **argv)
     make_seals();
     make_compressed_seals();
     make_shard_checks();
+    make_manifests();
+    make_entries();
+    make_segments();
+    make_logs();
     return 0;
 }
