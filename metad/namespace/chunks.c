@@ -395,33 +395,41 @@ void page_ref(struct apply *apply, uint64_t ns, const Cairn__UploadExtra *extra,
     }
 }
 
+/* Deletes one key of a session, which is `prefix_bytes` and a part; a chunk it held loses that pin. */
+static void session_key_reap(struct state *state, uint64_t ns, struct slice key, size_t prefix_bytes,
+                             struct proto_arena *arena)
+{
+    if (key.data[prefix_bytes] == 'c' && key.bytes == prefix_bytes + 1 + CHUNK_REF_BYTES) {
+        const uint8_t *at = key.data + prefix_bytes + 1;
+        struct chunk_ref ref = {.writer = get_be32(at + 32)};
+        memcpy(ref.chunk.bytes, at, 32);
+        memcpy(ref.encoding.bytes, at + 36, 16);
+        Cairn__ChunkRecord *chunk = NULL;
+        enum err err = chunk_get(state, ns, &ref, arena, &chunk);
+        CHECK(err == ERR_OK && chunk->pins > 0);
+        chunk->pins--;
+        chunk_put(state, ns, &ref, chunk);
+    }
+    kv_batch_delete(state->kv->batch, key.data, key.bytes);
+}
+
 bool session_reap(struct state *state, uint64_t ns, uint64_t session, struct proto_arena *arena, unsigned limit)
 {
     struct key prefix = key_session_part(state->group, ns, session, 0);
-    for (unsigned i = 0; i < limit; i++) {
+    struct slice at = slice_copy(prefix.bytes, prefix.count); /* moves on: what lies behind it is deleted */
+    bool over = false;
+    for (unsigned i = 0; i < limit && !over; i++) {
         struct slice found = {0};
         struct slice value = {0};
-        enum err err = kv_next(&state->kv->view, prefix.bytes, prefix.count, false, &found, &value);
-        bool inside =
-            err == ERR_OK && found.bytes > prefix.count && memcmp(found.data, prefix.bytes, prefix.count) == 0;
+        enum err err = kv_next(&state->kv->view, at.data, at.bytes, i > 0, &found, &value);
         slice_drop(&value);
-        if (!inside) {
-            slice_drop(&found);
-            return true;
+        slice_drop(&at);
+        at = found;
+        over = err != ERR_OK || found.bytes <= prefix.count || memcmp(found.data, prefix.bytes, prefix.count) != 0;
+        if (!over) {
+            session_key_reap(state, ns, found, prefix.count, arena);
         }
-        if (found.data[prefix.count] == 'c' && found.bytes == prefix.count + 1 + CHUNK_REF_BYTES) {
-            const uint8_t *at = found.data + prefix.count + 1;
-            struct chunk_ref ref = {.writer = get_be32(at + 32)};
-            memcpy(ref.chunk.bytes, at, 32);
-            memcpy(ref.encoding.bytes, at + 36, 16);
-            Cairn__ChunkRecord *chunk = NULL;
-            err = chunk_get(state, ns, &ref, arena, &chunk);
-            CHECK(err == ERR_OK && chunk->pins > 0);
-            chunk->pins--;
-            chunk_put(state, ns, &ref, chunk);
-        }
-        kv_batch_delete(state->kv->batch, found.data, found.bytes);
-        slice_drop(&found);
     }
-    return false;
+    slice_drop(&at);
+    return over;
 }

@@ -9,7 +9,8 @@
 #include "metad/namespace/operations.h"
 #include "proto/manifest.h"
 
-#define MANIFEST_ENTRIES_MAX LIMIT_PAGE_ENTRIES
+#define MANIFEST_ENTRIES_MAX LIMIT_PAGE_ENTRIES /* one answer; readers refuse more */
+_Static_assert(MANIFEST_ENTRIES_MAX *MANIFEST_READ_BYTES <= LIMIT_REPLY_BYTES, "an answer is one page of a query");
 
 static enum err manifest_open_inline(struct query *query, const Cairn__NamespaceRecord *ns,
                                      const Cairn__EntryRecord *record, struct answer *answer)
