@@ -82,8 +82,8 @@ struct world {
     /* faults */
     bool fail_writes, fail_syncs, fail_reads;
     enum err fail_allocs;
-    unsigned block_percent; /* of index reads */
-    bool fifo;              /* completions in order of emission */
+    unsigned block_percent;                               /* of index reads */
+    bool fifo;                                            /* completions in order of emission */
     bool (*take)(struct world *w, struct effect *effect); /* NULL, or: takes an effect that is not the disk's */
     /* identity */
     struct cluster_id cluster;
