@@ -214,6 +214,23 @@ class Demo:
         assert len(listed) == OUTAGE_FILES, "%d of %d names listed" % (len(listed), OUTAGE_FILES)
         return "%s and one other list all names written while it was dead" % self.dead[0]
 
+    def whole(self, number):
+        """References compared with what the stores list: every chunk has all shards of a code, fallback copies count."""
+        if self.spoils(number):
+            self.cluster.kill("blockd1")
+
+        def missing():
+            return self.cluster.lines("admin", "status", timeout=60)[-1]["chunks_by_missing"]
+
+        try:
+            wait_until(lambda: set(missing() or {"?"}) == {"0"}, 10 if self.spoils(number) else 120, "every chunk whole")
+            chunks = missing()["0"]
+        finally:
+            if self.spoils(number):
+                self.cluster.start_node("blockd1")
+        rebuilt = sum(line["rebuilt"] for line in self.cluster.lines("admin", "stores"))
+        return "%d chunks whole, none missing a shard; %d shards rebuilt so far" % (chunks, rebuilt)
+
     def take_down(self, number):
         self.cluster.down()
         if self.spoils(number):
@@ -242,13 +259,14 @@ class Demo:
         self.step("everything reads back while they are dead", lambda n: self.read_back(n, "degraded", "large.bin"))
         self.step("the dead start again", self.revive)
         self.step("the revived metadata node has caught up", self.caught_up)
+        self.step("every chunk is whole again", self.whole)
         self.step("everything reads back with all alive", lambda n: self.read_back(n, "whole", "outage/03.bin"))
         if self.options.headless:
             self.step("the cluster goes down", self.take_down)
 
     def verdict(self):
         failed = [row[0] for row in self.rows if not row[3]]
-        complete = len(self.rows) >= 12
+        complete = len(self.rows) >= 13
         print()
         if failed or not complete:
             print("%d of %d checks failed: %s" % (len(failed), len(self.rows), ", ".join(map(str, failed))))
