@@ -177,7 +177,7 @@ static int status(struct cli *cli)
 int cli_admin(int argc, char **argv)
 {
     struct cli cli;
-    int code;
+    int code = 0;
     if (!cli_parse(&cli, argc, argv, "admin", usage, "", 1, 1, &code)) {
         return code;
     }

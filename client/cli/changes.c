@@ -40,7 +40,7 @@ static int change_print(void *context, const struct cairn_change *change)
 int cli_changes(int argc, char **argv)
 {
     struct cli cli;
-    int code;
+    int code = 0;
     if (!cli_parse(&cli, argc, argv, "changes", usage, "nw", 1, 1, &code)) {
         return code;
     }

@@ -176,6 +176,7 @@ int cli_end(struct cli *cli, int code)
 {
     int exit_code = 0;
     if (code != 0) {
+        cli->error.code = code; /* what failed decides, whether or not it left a text */
         exit_code = cli_fail(cli, &cli->error);
     }
     cairn_close(cli->cairn);

@@ -57,7 +57,7 @@ static void summary(const struct cli *cli, const struct cairn_moved *moved, doub
 int cli_get(int argc, char **argv)
 {
     struct cli cli;
-    int code;
+    int code = 0;
     if (!cli_parse(&cli, argc, argv, "get", get_usage, "qt", 2, 1 << 20, &code) || !cli_open(&cli, &code)) {
         return code;
     }
@@ -101,7 +101,7 @@ int cli_get(int argc, char **argv)
 int cli_cat(int argc, char **argv)
 {
     struct cli cli;
-    int code;
+    int code = 0;
     if (!cli_parse(&cli, argc, argv, "cat", cat_usage, "", 1, 1 << 20, &code) || !cli_open(&cli, &code)) {
         return code;
     }

@@ -71,7 +71,7 @@ static int destination(const struct cli *cli, char *ret, size_t bytes, const cha
 int cli_put(int argc, char **argv)
 {
     struct cli cli;
-    int code;
+    int code = 0;
     if (!cli_parse(&cli, argc, argv, "put", usage, "qt", 2, 1 << 20, &code)) {
         return code;
     }

@@ -91,7 +91,7 @@ static int ls_path(struct cli *cli, const char *path, const char *shown)
 int cli_ls(int argc, char **argv)
 {
     struct cli cli;
-    int code;
+    int code = 0;
     if (!cli_parse(&cli, argc, argv, "ls", ls_usage, "lr", 1, 1 << 20, &code) || !cli_open(&cli, &code)) {
         return code;
     }
@@ -120,7 +120,7 @@ int cli_ls(int argc, char **argv)
 int cli_stat(int argc, char **argv)
 {
     struct cli cli;
-    int code;
+    int code = 0;
     if (!cli_parse(&cli, argc, argv, "stat", stat_usage, "", 1, 1 << 20, &code) || !cli_open(&cli, &code)) {
         return code;
     }
@@ -160,7 +160,7 @@ static void done(const struct cli *cli, const char *path)
 int cli_mkdir(int argc, char **argv)
 {
     struct cli cli;
-    int code;
+    int code = 0;
     if (!cli_parse(&cli, argc, argv, "mkdir", mkdir_usage, "p", 1, 1 << 20, &code) || !cli_open(&cli, &code)) {
         return code;
     }
@@ -176,7 +176,7 @@ int cli_mkdir(int argc, char **argv)
 int cli_mv(int argc, char **argv)
 {
     struct cli cli;
-    int code;
+    int code = 0;
     if (!cli_parse(&cli, argc, argv, "mv", mv_usage, "f", 2, 2, &code) || !cli_open(&cli, &code)) {
         return code;
     }
@@ -190,7 +190,7 @@ int cli_mv(int argc, char **argv)
 int cli_rm(int argc, char **argv)
 {
     struct cli cli;
-    int code;
+    int code = 0;
     if (!cli_parse(&cli, argc, argv, "rm", rm_usage, "r", 1, 1 << 20, &code) || !cli_open(&cli, &code)) {
         return code;
     }
