@@ -1,5 +1,6 @@
 /* What the parts of cairn-bench share: main.c options and order, workload.c what is measured, cluster.c the cluster
- * and what its processes use, child.c one workload in a process of its own, generate.c files nobody has seen. */
+ * and what its processes use, child.c one workload in a process of its own, generate.c files nobody has seen, raft.c with raft_host.c
+ * consensus alone. */
 #ifndef CAIRN_BENCH_H
 #define CAIRN_BENCH_H
 
@@ -30,6 +31,8 @@ struct bench_cluster {
 /* false: said why on stderr. */
 bool cluster_make(struct bench_cluster *cluster, const char *work_dir);
 bool cluster_use(struct bench_cluster *cluster, const char *config);
+/* Ends its processes; its folder stays. */
+bool cluster_stop(struct bench_cluster *cluster);
 /* Takes down and removes what cluster_make made. */
 void cluster_end(struct bench_cluster *cluster);
 /* CPU seconds of all its processes so far. */
@@ -76,5 +79,8 @@ struct bench_options {
 };
 /* Runs what is asked for and prints a line each; false when something failed. */
 bool workloads_run(const struct bench_options *options, const struct bench_cluster *cluster);
+
+/* raft.c: `cairn-bench raft`, its exit code. */
+int raft_main(int argc, char **argv);
 
 #endif

@@ -118,6 +118,12 @@ bool cluster_use(struct bench_cluster *cluster, const char *config)
     return true;
 }
 
+bool cluster_stop(struct bench_cluster *cluster)
+{
+    char text[4096];
+    return dev_run(cluster, "down", text, sizeof text) == 0;
+}
+
 void cluster_end(struct bench_cluster *cluster)
 {
     char text[4096];

@@ -10,7 +10,8 @@
 #include "bench.h"
 
 static const char usage[] =
-    "usage: cairn-bench [--dev | --config FILE] [OPTION...]\n\n"
+    "usage: cairn-bench [--dev | --config FILE] [OPTION...]\n"
+    "       cairn-bench raft [OPTION...]      consensus alone; raft --help\n\n"
     "Prints one JSON object a line; exit code 1 when a workload failed or was not what it must be.\n"
     "  --dev              a cluster made for this and removed afterwards (the default)\n"
     "  --config FILE      the client.toml of a cluster that runs\n"
@@ -128,6 +129,9 @@ static int run(struct bench_options *options, const char *config)
 
 int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "raft") == 0) {
+        return raft_main(argc - 1, argv + 1);
+    }
     const char *tmp = getenv("TMPDIR"), *config = NULL;
     struct bench_options options = {
         .bytes = 2ull << 30,
