@@ -1,6 +1,6 @@
 /* What the parts of cairn-bench share: main.c options and order, workload.c what is measured, cluster.c the cluster
- * and what its processes use, child.c one workload in a process of its own, generate.c files nobody has seen, raft.c with raft_host.c
- * consensus alone. */
+ * and what its processes use, child.c one workload in a process of its own, generate.c files nobody has seen, raft.c
+ * with raft_host.c consensus alone, log.c a node's log alone. */
 #ifndef CAIRN_BENCH_H
 #define CAIRN_BENCH_H
 
@@ -31,10 +31,11 @@ struct bench_cluster {
 /* false: said why on stderr. */
 bool cluster_make(struct bench_cluster *cluster, const char *work_dir);
 bool cluster_use(struct bench_cluster *cluster, const char *config);
-/* Ends its processes; its folder stays. */
-bool cluster_stop(struct bench_cluster *cluster);
 /* Takes down and removes what cluster_make made. */
 void cluster_end(struct bench_cluster *cluster);
+/* Runs `run` beside a cluster whose processes have ended: for its certificates and addresses. The exit code. */
+int cluster_borrow(const char *dir, bool (*run)(const void *options, struct bench_cluster *cluster),
+                   const void *options);
 /* CPU seconds of all its processes so far. */
 double cluster_cpu_s(const struct bench_cluster *cluster);
 /* Largest resident memory now of a process of one role; 0: there is none. */
@@ -56,6 +57,9 @@ struct bench_job {
     const char *remote;
     unsigned threads;
 };
+/* `work` in a process of its own; its result comes back, and what the process used. false: it failed. */
+bool child_apart(bool (*work)(const void *context, void *result), const void *context, void *ret_result, size_t bytes,
+                 double *ret_cpu_s, uint64_t *ret_rss_bytes);
 /* Runs one put or get in a process of its own. false: said why. */
 bool child_run(const struct bench_job *job, struct bench_result *ret_result);
 
@@ -80,7 +84,13 @@ struct bench_options {
 /* Runs what is asked for and prints a line each; false when something failed. */
 bool workloads_run(const struct bench_options *options, const struct bench_cluster *cluster);
 
-/* raft.c: `cairn-bench raft`, its exit code. */
+/* A number from 1 to 2^30, with a suffix K, M, G of 1024. */
+bool bench_number(const char *text, uint32_t *ret_number);
+/* TMPDIR of the environment, or /tmp. */
+const char *bench_tmp(void);
+
+/* `cairn-bench raft` and `cairn-bench log`: their exit codes. */
 int raft_main(int argc, char **argv);
+int log_main(int argc, char **argv);
 
 #endif

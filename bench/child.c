@@ -17,8 +17,10 @@ static int nothing_write(void *context, const void *data, size_t bytes)
     return 0;
 }
 
-static void job_do(const struct bench_job *job, struct bench_result *result)
+static bool job_do(const void *context, void *ret_result)
 {
+    const struct bench_job *job = context;
+    struct bench_result *result = ret_result;
     struct cairn *cairn = NULL;
     struct cairn_error error = {0};
     struct cairn_options options = {.config_file = job->config};
@@ -39,6 +41,7 @@ static void job_do(const struct bench_job *job, struct bench_result *result)
         cairn_close(cairn);
     }
     snprintf(result->text, sizeof result->text, "%s", error.text);
+    return true;
 }
 
 static bool read_all(int fd, void *data, size_t bytes)
@@ -54,11 +57,11 @@ static bool read_all(int fd, void *data, size_t bytes)
     return true;
 }
 
-bool child_run(const struct bench_job *job, struct bench_result *ret_result)
+bool child_apart(bool (*work)(const void *context, void *result), const void *context, void *ret_result, size_t bytes,
+                 double *ret_cpu_s, uint64_t *ret_rss_bytes)
 {
     int ends[2], status = 0;
     struct rusage usage;
-    memset(ret_result, 0, sizeof *ret_result);
     if (pipe(ends) != 0) {
         perror("cairn-bench: pipe");
         return false;
@@ -67,14 +70,27 @@ bool child_run(const struct bench_job *job, struct bench_result *ret_result)
     pid_t pid = fork();
     if (pid == 0) {
         close(ends[0]);
-        job_do(job, ret_result);
-        ssize_t n = write(ends[1], ret_result, sizeof *ret_result);
-        _exit(n == (ssize_t)sizeof *ret_result ? 0 : 1);
+        bool done = work(context, ret_result) && write(ends[1], ret_result, bytes) == (ssize_t)bytes;
+        _exit(done ? 0 : 1);
     }
     close(ends[1]);
-    bool told = pid > 0 && read_all(ends[0], ret_result, sizeof *ret_result);
+    bool told = pid > 0 && read_all(ends[0], ret_result, bytes);
     close(ends[0]);
     if (pid < 0 || wait4(pid, &status, 0, &usage) != pid || !told) {
+        return false;
+    }
+    *ret_cpu_s = (double)usage.ru_utime.tv_sec + (double)usage.ru_utime.tv_usec / 1e6 + (double)usage.ru_stime.tv_sec +
+                 (double)usage.ru_stime.tv_usec / 1e6;
+    *ret_rss_bytes = (uint64_t)usage.ru_maxrss << 10;
+    return true;
+}
+
+bool child_run(const struct bench_job *job, struct bench_result *ret_result)
+{
+    double cpu_s;
+    uint64_t rss_bytes;
+    memset(ret_result, 0, sizeof *ret_result);
+    if (!child_apart(job_do, job, ret_result, sizeof *ret_result, &cpu_s, &rss_bytes)) {
         fprintf(stderr, "cairn-bench: %s: the process of the workload ended before it was through\n", job->remote);
         return false;
     }
@@ -83,8 +99,7 @@ bool child_run(const struct bench_job *job, struct bench_result *ret_result)
                 cairn_error_name(ret_result->code));
         return false;
     }
-    ret_result->cpu_s = (double)usage.ru_utime.tv_sec + (double)usage.ru_utime.tv_usec / 1e6 +
-                        (double)usage.ru_stime.tv_sec + (double)usage.ru_stime.tv_usec / 1e6;
-    ret_result->rss_bytes = (uint64_t)usage.ru_maxrss << 10;
+    ret_result->cpu_s = cpu_s;
+    ret_result->rss_bytes = rss_bytes;
     return true;
 }

@@ -118,18 +118,32 @@ bool cluster_use(struct bench_cluster *cluster, const char *config)
     return true;
 }
 
-bool cluster_stop(struct bench_cluster *cluster)
-{
-    char text[4096];
-    return dev_run(cluster, "down", text, sizeof text) == 0;
-}
-
 void cluster_end(struct bench_cluster *cluster)
 {
     char text[4096];
     if (cluster->ours && dev_run(cluster, "down", text, sizeof text) == 0) {
         remove_tree(cluster->dir);
     }
+}
+
+int cluster_borrow(const char *dir, bool (*run)(const void *options, struct bench_cluster *cluster),
+                   const void *options)
+{
+    static struct bench_cluster cluster;
+    char work[BENCH_PATH], text[4096];
+    snprintf(work, sizeof work, "%s/cairn-bench-XXXXXX", dir);
+    if (mkdtemp(work) == NULL) {
+        fprintf(stderr, "cairn-bench: %s: %m\n", work);
+        return 1;
+    }
+    bool ok = cluster_make(&cluster, work) && dev_run(&cluster, "down", text, sizeof text) == 0;
+    cluster.count = 0;
+    ok = ok && run(options, &cluster);
+    cluster_end(&cluster);
+    if (rmdir(work) != 0) {
+        fprintf(stderr, "cairn-bench: %s: %m\n", work);
+    }
+    return ok ? 0 : 1;
 }
 
 /* utime and stime are the 12th and 13th field after the name in brackets. */

@@ -11,7 +11,8 @@
 
 static const char usage[] =
     "usage: cairn-bench [--dev | --config FILE] [OPTION...]\n"
-    "       cairn-bench raft [OPTION...]      consensus alone; raft --help\n\n"
+    "       cairn-bench raft [OPTION...]      consensus alone\n"
+    "       cairn-bench log [OPTION...]       a node's log alone\n\n"
     "Prints one JSON object a line; exit code 1 when a workload failed or was not what it must be.\n"
     "  --dev              a cluster made for this and removed afterwards (the default)\n"
     "  --config FILE      the client.toml of a cluster that runs\n"
@@ -40,7 +41,7 @@ static bool parse_bytes(const char *text, uint64_t *ret_bytes)
     return true;
 }
 
-static bool parse_number(const char *text, uint32_t *ret_number)
+bool bench_number(const char *text, uint32_t *ret_number)
 {
     uint64_t number;
     if (!parse_bytes(text, &number) || number == 0 || number > 1u << 30) {
@@ -90,17 +91,17 @@ static bool option_take(int option, struct bench_options *options, const char **
         options->to_file = true;
         return true;
     case FILES:
-        return parse_number(optarg, &options->small_files);
+        return bench_number(optarg, &options->small_files);
     case FILE_BYTES:
         return parse_bytes(optarg, &options->small_bytes) && options->small_bytes > 0;
     case THREADS:
-        return parse_number(optarg, &options->threads);
+        return bench_number(optarg, &options->threads);
     case INSERT:
         return parse_bytes(optarg, &options->insert_bytes) && options->insert_bytes > 0;
     case SEEDS:
-        return parse_number(optarg, &options->insert_seeds);
+        return bench_number(optarg, &options->insert_seeds);
     case REPEAT:
-        return parse_number(optarg, &options->repeat);
+        return bench_number(optarg, &options->repeat);
     case SEED:
         return parse_bytes(optarg, &options->seed);
     default:
@@ -127,12 +128,21 @@ static int run(struct bench_options *options, const char *config)
     return ok ? 0 : 1;
 }
 
+const char *bench_tmp(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    return tmp != NULL && tmp[0] != '\0' ? tmp : "/tmp";
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "raft") == 0) {
         return raft_main(argc - 1, argv + 1);
     }
-    const char *tmp = getenv("TMPDIR"), *config = NULL;
+    if (argc > 1 && strcmp(argv[1], "log") == 0) {
+        return log_main(argc - 1, argv + 1);
+    }
+    const char *config = NULL;
     struct bench_options options = {
         .bytes = 2ull << 30,
         .insert_bytes = 1ull << 30,
@@ -140,7 +150,7 @@ int main(int argc, char **argv)
         .insert_seeds = 5,
         .small_files = 10000,
         .repeat = 1,
-        .dir = tmp != NULL && tmp[0] != '\0' ? tmp : "/tmp",
+        .dir = bench_tmp(),
     };
     if (getrandom(&options.seed, sizeof options.seed, 0) != (ssize_t)sizeof options.seed) {
         return 1;

@@ -1,14 +1,11 @@
 /* `cairn-bench raft`: consensus alone. Three nodes with the real log, network, TLS and disk and a machine that does
  * next to nothing (raft_host.h); one client over TLS that keeps so many proposals in flight. Certificates and addresses
  * are those of a `cairn dev` cluster made for this, whose own nodes are stopped. */
-#include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -186,13 +183,23 @@ static int ascending(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static int client_main(const char *cluster_dir, const struct raft_options *options, uint32_t proposals,
-                       struct measured *ret)
+struct client_job {
+    const struct raft_options *options;
+    const char *cluster_dir;
+    uint32_t proposals;
+};
+
+static bool client_main(const void *context, void *result)
 {
+    const struct client_job *job = context;
+    const char *cluster_dir = job->cluster_dir;
+    uint32_t proposals = job->proposals;
+    struct measured *ret = result;
+    alarm(BOUND_S);
     char path[BENCH_PATH + 64], ca[BENCH_PATH + 64], cert[BENCH_PATH + 64], key[BENCH_PATH + 64];
     char text[METAD_TEXT_BYTES] = "";
     struct metad_config config;
-    struct client client = {.leader = 1, .proposals = proposals, .in_flight = options->in_flight};
+    struct client client = {.leader = 1, .proposals = proposals, .in_flight = job->options->in_flight};
     snprintf(path, sizeof path, "%s/metad1/node.toml", cluster_dir);
     snprintf(ca, sizeof ca, "%s/ca.crt", cluster_dir);
     snprintf(cert, sizeof cert, "%s/client.crt", cluster_dir);
@@ -212,15 +219,15 @@ static int client_main(const char *cluster_dir, const struct raft_options *optio
     }
     if (err != ERR_OK) {
         fprintf(stderr, "cairn-bench: %s (%s)\n", text, err_name(err));
-        return 1;
+        return false;
     }
     client.members = config.metad_count;
     for (uint32_t i = 0; i < config.metad_count; i++) {
         runtime_set_address(client.runtime, ROLE_METAD, config.metads[i].node, config.metads[i].host,
                             config.metads[i].port);
     }
-    client.body = slice_alloc(options->bytes);
-    memset(client.body.data, 0x5a, options->bytes);
+    client.body = slice_alloc(job->options->bytes);
+    memset(client.body.data, 0x5a, job->options->bytes);
     client.stream_most = LATENCY_MOST * 2;
     client.sent_ns = mem_alloc(client.stream_most * sizeof *client.sent_ns);
     client.latency_us = mem_alloc(proposals * sizeof *client.latency_us);
@@ -233,53 +240,22 @@ static int client_main(const char *cluster_dir, const struct raft_options *optio
                                  .p50_us = client.latency_us[client.done / 2],
                                  .p99_us = client.latency_us[client.done - 1 - client.done / 100]};
     }
-    return code;
-}
-
-/* A process of its own, so that its CPU is its own. */
-static bool client_run(const char *cluster_dir, const struct raft_options *options, uint32_t proposals,
-                       struct measured *ret_measured, double *ret_cpu_s)
-{
-    int ends[2], status = 0;
-    struct rusage usage;
-    if (pipe(ends) != 0) {
-        return false;
-    }
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct measured measured = {0};
-        alarm(BOUND_S);
-        close(ends[0]);
-        int code = client_main(cluster_dir, options, proposals, &measured);
-        if (code == 0 && write(ends[1], &measured, sizeof measured) != (ssize_t)sizeof measured) {
-            code = 1;
-        }
-        _exit(code);
-    }
-    close(ends[1]);
-    ssize_t n = pid > 0 ? read(ends[0], ret_measured, sizeof *ret_measured) : -1;
-    close(ends[0]);
-    if (pid < 0 || wait4(pid, &status, 0, &usage) != pid || !WIFEXITED(status) || WEXITSTATUS(status) != 0 ||
-        n != (ssize_t)sizeof *ret_measured) {
-        fprintf(stderr, "cairn-bench: the client of the run failed\n");
-        return false;
-    }
-    *ret_cpu_s = (double)usage.ru_utime.tv_sec + (double)usage.ru_utime.tv_usec / 1e6 + (double)usage.ru_stime.tv_sec +
-                 (double)usage.ru_stime.tv_usec / 1e6;
-    return true;
+    return code == 0;
 }
 
 /* ---- the run ---- */
 
 static bool measure(const struct raft_options *options, const struct bench_cluster *nodes)
 {
-    struct measured m;
+    struct measured m = {0};
     double client_cpu_s = 0;
-    if (!client_run(nodes->dir, options, WARM_UP, &m, &client_cpu_s)) {
-        return false;
-    }
+    uint64_t rss_bytes;
+    struct client_job job = {options, nodes->dir, WARM_UP};
+    bool ok = child_apart(client_main, &job, &m, sizeof m, &client_cpu_s, &rss_bytes);
     double before_s = cluster_cpu_s(nodes);
-    if (!client_run(nodes->dir, options, options->proposals, &m, &client_cpu_s)) {
+    job.proposals = options->proposals;
+    if (!ok || !child_apart(client_main, &job, &m, sizeof m, &client_cpu_s, &rss_bytes)) {
+        fprintf(stderr, "cairn-bench: the client of the run failed\n");
         return false;
     }
     double cpu_s = cluster_cpu_s(nodes) - before_s + client_cpu_s;
@@ -291,12 +267,12 @@ static bool measure(const struct raft_options *options, const struct bench_clust
     return true;
 }
 
-static bool run(const struct raft_options *options, struct bench_cluster *nodes)
+static bool run(const void *context, struct bench_cluster *nodes)
 {
     enum { NODES = 3 };
-    bool ok = cluster_stop(nodes);
+    const struct raft_options *options = context;
+    bool ok = true;
     fflush(NULL);
-    nodes->count = 0;
     for (uint32_t i = 1; ok && i <= NODES; i++) {
         pid_t pid = fork();
         if (pid == 0) {
@@ -316,14 +292,6 @@ static bool run(const struct raft_options *options, struct bench_cluster *nodes)
     return ok;
 }
 
-static bool number(uint32_t least, uint32_t most, uint32_t *ret)
-{
-    char *end;
-    unsigned long value = strtoul(optarg, &end, 10);
-    *ret = (uint32_t)value;
-    return end != optarg && *end == '\0' && value >= least && value <= most;
-}
-
 static bool options_take(int argc, char **argv, struct raft_options *options)
 {
     enum { MACHINE = 1, PROPOSALS, IN_FLIGHT, BYTES, DIR };
@@ -341,13 +309,13 @@ static bool options_take(int argc, char **argv, struct raft_options *options)
             right = options->keys || strcmp(optarg, "null") == 0;
             break;
         case PROPOSALS:
-            right = number(1, LATENCY_MOST, &options->proposals);
+            right = bench_number(optarg, &options->proposals) && options->proposals <= LATENCY_MOST;
             break;
         case IN_FLIGHT:
-            right = number(1, 65536, &options->in_flight);
+            right = bench_number(optarg, &options->in_flight) && options->in_flight <= 65536;
             break;
         case BYTES:
-            right = number(1, 65536, &options->bytes);
+            right = bench_number(optarg, &options->bytes) && options->bytes <= 65536;
             break;
         case DIR:
             options->dir = optarg;
@@ -365,24 +333,10 @@ static bool options_take(int argc, char **argv, struct raft_options *options)
 
 int raft_main(int argc, char **argv)
 {
-    const char *tmp = getenv("TMPDIR");
-    struct raft_options options = {
-        .proposals = 200000, .in_flight = 256, .bytes = 256, .dir = tmp != NULL && tmp[0] != '\0' ? tmp : "/tmp"};
+    struct raft_options options = {.proposals = 200000, .in_flight = 256, .bytes = 256, .dir = bench_tmp()};
     if (!options_take(argc, argv, &options)) {
         fputs(raft_usage, stderr);
         return 2;
     }
-    char work[BENCH_PATH];
-    static struct bench_cluster cluster;
-    snprintf(work, sizeof work, "%s/cairn-bench-XXXXXX", options.dir);
-    if (mkdtemp(work) == NULL) {
-        fprintf(stderr, "cairn-bench: %s: %m\n", work);
-        return 1;
-    }
-    bool ok = cluster_make(&cluster, work) && run(&options, &cluster);
-    cluster_end(&cluster);
-    if (rmdir(work) != 0) {
-        fprintf(stderr, "cairn-bench: %s: %m\n", work);
-    }
-    return ok ? 0 : 1;
+    return cluster_borrow(options.dir, run, &options);
 }
