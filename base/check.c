@@ -5,11 +5,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void report_to_stderr(const char *file, int line, const char *function, const char *condition)
+{
+    fprintf(stderr, "{\"level\":\"fatal\",\"code\":\"INTERNAL\",\"text\":\"%s:%d: in %s: broken: ", file, line,
+            function);
+    for (const char *c = condition; *c; c++) {
+        fprintf(stderr, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
+    }
+    fputs("\"}\n", stderr);
+    fflush(stderr);
+}
+
+static void (*report_failure)(const char *, int, const char *, const char *) = report_to_stderr;
+
+void check_report_set(void (*report)(const char *file, int line, const char *function, const char *condition))
+{
+    report_failure = report;
+}
+
 _Noreturn void check_failed(const char *file, int line, const char *function, const char *condition)
 {
-    fprintf(stderr, "{\"level\":\"fatal\",\"code\":\"INVARIANT\",\"at\":\"%s:%d\",\"in\":\"%s\",\"broken\":\"%s\"}\n",
-            file, line, function, condition);
-    fflush(stderr);
+    report_failure(file, line, function, condition);
     abort();
 }
 

@@ -11,6 +11,9 @@
     } while (0)
 
 _Noreturn void check_failed(const char *file, int line, const char *function, const char *condition);
+/* How a broken invariant is told; until it is set, as one JSON line on stderr. Called once, before the process aborts.
+ */
+void check_report_set(void (*report)(const char *file, int line, const char *function, const char *condition));
 
 /* calloc that CHECKs: the process cannot go on without small memory. Bulk buffers come from slice_alloc. */
 void *mem_alloc(unsigned long bytes);

@@ -17,6 +17,10 @@ static const struct err_row err_rows[] = {
 #undef ERR
 };
 
+#define ERR(name, number, class, exit_code, text) _Static_assert(number < ERR_LIMIT, #name);
+#include "err.def"
+#undef ERR
+
 static const struct err_row *err_row_find(enum err err)
 {
     for (size_t i = 0; i < sizeof err_rows / sizeof err_rows[0]; i++) {

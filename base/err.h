@@ -11,6 +11,8 @@ enum err {
 #undef ERR
 };
 
+#define ERR_LIMIT 128 /* all numbers are below: counters by reason are arrays of so many */
+
 enum err_class { ERR_CLASS_OK, ERR_CLASS_RETRY, ERR_CLASS_REDIRECT, ERR_CLASS_CALLER, ERR_CLASS_FATAL };
 
 /* Upper-case name ("NOT_LEADER") and text of a code; "UNKNOWN" for a number that is not in the table. Static. */

@@ -7,6 +7,21 @@
 
 #include "limits.h"
 
+bool name_is_utf8(const void *text, size_t bytes)
+{
+    const utf8proc_uint8_t *at = text;
+    for (utf8proc_ssize_t left = (utf8proc_ssize_t)bytes; left > 0;) {
+        utf8proc_int32_t point = 0;
+        utf8proc_ssize_t step = utf8proc_iterate(at, left, &point);
+        if (step <= 0) {
+            return false;
+        }
+        at += step;
+        left -= step;
+    }
+    return true;
+}
+
 enum err name_check(const void *name, size_t bytes)
 {
     const utf8proc_uint8_t *at = name;
@@ -16,16 +31,7 @@ enum err name_check(const void *name, size_t bytes)
     if ((bytes == 1 && at[0] == '.') || (bytes == 2 && at[0] == '.' && at[1] == '.')) {
         return ERR_ILLEGAL_NAME;
     }
-    for (utf8proc_ssize_t left = (utf8proc_ssize_t)bytes; left > 0;) {
-        utf8proc_int32_t point = 0;
-        utf8proc_ssize_t step = utf8proc_iterate(at, left, &point);
-        if (step <= 0) {
-            return ERR_ILLEGAL_NAME;
-        }
-        at += step;
-        left -= step;
-    }
-    return ERR_OK;
+    return name_is_utf8(name, bytes) ? ERR_OK : ERR_ILLEGAL_NAME;
 }
 
 enum err name_key(const void *name, size_t bytes, struct slice *ret_key)

@@ -92,6 +92,9 @@ void conn_close(struct conn *conn, enum err err)
         conn->dirty = false;
     }
     net_conn_remove(conn->net, conn);
+    if (conn->accepted) {
+        atomic_fetch_sub(&conn->net->runtime->connections, 1);
+    }
     uv_close((uv_handle_t *)&conn->tcp, conn_released);
 }
 
@@ -106,6 +109,7 @@ void conn_refuse(struct conn *conn, enum err err, const char *format, ...)
         return;
     }
     atomic_fetch_add(&conn->net->runtime->refused_connections, 1);
+    runtime_note_refused(conn->net->runtime, err);
     io_log(LOG_WARN, err, "%s %s refused: %s", conn->accepted ? "connection from" : "connection to", conn->name, text);
     conn->port.in_left = 0;
     if (conn->state == CONN_CONNECTING || !conn->heard_any) {
@@ -364,11 +368,14 @@ void conn_accept(struct net *net, int fd)
         uv_close((uv_handle_t *)&conn->tcp, conn_discarded);
         return;
     }
-    if (!net_conn_add(net, conn)) {
+    struct runtime *runtime = net->runtime;
+    if (atomic_load(&runtime->connections) >= atomic_load(&runtime->connections_max) || !net_conn_add(net, conn)) {
+        runtime_note_refused(runtime, ERR_BUSY);
         io_log(LOG_WARN, ERR_BUSY, "too many connections: one is refused");
         uv_close((uv_handle_t *)&conn->tcp, conn_discarded);
         return;
     }
+    atomic_fetch_add(&runtime->connections, 1);
     struct sockaddr_storage peer = {0};
     int bytes = sizeof peer;
     uv_tcp_getpeername(&conn->tcp, (struct sockaddr *)&peer, &bytes);

@@ -9,6 +9,7 @@
 #include "io/net.h"
 #include "proto/cairn.pb-c.h"
 #include "proto/message.h"
+#include "proto/version.h"
 
 static bool cluster_known(const struct cluster_id *cluster)
 {
@@ -21,6 +22,8 @@ void hello_send(struct conn *conn)
     struct runtime_config *config = &conn->net->runtime->config;
     Cairn__Hello hello = CAIRN__HELLO__INIT;
     hello.version = FRAME_VERSION;
+    hello.features = WIRE_FEATURES;
+    hello.build = (char *)(uintptr_t)CAIRN_VERSION;
     hello.role = config->role;
     hello.id = config->id;
     if (cluster_known(&config->cluster)) {
@@ -56,7 +59,7 @@ static enum err hello_check(const struct conn *conn, struct slice header)
     Cairn__Hello *hello = NULL;
     enum err err = proto_unpack(&cairn__hello__descriptor, header, &arena, (void **)&hello);
     if (err == ERR_OK) {
-        if (hello->version != FRAME_VERSION || hello->features != 0) {
+        if (hello->version != FRAME_VERSION || hello->features != WIRE_FEATURES) {
             err = ERR_BAD_VERSION;
         } else if (hello->role != conn->peer.role || hello->id != conn->peer.id) {
             err = ERR_WRONG_ROLE;

@@ -166,11 +166,14 @@ struct runtime {
     int *listeners;
     unsigned long listener_count, listener_capacity;
     bool running;
-    uv_signal_t *signals; /* two, or NULL */
+    struct signals *signals; /* while it runs with signals handled */
+    struct runtime_hooks hooks;
     _Atomic bool stopping;
     _Atomic int exit_code;
     _Atomic bool halted;
     _Atomic uint64_t refused_frames, refused_connections, accepted_connections;
+    _Atomic uint64_t refused[ERR_LIMIT];           /* by reason */
+    _Atomic unsigned connections, connections_max; /* accepted ones, open now */
 };
 
 /* The actor, or NULL. Any thread once running. */
@@ -178,6 +181,14 @@ struct runtime_actor *runtime_actor_find(struct runtime *runtime, enum actor_kin
 struct runtime_actor *runtime_actor_of_slot(struct runtime *runtime, uint16_t slot);
 /* Says why and stops every loop with the exit code of `err`. The first one counts. Any thread. */
 void runtime_halt(struct runtime *runtime, enum err err, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Counts a refusal. Any thread. */
+void runtime_note_refused(struct runtime *runtime, enum err reason);
+
+/* signals.c, on loop 0's thread */
+struct signals *signals_create(struct runtime *runtime);
+void signals_close(struct signals *signals); /* its handles; before the loop is closed */
+void signals_destroy(struct signals *signals);
 
 /* effects.c: runs the effects of the step `actor` just took and empties the list. */
 void effects_perform(struct runtime_actor *actor, struct effects *fx);

@@ -317,8 +317,7 @@ static void loop_close(struct loop *loop)
     }
     timers_close(loop->timers);
     if (loop->index == 0 && loop->runtime->signals != NULL) {
-        uv_close((uv_handle_t *)&loop->runtime->signals[0], NULL);
-        uv_close((uv_handle_t *)&loop->runtime->signals[1], NULL);
+        signals_close(loop->runtime->signals);
     }
     uv_close((uv_handle_t *)&loop->wake, NULL);
     uv_close((uv_handle_t *)&loop->prepare, NULL);

@@ -144,11 +144,15 @@ void net_send(struct net *net, struct runtime_actor *sender, struct effect *effe
 static void net_frame_error(struct conn *conn, const struct frame *frame, enum err err)
 {
     atomic_fetch_add(&conn->net->runtime->refused_frames, 1);
+    runtime_note_refused(conn->net->runtime, err);
     conn->refusals++;
     if ((conn->refusals & (conn->refusals - 1)) == 0) {
         const struct message_row *row = message_row_find(frame->type);
-        io_log(LOG_WARN, err, "%s: request %s (type %u) for %u refused, its %lluth refusal", conn->name,
-               row ? row->name : "?", frame->type, frame->target, (unsigned long long)conn->refusals);
+        char request[96];
+        snprintf(request, sizeof request, "%s/%llu", conn->name, (unsigned long long)(frame->stream & STREAM_MASK));
+        io_log_request(LOG_WARN, err, request, "%s: request %s (type %u) for %u refused, its %lluth refusal",
+                       conn->name, row ? row->name : "?", frame->type, frame->target,
+                       (unsigned long long)conn->refusals);
     }
     conn_queue(conn, out_frame_create(frame->type, MESSAGE_REPLY | MESSAGE_ERROR, frame->stream, 0,
                                       error_reply_encode(err, err_text(err), 0), (struct slice){0}));

@@ -14,8 +14,8 @@
 #define CONN_IN_FLIGHT_BYTES (1u << 20)   /* ciphertext made ahead of the socket */
 #define CONN_QUEUE_BYTES     (64u << 20)  /* frames waiting; a connection that holds more is closed */
 #define CONN_QUEUE_FRAMES    65536u
-#define CONN_COUNT           16384u              /* connections of one loop */
-#define CONN_LINGER_NS       (2ull * 1000000000) /* for the peer to read why it was refused */
+#define CONN_COUNT           RUNTIME_CONNECTIONS_MAX /* connections of one loop */
+#define CONN_LINGER_NS       (2ull * 1000000000)     /* for the peer to read why it was refused */
 #define CHUNKS_KEPT          16u
 
 struct net;

@@ -46,23 +46,40 @@ static void runtime_copy_config(struct runtime *runtime, const struct runtime_co
     snprintf(runtime->node, sizeof runtime->node, "%s:%u", tls_role_name(config->role), config->id);
 }
 
+/* -1 when none is named: stderr. */
+static enum err runtime_open_log(const struct runtime_config *config, int *ret_fd, char *ret_text)
+{
+    *ret_fd = -1;
+    if (config->log_file == NULL) {
+        return ERR_OK;
+    }
+    *ret_fd = open(config->log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (*ret_fd < 0) {
+        snprintf(ret_text, 256, "log file %.150s: %s; name a file this user may write", config->log_file,
+                 strerror(errno));
+        return ERR_CONFIG;
+    }
+    return ERR_OK;
+}
+
+static void runtime_set_limits(struct runtime *runtime, const struct runtime_config *config)
+{
+    bool given = config->max_connections > 0 && config->max_connections < RUNTIME_CONNECTIONS_MAX;
+    atomic_store(&runtime->connections_max, given ? config->max_connections : RUNTIME_CONNECTIONS_MAX);
+}
+
 enum err runtime_create(const struct runtime_config *config, struct runtime **ret_runtime, char *ret_text)
 {
     CHECK(config->loops >= 1 && config->workers >= 1);
     runtime_prepare_process();
     struct runtime *runtime = mem_alloc(sizeof *runtime);
     runtime_copy_config(runtime, config);
-    runtime->log_fd = -1;
-    if (config->log_file != NULL) {
-        runtime->log_fd = open(config->log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-        if (runtime->log_fd < 0) {
-            snprintf(ret_text, 256, "log file %.150s: %s; name a file this user may write", config->log_file,
-                     strerror(errno));
-            free(runtime);
-            return ERR_CONFIG;
-        }
+    enum err err = runtime_open_log(config, &runtime->log_fd, ret_text);
+    if (err != ERR_OK) {
+        free(runtime);
+        return err;
     }
-    enum err err = tls_create(config, &runtime->tls, ret_text);
+    err = tls_create(config, &runtime->tls, ret_text);
     if (err != ERR_OK) {
         if (runtime->log_fd >= 0) {
             close(runtime->log_fd);
@@ -71,6 +88,7 @@ enum err runtime_create(const struct runtime_config *config, struct runtime **re
         return err;
     }
     io_log_set(runtime->log_fd, runtime->node);
+    runtime_set_limits(runtime, config);
     pthread_mutex_init(&runtime->lock, NULL);
     runtime->loops = mem_alloc(runtime->loop_count * sizeof *runtime->loops);
     for (unsigned i = 0; i < runtime->loop_count; i++) {
@@ -126,6 +144,36 @@ void runtime_destroy(struct runtime *runtime)
     free(runtime->actors);
     free(runtime->loops);
     free(runtime);
+}
+
+enum err runtime_reload(struct runtime *runtime, const struct runtime_config *config, char *ret_text)
+{
+    int log_fd = -1;
+    enum err err = runtime_open_log(config, &log_fd, ret_text);
+    if (err != ERR_OK) {
+        return err;
+    }
+    err = tls_reload(runtime->tls, config, ret_text);
+    if (err != ERR_OK) {
+        if (log_fd >= 0) {
+            close(log_fd);
+        }
+        return err;
+    }
+    int old_fd = runtime->log_fd;
+    runtime->log_fd = log_fd;
+    io_log_set(log_fd, runtime->node);
+    if (old_fd >= 0) {
+        close(old_fd);
+    }
+    runtime_set_limits(runtime, config);
+    return ERR_OK;
+}
+
+void runtime_set_hooks(struct runtime *runtime, const struct runtime_hooks *hooks)
+{
+    CHECK(!runtime->running && (hooks->drain == NULL) == (hooks->drained == NULL));
+    runtime->hooks = *hooks;
 }
 
 /* ---- actors ---- */
@@ -216,6 +264,18 @@ struct runtime_net_counters runtime_net_counters(struct runtime *runtime)
     };
 }
 
+void runtime_note_refused(struct runtime *runtime, enum err reason)
+{
+    CHECK(reason > ERR_OK && reason < ERR_LIMIT);
+    atomic_fetch_add(&runtime->refused[reason], 1);
+}
+
+uint64_t runtime_refused(struct runtime *runtime, enum err reason)
+{
+    CHECK(reason < ERR_LIMIT);
+    return atomic_load(&runtime->refused[reason]);
+}
+
 void runtime_set_address(struct runtime *runtime, enum role role, uint32_t node, const char *host, uint16_t port)
 {
     pthread_mutex_lock(&runtime->lock);
@@ -267,34 +327,12 @@ static void *runtime_loop_main(void *argument)
     return NULL;
 }
 
-static void runtime_signalled(uv_signal_t *handle, int number)
-{
-    struct runtime *runtime = handle->data;
-    io_log(LOG_INFO, ERR_OK, "stopping on signal %d", number);
-    runtime_stop(runtime);
-}
-
-/* Stops the process on SIGTERM and SIGINT; handles are the caller's two. */
-static void runtime_watch_signals(struct runtime *runtime, uv_signal_t handles[2])
-{
-    static const int numbers[2] = {SIGTERM, SIGINT};
-    for (int i = 0; i < 2; i++) {
-        uv_signal_init(&runtime->loops[0].uv, &handles[i]);
-        handles[i].data = runtime;
-        uv_signal_start(&handles[i], runtime_signalled, numbers[i]);
-        uv_unref((uv_handle_t *)&handles[i]);
-    }
-}
-
 int runtime_run(struct runtime *runtime, int handle_signals)
 {
     CHECK(!runtime->running && runtime->workers != NULL);
     runtime->running = true;
-    uv_signal_t *signals = mem_alloc(2 * sizeof *signals);
-    if (handle_signals) {
-        runtime_watch_signals(runtime, signals);
-        runtime->signals = signals;
-    }
+    struct signals *signals = handle_signals ? signals_create(runtime) : NULL;
+    runtime->signals = signals;
     for (unsigned i = 1; i < runtime->loop_count; i++) {
         int rc = pthread_create(&runtime->loops[i].thread, NULL, runtime_loop_main, &runtime->loops[i]);
         CHECK(rc == 0);
@@ -305,7 +343,7 @@ int runtime_run(struct runtime *runtime, int handle_signals)
     }
     runtime_stop_pools(runtime);
     runtime->signals = NULL;
-    free(signals);
+    signals_destroy(signals);
     runtime->running = false;
     return atomic_load(&runtime->exit_code);
 }

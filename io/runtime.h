@@ -10,6 +10,7 @@
 #ifndef CAIRN_IO_RUNTIME_H
 #define CAIRN_IO_RUNTIME_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/effect.h"
@@ -27,10 +28,12 @@ struct runtime_config {
     const char *ca_file, *cert_file, *key_file;
     struct cluster_id cluster;
     uint64_t cluster_incarnation;
-    unsigned loops;       /* >= 1 */
-    unsigned workers;     /* >= 1 */
-    const char *log_file; /* NULL: stderr */
+    unsigned loops;           /* >= 1 */
+    unsigned workers;         /* >= 1 */
+    const char *log_file;     /* NULL: stderr */
+    unsigned max_connections; /* accepted ones at a time; 0: RUNTIME_CONNECTIONS_MAX */
 };
+#define RUNTIME_CONNECTIONS_MAX 16384u
 
 /* Makes it; on failure the text of what is wrong, naming the file and the next step, is in `ret_text` (size 256). */
 MUST_CHECK enum err runtime_create(const struct runtime_config *config, struct runtime **ret_runtime, char *ret_text);
@@ -65,6 +68,21 @@ void runtime_add_actor(struct runtime *runtime, unsigned loop, enum actor_kind k
 MUST_CHECK enum err runtime_user_file_open(struct runtime *runtime, const char *path, uint32_t *ret_number);
 void runtime_user_file_close(struct runtime *runtime, uint32_t number);
 
+/* What a daemon's shell does at signals. All are called on loop 0's thread. */
+struct runtime_hooks {
+    void *context;
+    void (*reload)(void *context);  /* SIGHUP */
+    void (*drain)(void *context);   /* the first SIGTERM or SIGINT: take nothing new */
+    bool (*drained)(void *context); /* whether what was taken is finished; asked every few ms until it is */
+    uint64_t drain_ns;              /* no longer than this; a second signal ends it at once */
+};
+/* Before runtime_run; the struct is copied. Without hooks SIGTERM and SIGINT stop at once. */
+void runtime_set_hooks(struct runtime *runtime, const struct runtime_hooks *hooks);
+/* Certificates, log file and limits of `config` from now on: the files are read anew, what is open stays. On failure
+ * nothing has changed; ret_text (size 256) says why, or what the certificate is now. Role, id, cluster, loops and
+ * workers stay. Loop 0's thread. */
+MUST_CHECK enum err runtime_reload(struct runtime *runtime, const struct runtime_config *config, char *ret_text);
+
 /* Runs loop 0 on the calling thread and the others on theirs until runtime_stop (any thread, signal-safe) or a HALT.
  * Returns the exit code: 0, or that of the HALT's error. SIGTERM and SIGINT stop it when `handle_signals`. */
 int runtime_run(struct runtime *runtime, int handle_signals);
@@ -88,5 +106,7 @@ struct runtime_net_counters {
     uint64_t refused_frames;       /* requests answered with an error before any actor saw them */
 };
 struct runtime_net_counters runtime_net_counters(struct runtime *runtime);
+/* Of the refused ones, how many for this reason. Any thread. */
+uint64_t runtime_refused(struct runtime *runtime, enum err reason);
 
 #endif

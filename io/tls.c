@@ -11,6 +11,7 @@
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,8 @@
 #include "base/check.h"
 
 struct tls {
-    SSL_CTX *context;
+    pthread_mutex_t lock;
+    SSL_CTX *context; /* under lock: a reload replaces it */
     BIO_METHOD *method;
 };
 
@@ -132,7 +134,9 @@ static BIO_METHOD *tls_bio_method(void)
 
 SSL *tls_session(struct tls *tls, struct tls_port *port, bool accepts)
 {
-    SSL *ssl = SSL_new(tls->context);
+    pthread_mutex_lock(&tls->lock);
+    SSL *ssl = SSL_new(tls->context); /* holds its context for as long as it lives */
+    pthread_mutex_unlock(&tls->lock);
     BIO *bio = BIO_new(tls->method);
     CHECK(ssl != NULL && bio != NULL);
     BIO_set_data(bio, port);
@@ -185,7 +189,7 @@ static enum err tls_load(SSL_CTX *context, const struct runtime_config *config, 
     return ERR_OK;
 }
 
-enum err tls_create(const struct runtime_config *config, struct tls **ret_tls, char *ret_text)
+static enum err tls_context_create(const struct runtime_config *config, SSL_CTX **ret_context, char *ret_text)
 {
     ERR_clear_error();
     SSL_CTX *context = SSL_CTX_new(TLS_method());
@@ -203,16 +207,57 @@ enum err tls_create(const struct runtime_config *config, struct tls **ret_tls, c
         SSL_CTX_free(context);
         return err;
     }
+    *ret_context = context;
+    return ERR_OK;
+}
+
+enum err tls_create(const struct runtime_config *config, struct tls **ret_tls, char *ret_text)
+{
+    SSL_CTX *context = NULL;
+    enum err err = tls_context_create(config, &context, ret_text);
+    if (err != ERR_OK) {
+        return err;
+    }
     struct tls *tls = mem_alloc(sizeof *tls);
+    pthread_mutex_init(&tls->lock, NULL);
     tls->context = context;
     tls->method = tls_bio_method();
     *ret_tls = tls;
     return ERR_OK;
 }
 
+static void tls_time_text(const ASN1_TIME *time, char ret_text[64])
+{
+    struct tm utc = {0};
+    if (ASN1_TIME_to_tm(time, &utc) != 1 || strftime(ret_text, 64, "%Y-%m-%dT%H:%M:%SZ", &utc) == 0) {
+        snprintf(ret_text, 64, "an unknown time");
+    }
+}
+
+enum err tls_reload(struct tls *tls, const struct runtime_config *config, char *ret_text)
+{
+    SSL_CTX *context = NULL;
+    enum err err = tls_context_create(config, &context, ret_text);
+    if (err != ERR_OK) {
+        return err;
+    }
+    char until[64];
+    X509 *certificate = SSL_CTX_get0_certificate(context);
+    tls_time_text(X509_get0_notAfter(certificate), until);
+    pthread_mutex_lock(&tls->lock);
+    SSL_CTX *old = tls->context;
+    bool same = X509_cmp(SSL_CTX_get0_certificate(old), certificate) == 0;
+    tls->context = context;
+    pthread_mutex_unlock(&tls->lock);
+    SSL_CTX_free(old);
+    snprintf(ret_text, 256, "%s, good until %s", same ? "the certificate is the same" : "a new certificate", until);
+    return ERR_OK;
+}
+
 void tls_destroy(struct tls *tls)
 {
     SSL_CTX_free(tls->context);
+    pthread_mutex_destroy(&tls->lock);
     BIO_meth_free(tls->method);
     free(tls);
 }

@@ -21,6 +21,9 @@ struct tls;
 /* Reads and checks the files; CONFIG with a text that names file and next step. */
 MUST_CHECK enum err tls_create(const struct runtime_config *config, struct tls **ret_tls, char *ret_text);
 void tls_destroy(struct tls *tls);
+/* Reads the files anew for the sessions made from now on; sessions that stand are left alone. ret_text (size 256) says
+ * whether the certificate is another one and until when it is good; on failure everything is as before. Any thread. */
+MUST_CHECK enum err tls_reload(struct tls *tls, const struct runtime_config *config, char *ret_text);
 /* A session over `port`, which must outlive it. */
 SSL *tls_session(struct tls *tls, struct tls_port *port, bool accepts);
 

@@ -8,8 +8,10 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "io/runtime.h"
 
-#define BLOCKD_CAPACITY_MIN (64ll << 20)
+#define BLOCKD_CAPACITY_MIN    (64ll << 20)
+#define BLOCKD_CONNECTIONS_MIN 16 /* metadata nodes and other block servers must get in */
 
 __attribute__((format(printf, 2, 3))) static enum err refuse(char *ret_text, const char *format, ...)
 {
@@ -116,7 +118,7 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
 {
     struct blockd_config config = {0};
     struct config_passing passing = {0};
-    int64_t node = 0, incarnation = 0, capacity_bytes = 0;
+    int64_t node = 0, incarnation = 0, capacity_bytes = 0, max_connections = 0;
     const struct config_key keys[] = {
         {"ca", CONFIG_STRING, true, &config.ca, 0, 0},
         {"cert", CONFIG_STRING, true, &config.cert, 0, 0},
@@ -128,6 +130,7 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
         {"node", CONFIG_INTEGER, true, &node, 1, UINT32_MAX},
         {"cluster_incarnation", CONFIG_INTEGER, true, &incarnation, 1, INT64_MAX},
         {"capacity_bytes", CONFIG_INTEGER, true, &capacity_bytes, BLOCKD_CAPACITY_MIN, INT64_MAX},
+        {"max_connections", CONFIG_INTEGER, false, &max_connections, BLOCKD_CONNECTIONS_MIN, RUNTIME_CONNECTIONS_MAX},
         {"role", CONFIG_STRING, true, &passing.role, 0, 0},
         {"cluster", CONFIG_STRING, true, &passing.cluster, 0, 0},
         {"listen", CONFIG_STRING, true, &passing.listen, 0, 0},
@@ -139,6 +142,7 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
         config.node = (uint32_t)node;
         config.cluster_incarnation = (uint64_t)incarnation;
         config.capacity_bytes = (uint64_t)capacity_bytes;
+        config.max_connections = (uint32_t)max_connections;
         err = take_config(path, &passing, &config, ret_text);
     }
     config_free(keys + count - 4, 4); /* what passes; the rest is the caller's, or freed with it */
@@ -147,6 +151,50 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
         return err;
     }
     *ret_config = config;
+    return ERR_OK;
+}
+
+static bool same_metads(const struct blockd_config *a, const struct blockd_config *b)
+{
+    bool same = a->metad_count == b->metad_count;
+    for (uint32_t i = 0; same && i < a->metad_count; i++) {
+        same = a->metads[i].node == b->metads[i].node;
+    }
+    return same;
+}
+
+static bool same_stores(const struct config_strings *a, const struct config_strings *b)
+{
+    bool same = a->count == b->count;
+    for (uint32_t i = 0; same && i < a->count; i++) {
+        same = strcmp(a->items[i], b->items[i]) == 0;
+    }
+    return same;
+}
+
+enum err blockd_config_fixed(const struct blockd_config *old, const struct blockd_config *fresh, const char *path,
+                             char *ret_text)
+{
+    const struct {
+        const char *key;
+        bool same;
+    } rows[] = {
+        {"node", old->node == fresh->node},
+        {"cluster", memcmp(&old->cluster, &fresh->cluster, sizeof old->cluster) == 0},
+        {"cluster_incarnation", old->cluster_incarnation == fresh->cluster_incarnation},
+        {"listen", strcmp(old->listen_host, fresh->listen_host) == 0 && old->listen_port == fresh->listen_port},
+        {"host", strcmp(old->host, fresh->host) == 0},
+        {"rack", strcmp(old->rack, fresh->rack) == 0},
+        {"stores", same_stores(&old->stores, &fresh->stores)},
+        {"capacity_bytes", old->capacity_bytes == fresh->capacity_bytes},
+        {"metads", same_metads(old, fresh)},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (!rows[i].same) {
+            return refuse(ret_text, "%s: '%s' is another than at the start; restart the server for that", path,
+                          rows[i].key);
+        }
+    }
     return ERR_OK;
 }
 

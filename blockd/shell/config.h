@@ -31,6 +31,7 @@ struct blockd_config {
     uint32_t metad_count;
     struct config_strings stores; /* a directory each */
     uint64_t capacity_bytes;      /* of each store */
+    uint32_t max_connections;     /* 0: the runtime's own limit */
 };
 
 /* Takes "HOST:PORT" apart; false when it is anything else. */
@@ -38,6 +39,10 @@ bool blockd_address_parse(const char *text, char ret_host[BLOCKD_HOST_BYTES], ui
 
 /* CONFIG with the file and the next step in ret_text (BLOCKD_TEXT_BYTES). */
 MUST_CHECK enum err blockd_config_read(const char *path, struct blockd_config *ret_config, char *ret_text);
+/* CONFIG, with the key's name, when `fresh` (read from `path`) differs from `old` in what cannot change while the
+ * server runs: all but ca, cert, key, log, metads' addresses and max_connections. */
+MUST_CHECK enum err blockd_config_fixed(const struct blockd_config *old, const struct blockd_config *fresh,
+                                        const char *path, char *ret_text);
 void blockd_config_deinit(struct blockd_config *config);
 
 /* Who a store's directory is: a random uuid and incarnation, made at the first start in DIR/store (0600), checked at

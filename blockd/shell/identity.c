@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "config.h"
+#include "proto/version.h"
 
 #define IDENTITY_BYTES      512
 #define IDENTITY_PATH_BYTES (CONFIG_STRING_BYTES + 32)
@@ -78,8 +79,10 @@ static enum err identity_make(const struct blockd_config *config, const char *di
     char text[IDENTITY_BYTES], uuid_hex[33], cluster_hex[33];
     hex_encode(&identity.uuid, sizeof identity.uuid, uuid_hex);
     hex_encode(&config->cluster, sizeof config->cluster, cluster_hex);
-    int bytes = snprintf(text, sizeof text, "cluster = \"%s\"\nnode = %u\nuuid = \"%s\"\nincarnation = %llu\n",
-                         cluster_hex, config->node, uuid_hex, (unsigned long long)identity.incarnation);
+    int bytes = snprintf(text, sizeof text,
+                         "format = %d\ncluster = \"%s\"\nnode = %u\nuuid = \"%s\"\n"
+                         "incarnation = %llu\n",
+                         FORMAT_STORE, cluster_hex, config->node, uuid_hex, (unsigned long long)identity.incarnation);
     CHECK(bytes > 0 && (size_t)bytes < sizeof text);
     if (!write_durably(dir, path, text, (size_t)bytes)) {
         return refuse(errno == ENOSPC ? ERR_DISK_FULL : ERR_IO, ret_text, "%s: cannot be written: %s", path,
@@ -98,8 +101,9 @@ enum err store_identity_open(const struct blockd_config *config, const char *dir
         return identity_make(config, dir, path, ret_identity, ret_text);
     }
     char *cluster = NULL, *uuid = NULL;
-    int64_t node = 0, incarnation = 0;
+    int64_t node = 0, incarnation = 0, format = 1;
     const struct config_key keys[] = {
+        {"format", CONFIG_INTEGER, false, &format, 1, INT64_MAX},
         {"cluster", CONFIG_STRING, true, &cluster, 0, 0},
         {"node", CONFIG_INTEGER, true, &node, 1, UINT32_MAX},
         {"uuid", CONFIG_STRING, true, &uuid, 0, 0},
@@ -113,6 +117,10 @@ enum err store_identity_open(const struct blockd_config *config, const char *dir
         !hex_decode(uuid, sizeof identity.uuid, &identity.uuid)) {
         err = refuse(ERR_NOT_OURS, ret_text, "%s: is damaged (%s); restore it, or set the directory aside", path,
                      err != ERR_OK ? reason : "not hexadecimal");
+    } else if (format > FORMAT_STORE) {
+        err = refuse(ERR_UNSUPPORTED, ret_text,
+                     "%s: the directory is of format %lld, this program reads up to %d; start the newer program", path,
+                     (long long)format, FORMAT_STORE);
     } else if (memcmp(&found, &config->cluster, sizeof found) != 0 || node != config->node) {
         err = refuse(ERR_NOT_OURS, ret_text, "%s: the directory is of blockd:%lld in cluster %s; name this node's own",
                      path, (long long)node, cluster);

@@ -2,8 +2,8 @@
  * each store has a loop of its own, so that a dying disk stalls itself only.
  *
  * Happy path: read and check the configuration, make the runtime (certificates), take each store's directory, open its
- * index, make the actors, listen, say "blockd:N listening on HOST:PORT", run until SIGTERM.
- * How it fails: one line "blockd: WHAT (CODE)" on stderr and the code's exit code. An index that cannot be opened is no
+ * index, make the actors, listen, say so, run until SIGTERM. SIGHUP: certificates, addresses and limits anew.
+ * How it fails: one fatal line in the log and on stderr, and the code's exit code. An index that cannot be opened is no
  * failure: it is dropped and rebuilt from the segments. */
 #include <errno.h>
 #include <getopt.h>
@@ -19,6 +19,7 @@
 #include "io/runtime.h"
 #include "proto/cairn.pb-c.h"
 #include "proto/message.h"
+#include "proto/version.h"
 
 #define BLOCKD_HEARTBEAT_NS      1000000000ull
 #define BLOCKD_SEGMENTS_MIN      8u         /* a small store has segments of an eighth of it */
@@ -32,8 +33,11 @@ static const char help_text[] =
     "  --config FILE    the server's configuration ('cairn dev up' writes one)\n"
     "  --check-config   read everything the configuration names, say whether it is right, and end\n"
     "  --rebuild-index  drop the index of each store and rebuild it from the segments\n"
+    "  --version        what this build reads and writes\n"
     "  --help           this\n"
     "\n"
+    "SIGTERM: finish what was begun, then end. SIGHUP: read certificates, addresses and limits anew.\n"
+    "Everything it says is a JSON line in the log (stderr unless 'log' names a file).\n"
     "Exit codes: 0 ok, 1 failed, 2 usage or configuration.\n";
 
 struct blockd_store {
@@ -46,6 +50,7 @@ struct blockd_store {
 
 /* All that lives while the server runs, in the order it is made. */
 struct blockd {
+    const char *path; /* of the configuration */
     struct blockd_config config;
     struct runtime *runtime;
     struct blockd_store stores[BLOCKD_STORES_MAX];
@@ -56,14 +61,13 @@ struct blockd {
 static int fail(enum err err, const char *text)
 {
     CHECK(err != ERR_OK);
-    fprintf(stderr, "blockd: %s (%s)\n", text, err_name(err));
+    io_log(LOG_FATAL, err, "%s", text);
     return err_exit_code(err);
 }
 
-static enum err make_runtime(struct blockd *blockd, char *ret_text)
+static struct runtime_config runtime_config_of(const struct blockd_config *config)
 {
-    const struct blockd_config *config = &blockd->config;
-    const struct runtime_config runtime = {
+    return (struct runtime_config){
         .role = ROLE_BLOCKD,
         .id = config->node,
         .ca_file = config->ca,
@@ -74,13 +78,51 @@ static enum err make_runtime(struct blockd *blockd, char *ret_text)
         .loops = 1 + config->stores.count,
         .workers = 1,
         .log_file = config->log,
+        .max_connections = config->max_connections,
     };
-    enum err err = runtime_create(&runtime, &blockd->runtime, ret_text);
-    for (uint32_t i = 0; err == ERR_OK && i < config->metad_count; i++) {
+}
+
+static void set_addresses(struct runtime *runtime, const struct blockd_config *config)
+{
+    for (uint32_t i = 0; i < config->metad_count; i++) {
         const struct blockd_peer *peer = &config->metads[i];
-        runtime_set_address(blockd->runtime, ROLE_METAD, peer->node, peer->host, peer->port);
+        runtime_set_address(runtime, ROLE_METAD, peer->node, peer->host, peer->port);
+    }
+}
+
+static enum err make_runtime(struct blockd *blockd, char *ret_text)
+{
+    const struct runtime_config config = runtime_config_of(&blockd->config);
+    enum err err = runtime_create(&config, &blockd->runtime, ret_text);
+    if (err == ERR_OK) {
+        set_addresses(blockd->runtime, &blockd->config);
     }
     return err;
+}
+
+/* SIGHUP: what may change while the server runs is taken, the rest must be as it was at the start. */
+static void blockd_reload(void *context)
+{
+    struct blockd *blockd = context;
+    struct blockd_config fresh = {0};
+    char text[BLOCKD_TEXT_BYTES] = "";
+    enum err err = blockd_config_read(blockd->path, &fresh, text);
+    if (err == ERR_OK) {
+        err = blockd_config_fixed(&blockd->config, &fresh, blockd->path, text);
+    }
+    if (err == ERR_OK) {
+        const struct runtime_config config = runtime_config_of(&fresh);
+        err = runtime_reload(blockd->runtime, &config, text);
+    }
+    if (err == ERR_OK) {
+        set_addresses(blockd->runtime, &fresh);
+        io_log(LOG_INFO, ERR_OK, "%s read anew: %s; max_connections %u, was %u", blockd->path, text,
+               fresh.max_connections, blockd->config.max_connections);
+        blockd->config.max_connections = fresh.max_connections;
+    } else {
+        io_log(LOG_ERROR, err, "nothing was changed: %s", text);
+    }
+    blockd_config_deinit(&fresh);
 }
 
 /* The index is a cache of the segments (R-A4): one that cannot be opened is dropped. */
@@ -93,7 +135,7 @@ static enum err open_index(struct blockd *blockd, uint32_t position, bool *rebui
         if (err == ERR_OK) {
             return ERR_OK;
         }
-        fprintf(stderr, "blockd: %s; the index is rebuilt now (%s)\n", ret_text, err_name(err));
+        io_log(LOG_WARN, err, "%s; the index is rebuilt now", ret_text);
         *rebuild = true;
     }
     enum err err = runtime_kv_drop(dir);
@@ -276,8 +318,9 @@ static int blockd_run(struct blockd *blockd, bool rebuild)
     char address[BLOCKD_HOST_BYTES + 8];
     snprintf(address, sizeof address, "%s:%u", config->listen_host, port);
     make_agent(blockd, address);
-    printf("blockd:%u listening on %s\n", config->node, address);
-    fflush(stdout);
+    io_log(LOG_INFO, ERR_OK, "listening on %s:%u", config->listen_host, port);
+    const struct runtime_hooks hooks = {.context = blockd, .reload = blockd_reload};
+    runtime_set_hooks(blockd->runtime, &hooks);
     return runtime_run(blockd->runtime, 1);
 }
 
@@ -289,15 +332,17 @@ struct options {
 /* -1 to go on, else the exit code. */
 static int take_options(int argc, char **argv, struct options *ret_options)
 {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"check-config", no_argument, NULL, 'k'},
-                                            {"rebuild-index", no_argument, NULL, 'r'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'},  {"check-config", no_argument, NULL, 'k'},
+        {"rebuild-index", no_argument, NULL, 'r'}, {"version", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
     for (int letter; (letter = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         switch (letter) {
         case 'h':
             fputs(help_text, stdout);
+            return 0;
+        case 'v':
+            version_print(stdout, "blockd");
             return 0;
         case 'c':
             ret_options->path = optarg;
@@ -329,6 +374,7 @@ int main(int argc, char **argv)
     for (uint32_t i = 0; i < BLOCKD_STORES_MAX; i++) {
         blockd->stores[i].lock_fd = -1;
     }
+    blockd->path = options.path;
     char text[BLOCKD_TEXT_BYTES] = "";
     enum err err = blockd_config_read(options.path, &blockd->config, text);
     if (err == ERR_OK) {

@@ -44,7 +44,7 @@ uint64_t dev_log_bytes(const struct dev_node *node)
     return stat(path, &info) == 0 ? (uint64_t)info.st_size : 0;
 }
 
-/* Whether the log holds "metad:1 listening on " behind `offset`. */
+/* Whether the log holds a line in which this very node says that it listens, behind `offset`. */
 static bool says_listening(const struct dev_node *node, uint64_t offset)
 {
     FILE *file = open_log(node, offset);
@@ -52,10 +52,11 @@ static bool says_listening(const struct dev_node *node, uint64_t offset)
         return false;
     }
     char line[1024], ready[64];
-    snprintf(ready, sizeof ready, "%s:%u listening on ", node->role == DEV_METAD ? "metad" : "blockd", node->number);
+    snprintf(ready, sizeof ready, "\"node\":\"%s:%u\",\"text\":\"listening on ",
+             node->role == DEV_METAD ? "metad" : "blockd", node->number);
     bool found = false;
     while (!found && fgets(line, sizeof line, file)) {
-        found = strncmp(line, ready, strlen(ready)) == 0;
+        found = strstr(line, ready) != NULL;
     }
     fclose(file);
     return found;

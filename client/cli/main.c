@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "proto/version.h"
 
 struct command {
     const char *name;
@@ -30,7 +31,9 @@ static void help(FILE *out)
     for (unsigned i = 0; i < sizeof commands / sizeof commands[0]; i++) {
         fprintf(out, "  %-8s  %s\n", commands[i].name, commands[i].text);
     }
-    fputs("\ncairn COMMAND --help tells more. --config FILE or CAIRN_CONFIG names the client.toml.\n", out);
+    fputs("\ncairn COMMAND --help tells more. --config FILE or CAIRN_CONFIG names the client.toml;\n"
+          "cairn --version says what this build reads and writes.\n",
+          out);
 }
 
 int main(int argc, char **argv)
@@ -41,6 +44,10 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         help(stdout);
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        version_print(stdout, "cairn");
         return 0;
     }
     for (unsigned i = 0; i < sizeof commands / sizeof commands[0]; i++) {

@@ -13,8 +13,10 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "io/runtime.h"
 
-#define METAD_PG_BITS_MAX 12
+#define METAD_PG_BITS_MAX     12
+#define METAD_CONNECTIONS_MIN 16 /* the other nodes must get in */
 
 __attribute__((format(printf, 2, 3))) static enum err refuse(char *ret_text, const char *format, ...)
 {
@@ -262,7 +264,7 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
 {
     struct metad_config config = {0};
     struct config_paths paths = {0};
-    int64_t node = 0, incarnation = 0, groups = 2;
+    int64_t node = 0, incarnation = 0, groups = 2, max_connections = 0;
     const struct config_key kept[] = {
         {"ca", CONFIG_STRING, true, &config.ca, 0, 0},     {"cert", CONFIG_STRING, true, &config.cert, 0, 0},
         {"key", CONFIG_STRING, true, &config.key, 0, 0},   {"log", CONFIG_STRING, false, &config.log, 0, 0},
@@ -278,6 +280,7 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
         {"node", CONFIG_INTEGER, true, &node, 1, UINT32_MAX},
         {"cluster_incarnation", CONFIG_INTEGER, true, &incarnation, 1, INT64_MAX},
         {"groups", CONFIG_INTEGER, false, &groups, 1, LIMIT_GROUPS},
+        {"max_connections", CONFIG_INTEGER, false, &max_connections, METAD_CONNECTIONS_MIN, RUNTIME_CONNECTIONS_MAX},
     };
     enum { KEPT = sizeof kept / sizeof kept[0], PASSING = sizeof passing / sizeof passing[0] };
     struct config_key keys[KEPT + PASSING];
@@ -288,6 +291,7 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
         config.node = (uint32_t)node;
         config.cluster_incarnation = (uint64_t)incarnation;
         config.groups = (uint32_t)groups;
+        config.max_connections = (uint32_t)max_connections;
         err = take_config(path, &paths, &config, ret_text);
     }
     config_free(passing, PASSING);
@@ -296,6 +300,31 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
         return err;
     }
     *ret_config = config;
+    return ERR_OK;
+}
+
+enum err metad_config_fixed(const struct metad_config *old, const struct metad_config *fresh, const char *path,
+                            char *ret_text)
+{
+    const struct {
+        const char *key;
+        bool same;
+    } rows[] = {
+        {"node", old->node == fresh->node},
+        {"cluster", memcmp(&old->cluster, &fresh->cluster, sizeof old->cluster) == 0},
+        {"cluster_incarnation", old->cluster_incarnation == fresh->cluster_incarnation},
+        {"listen", strcmp(old->host, fresh->host) == 0 && old->port == fresh->port},
+        {"data", strcmp(old->data, fresh->data) == 0},
+        {"groups", old->groups == fresh->groups},
+        {"cluster_key", memcmp(old->cluster_key, fresh->cluster_key, sizeof old->cluster_key) == 0},
+        {"bootstrap", memcmp(&old->bootstrap, &fresh->bootstrap, sizeof old->bootstrap) == 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (!rows[i].same) {
+            return refuse(ret_text, "%s: '%s' is another than at the start; restart the node for that", path,
+                          rows[i].key);
+        }
+    }
     return ERR_OK;
 }
 

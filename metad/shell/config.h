@@ -24,6 +24,7 @@ struct metad_config {
     char host[METAD_HOST_BYTES]; /* listen */
     uint16_t port;
     uint32_t groups;
+    uint32_t max_connections;                     /* 0: the runtime's own limit */
     struct metad_peer metads[LIMIT_RAFT_MEMBERS]; /* this node among them */
     uint32_t metad_count;
     char *ca, *cert, *key, *log, *data;
@@ -33,6 +34,10 @@ struct metad_config {
 
 /* CONFIG with the file and the next step in ret_text (METAD_TEXT_BYTES). */
 MUST_CHECK enum err metad_config_read(const char *path, struct metad_config *ret_config, char *ret_text);
+/* CONFIG, with the key's name, when `fresh` (read from `path`) differs from `old` in what cannot change while the node
+ * runs: all but ca, cert, key, log, metads' addresses and max_connections. */
+MUST_CHECK enum err metad_config_fixed(const struct metad_config *old, const struct metad_config *fresh,
+                                       const char *path, char *ret_text);
 /* Frees the strings and wipes the key. */
 void metad_config_deinit(struct metad_config *config);
 

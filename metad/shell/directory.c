@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "config.h"
+#include "proto/version.h"
 
 #define IDENTITY_BYTES 512
 
@@ -78,9 +79,11 @@ static enum err make_identity(const struct metad_config *config, const char *pat
     char fresh[CONFIG_STRING_BYTES + 64], text[IDENTITY_BYTES], uuid_hex[33], cluster_hex[33];
     hex_encode(&uuid, sizeof uuid, uuid_hex);
     hex_encode(&config->cluster, sizeof config->cluster, cluster_hex);
-    int bytes = snprintf(text, sizeof text,
-                         "role = \"metad\"\nnode = %u\ncluster = \"%s\"\ncluster_incarnation = %llu\nuuid = \"%s\"\n",
-                         config->node, cluster_hex, (unsigned long long)config->cluster_incarnation, uuid_hex);
+    int bytes =
+        snprintf(text, sizeof text,
+                 "format = %d\nrole = \"metad\"\nnode = %u\ncluster = \"%s\"\ncluster_incarnation = %llu\n"
+                 "uuid = \"%s\"\n",
+                 FORMAT_METAD, config->node, cluster_hex, (unsigned long long)config->cluster_incarnation, uuid_hex);
     CHECK(bytes > 0 && (size_t)bytes < sizeof text);
     snprintf(fresh, sizeof fresh, "%s.new", path);
     if (!write_synced(fresh, text, (size_t)bytes) || rename(fresh, path) != 0 || !sync_directory(config->data)) {
@@ -99,8 +102,9 @@ enum err metad_directory_identity(const struct metad_config *config, struct uuid
         return make_identity(config, path, ret_uuid, ret_text);
     }
     char *role = NULL, *cluster = NULL, *uuid = NULL;
-    int64_t node = 0, incarnation = 0;
+    int64_t node = 0, incarnation = 0, format = 1;
     const struct config_key keys[] = {
+        {"format", CONFIG_INTEGER, false, &format, 1, INT64_MAX},
         {"role", CONFIG_STRING, true, &role, 0, 0},
         {"node", CONFIG_INTEGER, true, &node, 1, UINT32_MAX},
         {"cluster", CONFIG_STRING, true, &cluster, 0, 0},
@@ -113,6 +117,10 @@ enum err metad_directory_identity(const struct metad_config *config, struct uuid
     if (err != ERR_OK || !hex_decode(cluster, sizeof found, &found) || !hex_decode(uuid, sizeof *ret_uuid, ret_uuid)) {
         err = refuse(ERR_NOT_OURS, ret_text, "%s: is damaged (%s); restore it, or set the directory aside", path,
                      err != ERR_OK ? reason : "not hexadecimal");
+    } else if (format > FORMAT_METAD) {
+        err = refuse(ERR_UNSUPPORTED, ret_text,
+                     "%s: the directory is of format %lld, this program reads up to %d; start the newer program", path,
+                     (long long)format, FORMAT_METAD);
     } else if (strcmp(role, "metad") != 0 || node != config->node ||
                memcmp(&found, &config->cluster, sizeof found) != 0 ||
                incarnation != (int64_t)config->cluster_incarnation) {

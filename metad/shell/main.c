@@ -2,8 +2,10 @@
  * (one actor) and its groups (one actor each) share one loop, one data directory and one database.
  *
  * Happy path: read and check the configuration, make the runtime (certificates), take the data directory, open the
- * database, make the actors, listen, say "metad:N listening on HOST:PORT", run until SIGTERM.
- * How it fails: one line "metad: WHAT; NEXT STEP (CODE)" on stderr and the code's exit code. */
+ * database, make the actors, listen, say so, run until SIGTERM. SIGHUP: config.h, metad_config_reload.
+ * How it fails: one fatal line in the log and on stderr that says what is wrong and what to do, and the code's exit
+ * code.
+ */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -13,9 +15,11 @@
 
 #include "base/check.h"
 #include "config.h"
+#include "io/log.h"
 #include "io/runtime.h"
 #include "metad/host/log.h"
 #include "metad/metad.h"
+#include "proto/version.h"
 
 #define METAD_TICK_NS 50000000ull
 
@@ -26,12 +30,16 @@ static const char help_text[] =
     "\n"
     "  --config FILE   the node's configuration ('cairn dev up' writes one)\n"
     "  --check-config  read everything the configuration names, say whether it is right, and end\n"
+    "  --version       what this build reads and writes\n"
     "  --help          this\n"
     "\n"
+    "SIGTERM: finish what was begun, then end. SIGHUP: read certificates, addresses and limits anew.\n"
+    "Everything it says is a JSON line in the log (stderr unless 'log' names a file).\n"
     "Exit codes: 0 ok, 1 failed, 2 usage or configuration.\n";
 
 /* All that lives while the node runs, in the order it is made. */
 struct metad {
+    const char *path; /* of the configuration */
     struct metad_config config;
     struct runtime *runtime;
     int lock_fd;
@@ -45,7 +53,7 @@ struct metad {
 static int fail(enum err err, const char *text)
 {
     CHECK(err != ERR_OK);
-    fprintf(stderr, "metad: %s (%s)\n", text, err_name(err));
+    io_log(LOG_FATAL, err, "%s", text);
     return err_exit_code(err);
 }
 
@@ -55,10 +63,9 @@ static unsigned worker_count(void)
     return cores > 1 ? (unsigned)cores - 1 : 1;
 }
 
-static enum err make_runtime(struct metad *metad, char *ret_text)
+static struct runtime_config runtime_config_of(const struct metad_config *config)
 {
-    const struct metad_config *config = &metad->config;
-    const struct runtime_config runtime = {
+    return (struct runtime_config){
         .role = ROLE_METAD,
         .id = config->node,
         .ca_file = config->ca,
@@ -69,18 +76,53 @@ static enum err make_runtime(struct metad *metad, char *ret_text)
         .loops = 1,
         .workers = worker_count(),
         .log_file = config->log,
+        .max_connections = config->max_connections,
     };
-    enum err err = runtime_create(&runtime, &metad->runtime, ret_text);
-    if (err != ERR_OK) {
-        return err;
-    }
+}
+
+static void set_addresses(struct runtime *runtime, const struct metad_config *config)
+{
     for (uint32_t i = 0; i < config->metad_count; i++) {
         const struct metad_peer *peer = &config->metads[i];
         if (peer->node != config->node) {
-            runtime_set_address(metad->runtime, ROLE_METAD, peer->node, peer->host, peer->port);
+            runtime_set_address(runtime, ROLE_METAD, peer->node, peer->host, peer->port);
         }
     }
-    return ERR_OK;
+}
+
+static enum err make_runtime(struct metad *metad, char *ret_text)
+{
+    const struct runtime_config config = runtime_config_of(&metad->config);
+    enum err err = runtime_create(&config, &metad->runtime, ret_text);
+    if (err == ERR_OK) {
+        set_addresses(metad->runtime, &metad->config);
+    }
+    return err;
+}
+
+/* SIGHUP: what may change while the node runs is taken, the rest must be as it was at the start. */
+static void metad_reload(void *context)
+{
+    struct metad *metad = context;
+    struct metad_config fresh = {0};
+    char text[METAD_TEXT_BYTES] = "";
+    enum err err = metad_config_read(metad->path, &fresh, text);
+    if (err == ERR_OK) {
+        err = metad_config_fixed(&metad->config, &fresh, metad->path, text);
+    }
+    if (err == ERR_OK) {
+        const struct runtime_config config = runtime_config_of(&fresh);
+        err = runtime_reload(metad->runtime, &config, text);
+    }
+    if (err == ERR_OK) {
+        set_addresses(metad->runtime, &fresh);
+        io_log(LOG_INFO, ERR_OK, "%s read anew: %s; max_connections %u, was %u", metad->path, text,
+               fresh.max_connections, metad->config.max_connections);
+        metad->config.max_connections = fresh.max_connections;
+    } else {
+        io_log(LOG_ERROR, err, "nothing was changed: %s", text);
+    }
+    metad_config_deinit(&fresh);
 }
 
 static enum err open_directory(struct metad *metad, struct uuid *ret_uuid, uint32_t *ret_file_count, char *ret_text)
@@ -139,8 +181,7 @@ static enum err listen_and_tell(struct metad *metad, char *ret_text)
                  config->host, config->port, err_text(err));
         return err;
     }
-    printf("metad:%u listening on %s:%u\n", config->node, config->host, port);
-    fflush(stdout);
+    io_log(LOG_INFO, ERR_OK, "listening on %s:%u", config->host, port);
     return ERR_OK;
 }
 
@@ -180,6 +221,8 @@ static int metad_run(struct metad *metad)
     if (err != ERR_OK) {
         return fail(err, text);
     }
+    const struct runtime_hooks hooks = {.context = metad, .reload = metad_reload};
+    runtime_set_hooks(metad->runtime, &hooks);
     return runtime_run(metad->runtime, 1);
 }
 
@@ -188,11 +231,16 @@ static int take_options(int argc, char **argv, const char **ret_path, bool *ret_
 {
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
                                             {"check-config", no_argument, NULL, 'k'},
+                                            {"version", no_argument, NULL, 'v'},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
     for (int letter; (letter = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         if (letter == 'h') {
             fputs(help_text, stdout);
+            return 0;
+        }
+        if (letter == 'v') {
+            version_print(stdout, "metad");
             return 0;
         }
         if (letter == '?') {
@@ -220,6 +268,7 @@ int main(int argc, char **argv)
     }
     struct metad *metad = mem_alloc(sizeof *metad);
     metad->lock_fd = -1;
+    metad->path = path;
     char text[METAD_TEXT_BYTES] = "";
     enum err err = metad_config_read(path, &metad->config, text);
     if (err == ERR_OK) {

@@ -245,4 +245,5 @@ def main():
             cluster.run("ls", "home:/")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -511,7 +511,7 @@ static void test_halt(void **state)
     }
     fclose(file);
     assert_non_null(strstr(last, "\"level\":\"fatal\",\"code\":\"CORRUPT\",\"node\":\"blockd:2\""));
-    assert_non_null(strstr(last, "\"reason\":\"record 5 is \\\"torn\\\"\"}"));
+    assert_non_null(strstr(last, "\"text\":\"record 5 is \\\"torn\\\"\"}"));
     probe_forget(&field->probe);
     runtime_kv_close(field->kv);
     runtime_destroy(field->station.runtime);
