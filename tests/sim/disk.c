@@ -539,9 +539,12 @@ void disk_put_file(struct disk *disk, struct file_ref ref, const void *data, uin
 
 uint32_t disk_unsynced(const struct disk *disk)
 {
-    unsigned long count = 0;
+    uint64_t count = 0;
     for (unsigned long i = 0; i < disk->file_count; i++) {
-        count += disk->files[i]->written_count;
+        const struct file *file = disk->files[i];
+        for (unsigned long w = 0; w < file->written_count; w++) {
+            count += (file->written[w].bytes + DISK_SECTOR_BYTES - 1) / DISK_SECTOR_BYTES;
+        }
     }
     return (uint32_t)count;
 }

@@ -15,9 +15,10 @@ struct pair {
 };
 
 struct tree_node {
-    uint32_t priority;
-    struct pair *pair;
     struct tree_node *left, *right;
+    struct pair *pair;
+    uint32_t priority, key_bytes;
+    uint8_t key[]; /* here too, so that a search touches one place a level */
 };
 
 /* One key of one commit; a side is NULL where the key was or became absent. */
@@ -47,7 +48,7 @@ static int key_compare(const void *a, size_t a_bytes, const void *b, size_t b_by
 
 static int node_compare(const struct tree_node *node, const void *key, size_t bytes)
 {
-    return key_compare(node->pair->key.data, node->pair->key.bytes, key, bytes);
+    return key_compare(node->key, node->key_bytes, key, bytes);
 }
 
 static struct pair *pair_ref(struct pair *pair)
@@ -155,9 +156,11 @@ static struct pair *tree_set(struct tree_node **root, struct slice key, struct p
         return before;
     }
     if (pair != NULL) {
-        struct tree_node *fresh = mem_alloc(sizeof *fresh);
+        struct tree_node *fresh = mem_alloc(sizeof *fresh + key.bytes);
         fresh->priority = priority;
         fresh->pair = pair;
+        fresh->key_bytes = key.bytes;
+        memcpy(fresh->key, key.data, key.bytes);
         tree_split(node, key, &fresh->left, &fresh->right);
         *at = fresh;
     }
