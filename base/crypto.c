@@ -3,6 +3,7 @@
 #include "crypto.h"
 
 #include <openssl/core_names.h>
+#include <openssl/crypto.h>
 #include <openssl/params.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -23,6 +24,8 @@ static void crypto_free(void *memory)
     EVP_CIPHER_CTX_free(crypto->encrypt);
     EVP_CIPHER_CTX_free(crypto->decrypt);
     EVP_MAC_CTX_free(crypto->hmac);
+    EVP_PKEY_free(crypto->sign_key);
+    OPENSSL_cleanse(crypto->sign_seed, sizeof crypto->sign_seed);
     free(crypto);
     thread_crypto = NULL;
 }

@@ -15,7 +15,9 @@ struct crypto {
     EVP_MD_CTX *digest;
     EVP_CIPHER_CTX *encrypt;
     EVP_CIPHER_CTX *decrypt;
-    EVP_MAC_CTX *hmac; /* set to SHA-256 */
+    EVP_MAC_CTX *hmac;     /* set to SHA-256 */
+    EVP_PKEY *sign_key;    /* Ed25519, of sign_seed; NULL: none yet */
+    uint8_t sign_seed[32]; /* wiped with the thread */
 };
 
 /* The calling thread's contexts. Freed when the thread ends. */

@@ -3,6 +3,7 @@
  * batch's own, seeded alike each time: the same calls build the same list. Source: Pugh, Skip Lists, 1990. */
 #include "kv.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -149,6 +150,13 @@ const struct kv_entry *kv_batch_prev(const struct kv_batch *batch, const void *b
 {
     const struct batch_node *node = batch_seek(batch, before, before_bytes, false, NULL);
     return node != NULL ? &node->entry : NULL;
+}
+
+const struct kv_entry *kv_entry_next(const struct kv_entry *entry)
+{
+    static_assert(offsetof(struct batch_node, entry) == 0, "an entry is the beginning of its node");
+    const struct batch_node *next = ((const struct batch_node *)(const void *)entry)->next[0];
+    return next != NULL ? &next->entry : NULL;
 }
 
 enum err kv_get(struct kv_view *view, const void *key, size_t key_bytes, struct slice *ret_value)

@@ -56,6 +56,8 @@ const struct kv_entry *kv_batch_find(const struct kv_batch *batch, const void *k
  */
 const struct kv_entry *kv_batch_next(const struct kv_batch *batch, const void *from, size_t from_bytes, bool after);
 const struct kv_entry *kv_batch_prev(const struct kv_batch *batch, const void *before, size_t before_bytes);
+/* The entry after one of a batch, or NULL: a walk without searching. */
+const struct kv_entry *kv_entry_next(const struct kv_entry *entry);
 
 /* A view that reads the batch first and `under` behind it. Both are borrowed and must outlive it. */
 struct kv_overlay {

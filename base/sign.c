@@ -1,10 +1,24 @@
-/* Ed25519 (RFC 8032). A capability is signed once an ask by the metadata plane and verified by each store it is shown
- * to; both cost tens of microseconds, so keys are loaded for each call. */
+/* Ed25519 (RFC 8032). A capability is signed once an ask by the metadata plane and shown to each store of a placement
+ * group; a verification costs a hundred microseconds. So each thread keeps the last key it signed with, and the process
+ * remembers the signatures that were good: the stores of a block server, and a store that starts again, verify each
+ * capability once between them. Only what was good is remembered; a table that is full forgets by chance. */
 #include "sign.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <pthread.h>
+#include <string.h>
 
 #include "check.h"
+#include "crypto.h"
+
+#define VERIFIED_SIGNATURES 1024u
+
+/* SHA-256 over key, signature and data, at the place its first bytes give. */
+static struct {
+    pthread_mutex_t lock;
+    struct sha256 digests[VERIFIED_SIGNATURES];
+} verified = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 void sign_public_key(const uint8_t seed[32], uint8_t ret_public[32])
 {
@@ -15,20 +29,66 @@ void sign_public_key(const uint8_t seed[32], uint8_t ret_public[32])
     EVP_PKEY_free(key);
 }
 
+/* The key of a seed, kept by the thread for the next time. */
+static EVP_PKEY *signing_key(struct crypto *crypto, const uint8_t seed[32])
+{
+    if (crypto->sign_key == NULL || CRYPTO_memcmp(crypto->sign_seed, seed, 32) != 0) {
+        EVP_PKEY_free(crypto->sign_key);
+        crypto->sign_key = EVP_PKEY_new_raw_private_key_ex(NULL, "ED25519", NULL, seed, 32);
+        CHECK(crypto->sign_key != NULL);
+        memcpy(crypto->sign_seed, seed, 32);
+    }
+    return crypto->sign_key;
+}
+
 void sign_make(const uint8_t seed[32], const void *data, size_t bytes, uint8_t ret_signature[64])
 {
-    EVP_PKEY *key = EVP_PKEY_new_raw_private_key_ex(NULL, "ED25519", NULL, seed, 32);
+    EVP_PKEY *key = signing_key(crypto_of_thread(), seed);
     EVP_MD_CTX *context = EVP_MD_CTX_new();
-    CHECK(key != NULL && context != NULL);
+    CHECK(context != NULL);
     size_t signature_bytes = 64;
     CHECK(EVP_DigestSignInit_ex(context, NULL, NULL, NULL, NULL, key, NULL) == 1);
     CHECK(EVP_DigestSign(context, ret_signature, &signature_bytes, data, bytes) == 1);
     CHECK(signature_bytes == 64);
     EVP_MD_CTX_free(context);
-    EVP_PKEY_free(key);
 }
 
-bool sign_verify(const uint8_t public_key[32], const void *data, size_t bytes, const uint8_t signature[64])
+static struct sha256 verification_digest(const uint8_t public_key[32], const void *data, size_t bytes,
+                                         const uint8_t signature[64])
+{
+    struct crypto *crypto = crypto_of_thread();
+    struct sha256 digest;
+    unsigned length = 0;
+    CHECK(EVP_DigestInit_ex2(crypto->digest, crypto->sha256, NULL) == 1);
+    CHECK(EVP_DigestUpdate(crypto->digest, public_key, 32) == 1);
+    CHECK(EVP_DigestUpdate(crypto->digest, signature, 64) == 1);
+    CHECK(EVP_DigestUpdate(crypto->digest, data, bytes) == 1);
+    CHECK(EVP_DigestFinal_ex(crypto->digest, digest.bytes, &length) == 1);
+    CHECK(length == sizeof digest.bytes);
+    return digest;
+}
+
+static struct sha256 *verified_place(const struct sha256 *digest)
+{
+    return &verified.digests[(digest->bytes[0] | digest->bytes[1] << 8) % VERIFIED_SIGNATURES];
+}
+
+static bool verified_has(const struct sha256 *digest)
+{
+    CHECK(pthread_mutex_lock(&verified.lock) == 0);
+    bool has = memcmp(verified_place(digest), digest, sizeof *digest) == 0;
+    CHECK(pthread_mutex_unlock(&verified.lock) == 0);
+    return has;
+}
+
+static void verified_add(const struct sha256 *digest)
+{
+    CHECK(pthread_mutex_lock(&verified.lock) == 0);
+    *verified_place(digest) = *digest;
+    CHECK(pthread_mutex_unlock(&verified.lock) == 0);
+}
+
+static bool signature_good(const uint8_t public_key[32], const void *data, size_t bytes, const uint8_t signature[64])
 {
     /* Any 32 bytes load; a key that is no point of the curve fails to verify. */
     EVP_PKEY *key = EVP_PKEY_new_raw_public_key_ex(NULL, "ED25519", NULL, public_key, 32);
@@ -38,5 +98,18 @@ bool sign_verify(const uint8_t public_key[32], const void *data, size_t bytes, c
     bool good = EVP_DigestVerify(context, signature, 64, data, bytes) == 1;
     EVP_MD_CTX_free(context);
     EVP_PKEY_free(key);
+    return good;
+}
+
+bool sign_verify(const uint8_t public_key[32], const void *data, size_t bytes, const uint8_t signature[64])
+{
+    struct sha256 digest = verification_digest(public_key, data, bytes, signature);
+    if (verified_has(&digest)) {
+        return true;
+    }
+    bool good = signature_good(public_key, data, bytes, signature);
+    if (good) {
+        verified_add(&digest);
+    }
     return good;
 }

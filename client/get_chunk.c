@@ -77,7 +77,7 @@ void get_chunk_begin(struct client *c, struct op_slot *slot, struct get_chunk *c
         chunk_wait(c, slot, chunk, fx);
         return;
     }
-    bool copies = chunk->manifest.entry.plain_bytes <= LIMIT_COPY_CHUNK_BYTES;
+    bool copies = chunk->manifest.entry.plain_bytes <= c->workspaces[slot->workspace].copy_bytes;
     chunk->k = copies ? 1 : (uint8_t)pool->k;
     chunk->m = (uint8_t)pool->m;
     uint32_t count = chunk->k + chunk->m;

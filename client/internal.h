@@ -98,6 +98,7 @@ struct workspace {
     uint64_t ns, root, realm;
     uint32_t pool;
     struct cut_params cut; /* min_bytes 0: chunks of max_bytes each */
+    uint32_t copy_bytes;   /* chunks up to this are kept as copies */
 };
 
 /* What this client knows of a store's health. */

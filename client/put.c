@@ -58,26 +58,45 @@ void put_destroy(struct client *c, struct op_slot *slot)
     slot->put = NULL;
 }
 
+/* The row of a hash, or the free one where it belongs. */
+static struct seen *seen_row(struct seen *rows, uint32_t count, const struct sha256 *sha)
+{
+    uint32_t i = get_u32(sha->bytes) % count;
+    while (rows[i].used && memcmp(&rows[i].sha, sha, sizeof *sha) != 0) {
+        i = (i + 1) % count;
+    }
+    return &rows[i];
+}
+
+/* Twice the rows: most files have few chunks. */
+static void seen_grow(struct put *put)
+{
+    uint32_t count = put->seen_rows > 0 ? 2 * put->seen_rows : PUT_SEEN_FIRST;
+    struct seen *rows = mem_alloc(count * sizeof *rows);
+    for (uint32_t i = 0; i < put->seen_rows; i++) {
+        if (put->seen[i].used) {
+            *seen_row(rows, count, &put->seen[i].sha) = put->seen[i];
+        }
+    }
+    free(put->seen);
+    put->seen = rows;
+    put->seen_rows = count;
+}
+
 struct seen *put_seen(struct put *put, const struct sha256 *sha)
 {
-    const uint32_t rows = 2 * PUT_SEEN;
-    if (put->seen == NULL) {
-        put->seen = mem_alloc(rows * sizeof *put->seen);
+    if (2 * put->seen_count >= put->seen_rows && put->seen_count < PUT_SEEN) {
+        seen_grow(put);
     }
-    for (uint32_t i = get_u32(sha->bytes) % rows;; i = (i + 1) % rows) {
-        struct seen *row = &put->seen[i];
-        if (row->used && memcmp(&row->sha, sha, sizeof *sha) == 0) {
-            return row;
+    struct seen *row = seen_row(put->seen, put->seen_rows, sha);
+    if (!row->used) {
+        if (put->seen_count == PUT_SEEN) {
+            return NULL;
         }
-        if (!row->used) {
-            if (put->seen_count == PUT_SEEN) {
-                return NULL;
-            }
-            put->seen_count++;
-            *row = (struct seen){.used = true, .sha = *sha};
-            return row;
-        }
+        put->seen_count++;
+        *row = (struct seen){.used = true, .sha = *sha};
     }
+    return row;
 }
 
 void put_start(struct client *c, struct op_slot *slot, struct effects *fx)

@@ -23,6 +23,7 @@
 #define PUT_START_ASKS  4u           /* hashed chunks that start a session while more are on their way */
 #define PUT_READS       4u           /* pieces read ahead */
 #define PUT_SEEN        65536u       /* hashes of one file remembered, to send equal chunks once */
+#define PUT_SEEN_FIRST  64u          /* rows of the table at first */
 #define PUT_REASKS      4u
 #define PUT_WINDOW_COST 2u         /* window bytes per plain byte: the piece, then its chunks' shards with parity */
 #define PUT_CUT_ENTRY   UINT32_MAX /* names the cutting where a token names a chunk */
@@ -111,8 +112,8 @@ struct put {
     uint64_t restarted_ns, restart_first_ns;
     uint64_t done_bytes;
     bool timer;
-    struct seen *seen; /* open addressing, 2 * PUT_SEEN, made at the second chunk */
-    uint32_t seen_count;
+    struct seen *seen; /* open addressing, at most half full */
+    uint32_t seen_count, seen_rows;
 };
 
 static inline struct put_chunk *put_chunk_at(struct put *put, uint64_t entry)

@@ -1,8 +1,8 @@
 /* The journey of one missing chunk: sealed under its key, cut into shards, sent to the stores of its placement group,
  * until enough receipts are there. It stands between the file and the block plane.
  *
- * Happy path: SEALING, SENDING to the k+m owners, DONE with k+m receipts. A chunk of up to LIMIT_COPY_CHUNK_BYTES is
- * kept as m+1 copies, code (1, m) (R-F2).
+ * Happy path: SEALING, SENDING to the k+m owners, DONE with k+m receipts. A chunk of up to the workspace's copy_bytes
+ * is kept as m+1 copies, code (1, m) (R-F2).
  *
  * How it fails: a store that does not take its shard is replaced by the slot's stand-ins (R-B4). With k+1 receipts of
  * the code the chunk is good. With fewer stores than that it is opened again and written as m+1 copies in slots 0..m;
@@ -61,7 +61,7 @@ void put_chunk_seal(struct client *c, struct op_slot *slot, struct put_chunk *ch
         chunk_wait(c, slot, chunk, fx);
         return;
     }
-    bool copies = chunk->fallback || chunk->plain_bytes <= LIMIT_COPY_CHUNK_BYTES;
+    bool copies = chunk->fallback || chunk->plain_bytes <= c->workspaces[slot->workspace].copy_bytes;
     chunk->k = copies ? 1 : (uint8_t)pool->k;
     chunk->m = (uint8_t)pool->m;
     if (!copies && !chunk_seats(c, pool, chunk)) {

@@ -216,6 +216,7 @@ void route_on_resolve(struct client *c, uint32_t index, const struct outcome *ou
         if (!cut_params_valid(&w->cut)) {
             w->cut.min_bytes = 0; /* chunks too small to be cut by content are cut by length, by every client */
         }
+        w->copy_bytes = reply->copy_bytes > 0 ? reply->copy_bytes : LIMIT_COPY_CHUNK_BYTES;
         w->state = WORKSPACE_KNOWN;
         c->wake = true;
     }

@@ -170,7 +170,7 @@ enum err runtime_kv_commit(struct runtime_kv *kv, struct kv_batch *batch, char *
         } else {
             rocksdb_writebatch_put(write, key, entry->key.bytes, (const char *)entry->value.data, entry->value.bytes);
         }
-        entry = kv_batch_next(batch, entry->key.data, entry->key.bytes, true);
+        entry = kv_entry_next(entry);
     }
     char *error = NULL;
     rocksdb_write(kv->db, kv->write_options, write, &error);

@@ -19,6 +19,7 @@ struct bootstrap {
     char pool[32];        /* rs-K-M or rep-N */
     uint32_t stores;      /* the first placement waits for so many */
     uint32_t chunk_bytes; /* largest chunk, LIMIT_CHUNK_BYTES; less in simulation. Smallest 1/16, mean 1/4 of it */
+    uint32_t copy_bytes;  /* chunks up to this are kept as copies (R-F2); 0: LIMIT_COPY_CHUNK_BYTES */
     uint32_t pg_bits;
     uint32_t device;      /* root user's first device */
     struct sha256 bearer; /* SHA-256 of its public key (DER SubjectPublicKeyInfo) */

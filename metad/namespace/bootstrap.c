@@ -40,6 +40,7 @@ static void bootstrap_workspace(struct state *state, const struct bootstrap *boo
     ns.chunk_bytes = bootstrap->chunk_bytes;
     ns.cut_min_bytes = bootstrap->chunk_bytes / CUT_MIN_PART;
     ns.cut_avg_bytes = bootstrap->chunk_bytes / CUT_AVG_PART;
+    ns.copy_bytes = bootstrap->copy_bytes;
     namespace_put(state, &ns);
     uint64_t lanes[4] = {0};
     Cairn__FolderRecord folder = CAIRN__FOLDER_RECORD__INIT;

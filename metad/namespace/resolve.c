@@ -24,6 +24,7 @@ enum err resolve_query(struct query *query, const void *message, struct answer *
     reply.chunk_bytes = ns->chunk_bytes;
     reply.cut_min_bytes = ns->cut_min_bytes;
     reply.cut_avg_bytes = ns->cut_avg_bytes;
+    reply.copy_bytes = ns->copy_bytes;
     answer_set(answer, &reply);
     return ERR_OK;
 }

@@ -144,7 +144,7 @@ static enum err read_bootstrap(const char *path, struct bootstrap *ret_bootstrap
 {
     struct bootstrap_strings strings = {0};
     struct config_integers members = {0};
-    int64_t incarnation = 0, stores = 0, chunk_bytes = LIMIT_CHUNK_BYTES, pg_bits = 6, device = 0;
+    int64_t incarnation = 0, stores = 0, chunk_bytes = LIMIT_CHUNK_BYTES, copy_bytes = 0, pg_bits = 6, device = 0;
     const struct config_key keys[] = {
         {"cluster", CONFIG_STRING, true, &strings.cluster, 0, 0},
         {"cluster_incarnation", CONFIG_INTEGER, true, &incarnation, 1, INT64_MAX},
@@ -154,6 +154,7 @@ static enum err read_bootstrap(const char *path, struct bootstrap *ret_bootstrap
         {"pool", CONFIG_STRING, true, &strings.pool, 0, 0},
         {"stores", CONFIG_INTEGER, true, &stores, 1, LIMIT_STORES},
         {"chunk_bytes", CONFIG_INTEGER, false, &chunk_bytes, 4096, LIMIT_CHUNK_BYTES},
+        {"copy_bytes", CONFIG_INTEGER, false, &copy_bytes, 1, LIMIT_CHUNK_BYTES},
         {"pg_bits", CONFIG_INTEGER, false, &pg_bits, 1, METAD_PG_BITS_MAX},
         {"device", CONFIG_INTEGER, true, &device, 1, UINT32_MAX},
         {"bearer", CONFIG_STRING, true, &strings.bearer, 0, 0},
@@ -174,6 +175,7 @@ static enum err read_bootstrap(const char *path, struct bootstrap *ret_bootstrap
     bootstrap.cluster_incarnation = (uint64_t)incarnation;
     bootstrap.stores = (uint32_t)stores;
     bootstrap.chunk_bytes = (uint32_t)chunk_bytes;
+    bootstrap.copy_bytes = (uint32_t)copy_bytes;
     bootstrap.pg_bits = (uint32_t)pg_bits;
     bootstrap.device = (uint32_t)device;
     *ret_bootstrap = bootstrap;

@@ -1,25 +1,33 @@
 /* The simulated disk (disk.h). Per file two images: `current`, what reads see, and `durable`; between them a list of
  * writes that are in `current` and not yet synced, kept to draw from at a crash. An operation in flight has touched
- * neither image. */
+ * neither image. An image is a table of pages; one that was never written is not there and reads as zeros. */
 #include "disk.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
 
-struct written { /* a finished, unsynced write or hole */
+#define PAGE_BYTES 4096u
+static_assert(PAGE_BYTES % DISK_SECTOR_BYTES == 0, "a sector lies in one page");
+
+struct written { /* a finished, unsynced write or hole (no data) */
     uint64_t offset, bytes;
     uint64_t stamp; /* order of finishing */
-    uint8_t *data;
+    struct slice data;
+};
+
+struct page {
+    uint8_t *current, *durable; /* NULL: zeros */
+    bool differ;                /* they may */
 };
 
 struct file {
     struct file_ref ref;
-    bool removed;
     uint64_t bytes, durable_bytes; /* sizes */
-    uint64_t capacity;             /* of both images */
-    uint8_t *current, *durable;
+    struct page *pages;
+    unsigned long page_count;
     struct written *written;
     unsigned long written_count, written_capacity;
 };
@@ -52,11 +60,14 @@ struct disk *disk_create(struct rng rng)
 static void file_free(struct file *file)
 {
     for (unsigned long i = 0; i < file->written_count; i++) {
-        free(file->written[i].data);
+        slice_drop(&file->written[i].data);
+    }
+    for (unsigned long i = 0; i < file->page_count; i++) {
+        free(file->pages[i].current);
+        free(file->pages[i].durable);
     }
     free(file->written);
-    free(file->current);
-    free(file->durable);
+    free(file->pages);
     free(file);
 }
 
@@ -79,14 +90,27 @@ struct disk_knobs *disk_knobs(struct disk *disk)
     return &disk->knobs;
 }
 
-static struct file *disk_find(const struct disk *disk, struct file_ref ref)
+/* Where the file is, or would be. */
+static unsigned long disk_seek(const struct disk *disk, struct file_ref ref)
 {
-    for (unsigned long i = 0; i < disk->file_count; i++) {
-        if (disk->files[i]->ref.kind == ref.kind && disk->files[i]->ref.number == ref.number) {
-            return disk->files[i];
+    unsigned long low = 0, high = disk->file_count;
+    while (low < high) {
+        unsigned long mid = low + (high - low) / 2;
+        struct file_ref at = disk->files[mid]->ref;
+        if (at.kind < ref.kind || (at.kind == ref.kind && at.number < ref.number)) {
+            low = mid + 1;
+        } else {
+            high = mid;
         }
     }
-    return NULL;
+    return low;
+}
+
+static struct file *disk_find(const struct disk *disk, struct file_ref ref)
+{
+    unsigned long at = disk_seek(disk, ref);
+    struct file *file = at < disk->file_count ? disk->files[at] : NULL;
+    return file != NULL && file->ref.kind == ref.kind && file->ref.number == ref.number ? file : NULL;
 }
 
 static struct file *disk_create_file(struct disk *disk, struct file_ref ref)
@@ -94,23 +118,16 @@ static struct file *disk_create_file(struct disk *disk, struct file_ref ref)
     struct file *file = mem_alloc(sizeof *file);
     file->ref = ref;
     disk->files = mem_grow(disk->files, &disk->file_capacity, disk->file_count + 1, sizeof *disk->files);
-    unsigned long at = disk->file_count++;
-    while (at > 0 && (disk->files[at - 1]->ref.kind > ref.kind ||
-                      (disk->files[at - 1]->ref.kind == ref.kind && disk->files[at - 1]->ref.number > ref.number))) {
-        disk->files[at] = disk->files[at - 1];
-        at--;
-    }
+    unsigned long at = disk_seek(disk, ref);
+    memmove(&disk->files[at + 1], &disk->files[at], (disk->file_count++ - at) * sizeof *disk->files);
     disk->files[at] = file;
     return file;
 }
 
 static void disk_remove_file(struct disk *disk, struct file *file)
 {
-    unsigned long at = 0;
-    while (disk->files[at] != file) {
-        at++;
-        CHECK(at < disk->file_count);
-    }
+    unsigned long at = disk_seek(disk, file->ref);
+    CHECK(at < disk->file_count && disk->files[at] == file);
     memmove(&disk->files[at], &disk->files[at + 1], (disk->file_count - at - 1) * sizeof *disk->files);
     disk->file_count--;
     file_free(file);
@@ -118,21 +135,64 @@ static void disk_remove_file(struct disk *disk, struct file *file)
 
 static void file_reserve(struct file *file, uint64_t bytes)
 {
-    if (bytes <= file->capacity) {
-        return;
-    }
-    bytes = (bytes + 4095) / 4096 * 4096;
     CHECK(bytes <= 1ull << 30);
-    uint8_t *current = mem_alloc(bytes), *durable = mem_alloc(bytes);
-    if (file->capacity > 0) {
-        memcpy(current, file->current, file->capacity);
-        memcpy(durable, file->durable, file->capacity);
+    unsigned long count = (bytes + PAGE_BYTES - 1) / PAGE_BYTES;
+    if (count > file->page_count) {
+        struct page *pages = mem_alloc(count * sizeof *pages);
+        if (file->page_count > 0) {
+            memcpy(pages, file->pages, file->page_count * sizeof *pages);
+        }
+        free(file->pages);
+        file->pages = pages;
+        file->page_count = count;
     }
-    free(file->current);
-    free(file->durable);
-    file->current = current;
-    file->durable = durable;
-    file->capacity = bytes;
+}
+
+enum image { IMAGE_CURRENT, IMAGE_DURABLE };
+
+static uint8_t **page_of(struct page *page, enum image image)
+{
+    return image == IMAGE_CURRENT ? &page->current : &page->durable;
+}
+
+/* Bytes [offset, offset + bytes) of reserved space. data NULL: zeros. */
+static void image_write(struct file *file, enum image image, uint64_t offset, const uint8_t *data, uint64_t bytes)
+{
+    while (bytes > 0) {
+        CHECK(offset / PAGE_BYTES < file->page_count);
+        struct page *page = &file->pages[offset / PAGE_BYTES];
+        uint64_t within = offset % PAGE_BYTES, part = PAGE_BYTES - within < bytes ? PAGE_BYTES - within : bytes;
+        uint8_t **memory = page_of(page, image);
+        page->differ = true;
+        if (*memory == NULL && data != NULL) {
+            *memory = mem_alloc(PAGE_BYTES);
+        }
+        if (data != NULL) {
+            memcpy(*memory + within, data, part);
+            data += part;
+        } else if (*memory != NULL) {
+            memset(*memory + within, 0, part);
+        }
+        offset += part;
+        bytes -= part;
+    }
+}
+
+static void image_read(const struct file *file, enum image image, uint64_t offset, uint8_t *ret_data, uint64_t bytes)
+{
+    while (bytes > 0) {
+        CHECK(offset / PAGE_BYTES < file->page_count);
+        uint64_t within = offset % PAGE_BYTES, part = PAGE_BYTES - within < bytes ? PAGE_BYTES - within : bytes;
+        const uint8_t *memory = *page_of(&file->pages[offset / PAGE_BYTES], image);
+        if (memory != NULL) {
+            memcpy(ret_data, memory + within, part);
+        } else {
+            memset(ret_data, 0, part);
+        }
+        ret_data += part;
+        offset += part;
+        bytes -= part;
+    }
 }
 
 static uint64_t disk_used(const struct disk *disk)
@@ -177,8 +237,24 @@ static void disk_end(struct disk *disk, struct disk_op *op)
     free(op);
 }
 
-/* Puts a write (op->data) or a hole (no data) into the cache, the sectors that `keep` chooses only: all when rng is
- * NULL. */
+static uint64_t sector_bytes(uint64_t at, uint64_t end)
+{
+    return end - at < DISK_SECTOR_BYTES ? end - at : DISK_SECTOR_BYTES;
+}
+
+/* Part of a write (data) or a hole (none) is in the cache from now on. */
+static void file_written(struct disk *disk, struct file *file, uint64_t offset, uint64_t bytes, struct slice data)
+{
+    struct written written = {.offset = offset, .bytes = bytes, .stamp = ++disk->stamp, .data = slice_ref(data)};
+    image_write(file, IMAGE_CURRENT, offset, data.data, bytes);
+    file->written = mem_grow(file->written, &file->written_capacity, file->written_count + 1, sizeof written);
+    file->written[file->written_count++] = written;
+    if (offset + bytes > file->bytes) {
+        file->bytes = offset + bytes;
+    }
+}
+
+/* Puts a write (op->data) or a hole into the cache: all of it when rng is NULL, else sectors by chance. */
 static void file_write(struct disk *disk, struct file *file, const struct disk_op *op, struct rng *rng)
 {
     uint64_t end = op->offset + op->bytes;
@@ -190,42 +266,50 @@ static void file_write(struct disk *disk, struct file *file, const struct disk_o
         return;
     }
     file_reserve(file, end);
-    for (uint64_t at = op->offset; at < end; at += DISK_SECTOR_BYTES) {
-        if (rng != NULL && rng_chance(rng, 500000)) {
-            continue;
-        }
-        uint64_t bytes = end - at < DISK_SECTOR_BYTES ? end - at : DISK_SECTOR_BYTES;
-        struct written written = {.offset = at, .bytes = bytes, .stamp = ++disk->stamp, .data = mem_alloc(bytes)};
-        if (!hole) {
-            CHECK(at - op->offset + bytes <= slice_capacity(op->data));
-            memcpy(written.data, op->data.data + (at - op->offset), bytes);
-        }
-        memcpy(file->current + at, written.data, bytes);
-        file->written = mem_grow(file->written, &file->written_capacity, file->written_count + 1, sizeof written);
-        file->written[file->written_count++] = written;
-        if (at + bytes > file->bytes) {
-            file->bytes = at + bytes;
+    CHECK(hole || end - op->offset <= slice_capacity(op->data));
+    /* A copy: the core may fill its buffer again. The padding behind the bytes is written, too. */
+    struct slice data = hole ? (struct slice){0} : slice_copy(op->data.data, end - op->offset);
+    if (rng == NULL) {
+        file_written(disk, file, op->offset, end - op->offset, data);
+    }
+    for (uint64_t at = op->offset; rng != NULL && at < end; at += DISK_SECTOR_BYTES) {
+        if (!rng_chance(rng, 500000)) {
+            struct slice sector = hole ? data : slice_sub(data, at - op->offset, sector_bytes(at, end));
+            file_written(disk, file, at, sector_bytes(at, end), sector);
+            if (!hole) {
+                slice_drop(&sector);
+            }
         }
     }
+    slice_drop(&data);
 }
 
-/* Ends the writes up to stamp `covers`: into the durable image, or (lost) each by chance. */
+/* Ends a write: into the durable image, whole or (lost) each sector by chance. */
+static void written_end(struct file *file, struct written *written, struct rng *lost)
+{
+    uint64_t end = written->offset + written->bytes;
+    for (uint64_t at = written->offset; at < end;) {
+        uint64_t bytes = lost != NULL ? sector_bytes(at, end) : end - at;
+        if (lost == NULL || rng_chance(lost, 500000)) {
+            const uint8_t *data = written->data.data != NULL ? written->data.data + (at - written->offset) : NULL;
+            image_write(file, IMAGE_DURABLE, at, data, bytes);
+            file->durable_bytes = at + bytes > file->durable_bytes ? at + bytes : file->durable_bytes;
+        }
+        at += bytes;
+    }
+    slice_drop(&written->data);
+}
+
+/* Ends the writes up to stamp `covers`. */
 static void file_sync(struct file *file, uint64_t covers, struct rng *lost)
 {
     unsigned long kept = 0;
     for (unsigned long i = 0; i < file->written_count; i++) {
-        struct written *written = &file->written[i];
-        if (written->stamp > covers) {
-            file->written[kept++] = *written;
-            continue;
+        if (file->written[i].stamp > covers) {
+            file->written[kept++] = file->written[i];
+        } else {
+            written_end(file, &file->written[i], lost);
         }
-        if (lost == NULL || rng_chance(lost, 500000)) {
-            memcpy(file->durable + written->offset, written->data, written->bytes);
-            if (written->offset + written->bytes > file->durable_bytes) {
-                file->durable_bytes = written->offset + written->bytes;
-            }
-        }
-        free(written->data);
     }
     file->written_count = kept;
 }
@@ -265,7 +349,9 @@ static enum err finish_read(struct disk *disk, struct disk_op *op, struct slice 
         return ERR_IO;
     }
     uint64_t bytes = op->offset >= file->bytes ? 0 : file->bytes - op->offset;
-    *ret_data = slice_copy(file->current + (bytes ? op->offset : 0), bytes < op->bytes ? bytes : op->bytes);
+    bytes = bytes < op->bytes ? bytes : op->bytes;
+    *ret_data = slice_alloc(bytes);
+    image_read(file, IMAGE_CURRENT, op->offset, ret_data->data, bytes);
     return ERR_OK;
 }
 
@@ -361,24 +447,21 @@ static void crash_op(struct disk *disk, struct disk_op *op)
     }
 }
 
-/* Power: each sector becomes its durable content or that of any unsynced write to it. Writes were kept by sector, in
- * order; a later one that is kept covers an earlier one. */
+/* Power: each sector becomes its durable content or that of any unsynced write to it. Writes are in order; a later one
+ * that is kept covers an earlier one. */
 static void crash_file(struct disk *disk, struct file *file)
 {
     for (unsigned long i = 0; i < file->written_count; i++) {
-        struct written *written = &file->written[i];
-        if (rng_chance(&disk->rng, 500000)) {
-            memcpy(file->durable + written->offset, written->data, written->bytes);
-            if (written->offset + written->bytes > file->durable_bytes) {
-                file->durable_bytes = written->offset + written->bytes;
-            }
-        }
-        free(written->data);
+        written_end(file, &file->written[i], &disk->rng);
     }
     file->written_count = 0;
     file->bytes = file->durable_bytes;
-    if (file->capacity > 0) {
-        memcpy(file->current, file->durable, file->capacity);
+    for (unsigned long i = 0; i < file->page_count; i++) {
+        struct page *page = &file->pages[i];
+        if (page->differ) {
+            image_write(file, IMAGE_CURRENT, (uint64_t)i * PAGE_BYTES, page->durable, PAGE_BYTES);
+            page->differ = false;
+        }
     }
 }
 
@@ -422,13 +505,21 @@ bool disk_rot(struct disk *disk, struct file_ref *ret_file, uint64_t *ret_offset
         struct file *file = disk->files[rng_below(&disk->rng, disk->file_count)];
         uint64_t sectors = file->durable_bytes / DISK_SECTOR_BYTES;
         uint64_t at = sectors ? rng_below(&disk->rng, sectors) * DISK_SECTOR_BYTES : 0;
-        if (sectors == 0 || sector_is_zero(file->durable + at, DISK_SECTOR_BYTES)) {
+        uint8_t sector[DISK_SECTOR_BYTES];
+        if (sectors > 0) {
+            image_read(file, IMAGE_DURABLE, at, sector, sizeof sector);
+        }
+        if (sectors == 0 || sector_is_zero(sector, sizeof sector)) {
             continue;
         }
         uint64_t byte = at + rng_below(&disk->rng, DISK_SECTOR_BYTES);
         uint8_t bit = (uint8_t)(1u << rng_below(&disk->rng, 8));
-        file->durable[byte] ^= bit;
-        file->current[byte] ^= bit;
+        for (enum image image = IMAGE_CURRENT; image <= IMAGE_DURABLE; image++) {
+            uint8_t value;
+            image_read(file, image, byte, &value, 1);
+            value ^= bit;
+            image_write(file, image, byte, &value, 1);
+        }
         *ret_file = file->ref;
         *ret_offset = byte;
         return true;
@@ -441,18 +532,19 @@ void disk_put_file(struct disk *disk, struct file_ref ref, const void *data, uin
     CHECK(disk_find(disk, ref) == NULL);
     struct file *file = disk_create_file(disk, ref);
     file_reserve(file, bytes);
-    if (bytes > 0) {
-        memcpy(file->current, data, bytes);
-        memcpy(file->durable, data, bytes);
-    }
+    image_write(file, IMAGE_CURRENT, 0, data, bytes);
+    image_write(file, IMAGE_DURABLE, 0, data, bytes);
     file->bytes = file->durable_bytes = bytes;
 }
 
 uint32_t disk_unsynced(const struct disk *disk)
 {
-    unsigned long count = 0;
+    uint64_t count = 0;
     for (unsigned long i = 0; i < disk->file_count; i++) {
-        count += disk->files[i]->written_count;
+        const struct file *file = disk->files[i];
+        for (unsigned long w = 0; w < file->written_count; w++) {
+            count += (file->written[w].bytes + DISK_SECTOR_BYTES - 1) / DISK_SECTOR_BYTES;
+        }
     }
     return (uint32_t)count;
 }

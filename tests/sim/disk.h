@@ -44,7 +44,7 @@ void disk_list(const struct disk *disk, enum file_kind kind, struct file_info **
 bool disk_rot(struct disk *disk, struct file_ref *ret_file, uint64_t *ret_offset);
 /* Makes a file durable with these bytes, as a test needs one there. */
 void disk_put_file(struct disk *disk, struct file_ref ref, const void *data, uint64_t bytes);
-/* Unsynced writes of the disk: a test's look inside. */
+/* Unsynced sectors of the disk, each as often as it was written: a test's look inside. */
 uint32_t disk_unsynced(const struct disk *disk);
 
 #endif

@@ -12,7 +12,13 @@ static bool item_before(const struct item *a, const struct item *b)
 struct item *world_item(struct world *world, uint64_t at_ns, enum item_kind kind, struct node *node)
 {
     CHECK(at_ns >= world->now_ns);
-    struct item *item = mem_alloc(sizeof *item);
+    struct item *item = world->spare_items;
+    if (item == NULL) {
+        item = mem_alloc(sizeof *item);
+    } else {
+        world->spare_items = item->next;
+        *item = (struct item){0};
+    }
     item->at_ns = at_ns;
     item->sequence = ++world->item_sequence;
     item->kind = kind;
@@ -51,4 +57,19 @@ struct item *heap_pop(struct world *world)
         world->heap[at] = last;
     }
     return top;
+}
+
+void item_spare(struct world *world, struct item *item)
+{
+    item->next = world->spare_items;
+    world->spare_items = item;
+}
+
+void items_deinit(struct world *world)
+{
+    for (struct item *item = world->spare_items, *next; item != NULL; item = next) {
+        next = item->next;
+        free(item);
+    }
+    world->spare_items = NULL;
 }

@@ -9,8 +9,11 @@ enum item_kind { ITEM_TURN, ITEM_MESSAGE, ITEM_CLOSED, ITEM_TIMER, ITEM_DISK, IT
 struct item {
     uint64_t at_ns, sequence;
     enum item_kind kind;
-    struct node *node; /* NULL: ITEM_CALL */
-    uint64_t boot;     /* of the node; an item for an earlier boot is void */
+    union {
+        struct node *node; /* NULL: ITEM_CALL */
+        struct item *next; /* of those that are spare */
+    };
+    uint64_t boot; /* of the node; an item for an earlier boot is void */
     unsigned actor;
     union {
         struct {
@@ -67,6 +70,9 @@ struct conn {
 /* Takes an item of `kind` on the heap at a time; fill in the rest of what is returned. */
 struct item *world_item(struct world *world, uint64_t at_ns, enum item_kind kind, struct node *node);
 struct item *heap_pop(struct world *world);
+/* An item has happened, and what it carried is gone. */
+void item_spare(struct world *world, struct item *item);
+void items_deinit(struct world *world);
 /* Puts an event (slices given) into an actor's inbox. */
 void actor_push(struct node *node, struct actor *actor, const struct event *event);
 void event_drop(struct event *event);

@@ -1,30 +1,42 @@
-/* The simulated key-value store (kv.h): two sorted arrays, what is visible and what is durable, and between them the
- * batches that are not flushed. */
+/* The simulated key-value store (kv.h): a treap of what is visible, and for each commit that is not durable what it
+ * replaced, so that a crash steps back from the newest state. A node's priority is a hash of its key: the tree's shape
+ * depends on nothing else. Source: Seidel, Aragon, Randomized search trees, 1996. */
 #include "kv.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
+#include "base/hash.h"
 
 struct pair {
+    uint64_t refs; /* of the tree and of changes */
     struct slice key, value;
 };
 
-struct map {
-    struct pair *pairs; /* ascending by key */
-    unsigned long count, capacity;
+struct tree_node {
+    struct tree_node *left, *right;
+    struct pair *pair;
+    uint32_t priority, key_bytes;
+    uint8_t key[]; /* here too, so that a search touches one place a level */
+};
+
+/* One key of one commit; a side is NULL where the key was or became absent. */
+struct change {
+    uint64_t commit;
+    struct pair *before, *after;
 };
 
 struct sim_kv {
     struct kv_view view; /* first: a view is its store */
     struct rng rng;
     struct kv_knobs knobs;
-    struct map visible, durable;
-    struct kv_batch **batches; /* committed, not in `durable` */
-    unsigned long batch_count, batch_capacity;
-    uint64_t first;     /* number of batches[0]; commits count from 0 */
+    struct tree_node *visible;
+    struct change *changes; /* of commits [flushed, committed), in order */
+    unsigned long change_count, change_capacity;
+    uint64_t flushed;   /* commits that are durable; they count from 0 */
     uint64_t requested; /* commits that a requested flush covers */
+    uint64_t committed;
 };
 
 static int key_compare(const void *a, size_t a_bytes, const void *b, size_t b_bytes)
@@ -34,74 +46,136 @@ static int key_compare(const void *a, size_t a_bytes, const void *b, size_t b_by
     return order ? order : (a_bytes > b_bytes) - (a_bytes < b_bytes);
 }
 
-/* First position with key >= `key` (> when after). */
-static unsigned long map_seek(const struct map *map, const void *key, size_t bytes, bool after)
+static int node_compare(const struct tree_node *node, const void *key, size_t bytes)
 {
-    unsigned long low = 0, high = map->count;
-    while (low < high) {
-        unsigned long mid = low + (high - low) / 2;
-        int order = key_compare(map->pairs[mid].key.data, map->pairs[mid].key.bytes, key, bytes);
-        if (order < 0 || (after && order == 0)) {
-            low = mid + 1;
-        } else {
-            high = mid;
-        }
+    return key_compare(node->key, node->key_bytes, key, bytes);
+}
+
+static struct pair *pair_ref(struct pair *pair)
+{
+    if (pair != NULL) {
+        pair->refs++;
     }
-    return low;
+    return pair;
 }
 
-static bool map_has(const struct map *map, unsigned long at, const void *key, size_t bytes)
+static void pair_drop(struct pair *pair)
 {
-    return at < map->count && key_compare(map->pairs[at].key.data, map->pairs[at].key.bytes, key, bytes) == 0;
-}
-
-static void map_remove(struct map *map, unsigned long at)
-{
-    slice_drop(&map->pairs[at].key);
-    slice_drop(&map->pairs[at].value);
-    memmove(&map->pairs[at], &map->pairs[at + 1], (map->count - at - 1) * sizeof *map->pairs);
-    map->count--;
-}
-
-static void map_put(struct map *map, const struct kv_entry *entry)
-{
-    unsigned long at = map_seek(map, entry->key.data, entry->key.bytes, false);
-    if (map_has(map, at, entry->key.data, entry->key.bytes)) {
-        slice_drop(&map->pairs[at].value);
-        map->pairs[at].value = slice_copy(entry->value.data, entry->value.bytes);
+    if (pair == NULL || --pair->refs > 0) {
         return;
     }
-    map->pairs = mem_grow(map->pairs, &map->capacity, map->count + 1, sizeof *map->pairs);
-    memmove(&map->pairs[at + 1], &map->pairs[at], (map->count - at) * sizeof *map->pairs);
-    map->pairs[at] =
-        (struct pair){slice_copy(entry->key.data, entry->key.bytes), slice_copy(entry->value.data, entry->value.bytes)};
-    map->count++;
+    slice_drop(&pair->key);
+    slice_drop(&pair->value);
+    free(pair);
 }
 
-static void map_apply(struct map *map, const struct kv_batch *batch)
+/* The pair with the least key >= `key` (> when after), or NULL. */
+static struct pair *tree_next(const struct tree_node *node, const void *key, size_t bytes, bool after)
 {
-    const struct kv_entry *entry = kv_batch_next(batch, "", 0, false);
-    while (entry != NULL) {
-        if (entry->deleted) {
-            unsigned long at = map_seek(map, entry->key.data, entry->key.bytes, false);
-            if (map_has(map, at, entry->key.data, entry->key.bytes)) {
-                map_remove(map, at);
-            }
-        } else {
-            map_put(map, entry);
+    struct pair *found = NULL;
+    while (node != NULL) {
+        int order = node_compare(node, key, bytes);
+        if (order == 0 && !after) {
+            return node->pair;
         }
-        entry = kv_batch_next(batch, entry->key.data, entry->key.bytes, true);
+        if (order > 0) {
+            found = node->pair;
+        }
+        node = order > 0 ? node->left : node->right;
     }
+    return found;
 }
 
-static void map_clear(struct map *map)
+/* The pair with the greatest key < `key`, or NULL. */
+static struct pair *tree_prev(const struct tree_node *node, const void *key, size_t bytes)
 {
-    for (unsigned long i = 0; i < map->count; i++) {
-        slice_drop(&map->pairs[i].key);
-        slice_drop(&map->pairs[i].value);
+    struct pair *found = NULL;
+    while (node != NULL) {
+        bool below = node_compare(node, key, bytes) < 0;
+        found = below ? node->pair : found;
+        node = below ? node->right : node->left;
     }
-    free(map->pairs);
-    *map = (struct map){0};
+    return found;
+}
+
+/* Parts a tree at `key`, which it has not. */
+static void tree_split(struct tree_node *node, struct slice key, struct tree_node **left, struct tree_node **right)
+{
+    while (node != NULL) {
+        if (node_compare(node, key.data, key.bytes) < 0) {
+            *left = node;
+            left = &node->right;
+            node = node->right;
+        } else {
+            *right = node;
+            right = &node->left;
+            node = node->left;
+        }
+    }
+    *left = *right = NULL;
+}
+
+/* All keys of `left` are less than those of `right`. */
+static void tree_join(struct tree_node **at, struct tree_node *left, struct tree_node *right)
+{
+    while (left != NULL && right != NULL) {
+        if (left->priority >= right->priority) {
+            *at = left;
+            at = &left->right;
+            left = left->right;
+        } else {
+            *at = right;
+            at = &right->left;
+            right = right->left;
+        }
+    }
+    *at = left != NULL ? left : right;
+}
+
+/* Puts `pair` (given; NULL: nothing) under `key` and returns what was there (given). */
+static struct pair *tree_set(struct tree_node **root, struct slice key, struct pair *pair)
+{
+    uint32_t priority = crc32c(0x5eed, key.data, key.bytes) * 0x9e3779b1u;
+    struct tree_node **at = root;
+    while (*at != NULL && (*at)->priority >= priority) {
+        int order = node_compare(*at, key.data, key.bytes);
+        if (order == 0) {
+            break;
+        }
+        at = order > 0 ? &(*at)->left : &(*at)->right;
+    }
+    struct tree_node *node = *at;
+    if (node != NULL && node->priority >= priority) { /* it is the key's */
+        struct pair *before = node->pair;
+        if (pair == NULL) {
+            tree_join(at, node->left, node->right);
+            free(node);
+        } else {
+            node->pair = pair;
+        }
+        return before;
+    }
+    if (pair != NULL) {
+        struct tree_node *fresh = mem_alloc(sizeof *fresh + key.bytes);
+        fresh->priority = priority;
+        fresh->pair = pair;
+        fresh->key_bytes = key.bytes;
+        memcpy(fresh->key, key.data, key.bytes);
+        tree_split(node, key, &fresh->left, &fresh->right);
+        *at = fresh;
+    }
+    return NULL;
+}
+
+static void tree_clear(struct tree_node *node)
+{
+    while (node != NULL) {
+        struct tree_node *right = node->right;
+        tree_clear(node->left);
+        pair_drop(node->pair);
+        free(node);
+        node = right;
+    }
 }
 
 static bool kv_blocks(struct sim_kv *kv)
@@ -115,48 +189,38 @@ static enum err view_get(struct kv_view *view, const void *key, size_t key_bytes
     if (kv_blocks(kv)) {
         return ERR_WOULD_BLOCK;
     }
-    unsigned long at = map_seek(&kv->visible, key, key_bytes, false);
-    if (!map_has(&kv->visible, at, key, key_bytes)) {
+    const struct pair *pair = tree_next(kv->visible, key, key_bytes, false);
+    if (pair == NULL || key_compare(pair->key.data, pair->key.bytes, key, key_bytes) != 0) {
         return ERR_NOT_FOUND;
     }
-    *ret_value = slice_copy(kv->visible.pairs[at].value.data, kv->visible.pairs[at].value.bytes);
+    *ret_value = slice_ref(pair->value);
     return ERR_OK;
 }
 
-static void pair_out(const struct pair *pair, struct slice *ret_key, struct slice *ret_value)
+static enum err pair_give(const struct pair *pair, struct slice *ret_key, struct slice *ret_value)
 {
-    *ret_key = slice_copy(pair->key.data, pair->key.bytes);
-    *ret_value = slice_copy(pair->value.data, pair->value.bytes);
+    if (pair == NULL) {
+        return ERR_NOT_FOUND;
+    }
+    *ret_key = slice_ref(pair->key);
+    *ret_value = slice_ref(pair->value);
+    return ERR_OK;
 }
 
 static enum err view_next(struct kv_view *view, const void *from, size_t from_bytes, bool after, struct slice *ret_key,
                           struct slice *ret_value)
 {
     struct sim_kv *kv = (struct sim_kv *)view;
-    if (kv_blocks(kv)) {
-        return ERR_WOULD_BLOCK;
-    }
-    unsigned long at = map_seek(&kv->visible, from, from_bytes, after);
-    if (at == kv->visible.count) {
-        return ERR_NOT_FOUND;
-    }
-    pair_out(&kv->visible.pairs[at], ret_key, ret_value);
-    return ERR_OK;
+    return kv_blocks(kv) ? ERR_WOULD_BLOCK
+                         : pair_give(tree_next(kv->visible, from, from_bytes, after), ret_key, ret_value);
 }
 
 static enum err view_prev(struct kv_view *view, const void *before, size_t before_bytes, struct slice *ret_key,
                           struct slice *ret_value)
 {
     struct sim_kv *kv = (struct sim_kv *)view;
-    if (kv_blocks(kv)) {
-        return ERR_WOULD_BLOCK;
-    }
-    unsigned long at = map_seek(&kv->visible, before, before_bytes, false);
-    if (at == 0) {
-        return ERR_NOT_FOUND;
-    }
-    pair_out(&kv->visible.pairs[at - 1], ret_key, ret_value);
-    return ERR_OK;
+    return kv_blocks(kv) ? ERR_WOULD_BLOCK
+                         : pair_give(tree_prev(kv->visible, before, before_bytes), ret_key, ret_value);
 }
 
 static const struct kv_view_ops sim_kv_ops = {view_get, view_next, view_prev};
@@ -169,21 +233,24 @@ struct sim_kv *sim_kv_create(struct rng rng)
     return kv;
 }
 
-static void kv_forget_batches(struct sim_kv *kv)
+/* Forgets the first `count` changes: they are durable, or undone. */
+static void kv_forget(struct sim_kv *kv, unsigned long count)
 {
-    for (unsigned long i = 0; i < kv->batch_count; i++) {
-        kv_batch_destroy(kv->batches[i]);
+    for (unsigned long i = 0; i < count; i++) {
+        pair_drop(kv->changes[i].before);
+        pair_drop(kv->changes[i].after);
     }
-    kv->first += kv->batch_count;
-    kv->batch_count = 0;
+    if (count > 0) {
+        memmove(kv->changes, kv->changes + count, (kv->change_count - count) * sizeof *kv->changes);
+        kv->change_count -= count;
+    }
 }
 
 void sim_kv_destroy(struct sim_kv *kv)
 {
-    kv_forget_batches(kv);
-    free(kv->batches);
-    map_clear(&kv->visible);
-    map_clear(&kv->durable);
+    kv_forget(kv, kv->change_count);
+    free(kv->changes);
+    tree_clear(kv->visible);
     free(kv);
 }
 
@@ -197,57 +264,81 @@ struct kv_view *sim_kv_view(struct sim_kv *kv)
     return &kv->view;
 }
 
+static void kv_change(struct sim_kv *kv, const struct kv_entry *entry)
+{
+    struct pair *pair = NULL;
+    if (!entry->deleted) {
+        pair = mem_alloc(sizeof *pair);
+        *pair = (struct pair){.refs = 1, .key = slice_ref(entry->key), .value = slice_ref(entry->value)};
+    }
+    struct pair *before = tree_set(&kv->visible, entry->key, pair_ref(pair));
+    if (before == NULL && pair == NULL) {
+        return;
+    }
+    kv->changes = mem_grow(kv->changes, &kv->change_capacity, kv->change_count + 1, sizeof *kv->changes);
+    kv->changes[kv->change_count++] = (struct change){kv->committed, before, pair};
+}
+
 void sim_kv_commit(struct sim_kv *kv, struct kv_batch *batch)
 {
-    map_apply(&kv->visible, batch);
-    kv->batches = mem_grow(kv->batches, &kv->batch_capacity, kv->batch_count + 1, sizeof *kv->batches);
-    kv->batches[kv->batch_count++] = batch;
+    for (const struct kv_entry *entry = kv_batch_next(batch, "", 0, false); entry != NULL;
+         entry = kv_entry_next(entry)) {
+        kv_change(kv, entry);
+    }
+    kv->committed++;
+    kv_batch_destroy(batch);
 }
 
 uint64_t sim_kv_flush(struct sim_kv *kv)
 {
-    kv->requested = kv->first + kv->batch_count;
+    kv->requested = kv->committed;
     return kv->requested;
 }
 
 void sim_kv_flushed(struct sim_kv *kv, uint64_t flush)
 {
-    CHECK(flush <= kv->first + kv->batch_count);
+    CHECK(flush <= kv->committed);
+    if (flush <= kv->flushed) {
+        return;
+    }
     unsigned long done = 0;
-    for (; kv->first < flush; kv->first++, done++) {
-        map_apply(&kv->durable, kv->batches[done]);
-        kv_batch_destroy(kv->batches[done]);
+    while (done < kv->change_count && kv->changes[done].commit < flush) {
+        done++;
     }
-    if (done > 0) {
-        memmove(kv->batches, kv->batches + done, (kv->batch_count - done) * sizeof *kv->batches);
-        kv->batch_count -= done;
-    }
+    kv_forget(kv, done);
+    kv->flushed = flush;
+}
+
+/* The newest change goes out of the tree again. */
+static void kv_undo(struct sim_kv *kv)
+{
+    struct change *change = &kv->changes[--kv->change_count];
+    struct slice key = change->after != NULL ? change->after->key : change->before->key;
+    pair_drop(tree_set(&kv->visible, key, pair_ref(change->before)));
+    pair_drop(change->before);
+    pair_drop(change->after);
 }
 
 void sim_kv_crash(struct sim_kv *kv)
 {
-    uint64_t newest = kv->knobs.spontaneous ? kv->first + kv->batch_count : kv->requested;
-    uint64_t to = newest > kv->first ? rng_between(&kv->rng, kv->first, newest) : kv->first;
-    sim_kv_flushed(kv, to);
-    kv_forget_batches(kv);
-    kv->requested = kv->first;
-    map_clear(&kv->visible);
-    kv->visible.pairs = mem_grow(NULL, &kv->visible.capacity, kv->durable.count + 1, sizeof *kv->visible.pairs);
-    for (unsigned long i = 0; i < kv->durable.count; i++) {
-        pair_out(&kv->durable.pairs[i], &kv->visible.pairs[i].key, &kv->visible.pairs[i].value);
+    uint64_t newest = kv->knobs.spontaneous ? kv->committed : kv->requested;
+    uint64_t to = newest > kv->flushed ? rng_between(&kv->rng, kv->flushed, newest) : kv->flushed;
+    while (kv->change_count > 0 && kv->changes[kv->change_count - 1].commit >= to) {
+        kv_undo(kv);
     }
-    kv->visible.count = kv->durable.count;
+    kv_forget(kv, kv->change_count);
+    kv->flushed = kv->requested = kv->committed;
 }
 
 void sim_kv_drop(struct sim_kv *kv)
 {
-    kv_forget_batches(kv);
-    kv->requested = kv->first;
-    map_clear(&kv->visible);
-    map_clear(&kv->durable);
+    kv_forget(kv, kv->change_count);
+    tree_clear(kv->visible);
+    kv->visible = NULL;
+    kv->flushed = kv->requested = kv->committed;
 }
 
 uint32_t sim_kv_unflushed(const struct sim_kv *kv)
 {
-    return (uint32_t)kv->batch_count;
+    return (uint32_t)(kv->committed - kv->flushed);
 }

@@ -284,15 +284,15 @@ static void actor_turn(struct node *node, struct actor *actor)
     event.random = rng_next(&world->rng_actor);
     world->event_number++;
     trace_event(node, actor, &event);
-    struct effects fx = {0};
-    actor->step(actor->self, &event, &fx);
+    struct effects *fx = &world->effects;
+    CHECK(fx->count == 0);
+    actor->step(actor->self, &event, fx);
     event_drop(&event);
     for (unsigned i = 0; i < world->probe_count; i++) {
         world->probes[i].probe(world, node, actor, world->probes[i].context);
     }
     uint64_t boot = node->boot;
-    effects_execute(node, actor, &fx);
-    effects_deinit(&fx);
+    effects_execute(node, actor, fx);
     if (node->up && node->boot == boot && actor->inbox_count > 0 && !actor->turn_is_set) {
         uint64_t after = rng_between(&world->rng, world->knobs.turn_min_ns, world->knobs.turn_max_ns);
         actor->turn_is_set = true;
@@ -335,7 +335,7 @@ static void compute_due(struct node *node, struct item *item)
 }
 
 /* Frees what an item carries that was not handed on. */
-static void item_free(struct item *item)
+static void item_end(struct world *world, struct item *item)
 {
     if (item->kind == ITEM_MESSAGE) {
         slice_drop(&item->net.message.header);
@@ -343,7 +343,7 @@ static void item_free(struct item *item)
     } else if (item->kind == ITEM_COMPUTE && item->compute.job != NULL) {
         compute_job_destroy(item->compute.job);
     }
-    free(item);
+    item_spare(world, item);
 }
 
 static void item_happen(struct world *world, struct item *item)
@@ -388,7 +388,7 @@ bool world_run_until(struct world *world, uint64_t until_ns)
         CHECK(item->at_ns >= world->now_ns);
         world->now_ns = item->at_ns;
         item_happen(world, item);
-        item_free(item);
+        item_end(world, item);
         WORLD_REQUIRE(world, world->event_limit == 0 || world->event_number <= world->event_limit,
                       "more than %lu steps: it spins", (unsigned long)world->event_limit);
     }
@@ -441,7 +441,7 @@ void world_destroy(struct world *world)
 {
     world_end(world);
     while (world->heap_count > 0) {
-        item_free(heap_pop(world));
+        item_end(world, heap_pop(world));
     }
     for (unsigned i = 0; i < world->node_count; i++) {
         struct node *node = world->nodes[i];
@@ -452,6 +452,8 @@ void world_destroy(struct world *world)
         free(node);
     }
     net_deinit(world);
+    items_deinit(world);
+    effects_deinit(&world->effects);
     free(world->heap);
     free(world);
 }

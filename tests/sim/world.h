@@ -121,6 +121,8 @@ struct world {
     bool blocked[WORLD_NODES][WORLD_NODES]; /* from, to: the network carries nothing that way */
     struct item **heap;
     unsigned long heap_count, heap_capacity;
+    struct item *spare_items; /* that have happened, linked, for the next ones */
+    struct effects effects;   /* of the step under way; its memory serves all steps */
     uint64_t item_sequence;
     struct conn **conns;
     unsigned long conn_count, conn_capacity;
