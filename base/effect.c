@@ -106,6 +106,22 @@ void fx_kv_flush(struct effects *fx, uint64_t token)
     effects_push(fx, EFFECT_KV_FLUSH)->kv.token = token;
 }
 
+void fx_kv_scan(struct effects *fx, uint64_t token, uint64_t pin, struct slice from, struct slice end, uint64_t bytes)
+{
+    CHECK(pin > 0 && bytes > 0);
+    struct effect *effect = effects_push(fx, EFFECT_KV_SCAN);
+    effect->scan.token = token;
+    effect->scan.pin = pin;
+    effect->scan.from = from;
+    effect->scan.end = end;
+    effect->scan.bytes = bytes;
+}
+
+void fx_kv_unpin(struct effects *fx, uint64_t pin)
+{
+    effects_push(fx, EFFECT_KV_SCAN)->scan.pin = pin;
+}
+
 void fx_compute(struct effects *fx, uint64_t token, struct compute_job *job)
 {
     CHECK(job != NULL);

@@ -127,7 +127,8 @@ struct event {
         struct {
             uint64_t token;
             enum err err;
-        } kv; /* of a KV_FLUSH */
+            struct slice data;
+        } kv; /* of a KV_FLUSH; of a KV_SCAN with its packed pairs (kv.h), none at the end */
         struct {
             uint64_t token;
             struct compute_job *job;
@@ -146,7 +147,7 @@ enum effect_kind {
     EFFECT_DISK_DISCARD, /* punches a hole; bytes == UINT64_MAX: removes the file and syncs the directory */
     EFFECT_KV_COMMIT, /* applies the batch (given); visible to this actor's next step; durable after a later KV_FLUSH */
     EFFECT_KV_FLUSH,  /* KV_DONE when all earlier commits of this actor's database are durable */
-    EFFECT_KV_SCAN,   /* reserved word of the vocabulary for queries that leave the thread */
+    EFFECT_KV_SCAN,   /* reads a range off the thread, from a state that stays the same from scan to scan */
     EFFECT_COMPUTE,
     EFFECT_HALT, /* this process cannot go on; `reason` says why */
 };
@@ -177,6 +178,12 @@ struct effect {
             uint64_t token;
             struct kv_batch *batch;
         } kv;
+        struct {
+            uint64_t token;
+            uint64_t pin;
+            struct slice from, end;
+            uint64_t bytes; /* 0: gives the pin up */
+        } scan;
         struct {
             uint64_t token;
             struct compute_job *job;
@@ -213,6 +220,12 @@ void fx_disk_alloc(struct effects *fx, uint64_t token, struct file_ref file, uin
 void fx_disk_discard(struct effects *fx, uint64_t token, struct file_ref file, uint64_t offset, uint64_t bytes);
 void fx_kv_commit(struct effects *fx, struct kv_batch *batch);
 void fx_kv_flush(struct effects *fx, uint64_t token);
+/* Reads pairs with key >= `from` and < `end` (given) in order: as many as fit into `bytes` (> 0), at least one; KV_DONE
+ * has them. The state is that of the actor's first scan under `pin` (> 0), all its earlier commits included, until it
+ * gives the pin up; `end` is the same for all scans of a pin. One scan of a pin is out at a time. */
+void fx_kv_scan(struct effects *fx, uint64_t token, uint64_t pin, struct slice from, struct slice end, uint64_t bytes);
+/* Gives the pin up; of no effect when there is none. No scan of it may be out. */
+void fx_kv_unpin(struct effects *fx, uint64_t pin);
 void fx_compute(struct effects *fx, uint64_t token, struct compute_job *job);
 void fx_halt(struct effects *fx, enum err err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

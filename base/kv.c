@@ -271,3 +271,28 @@ void kv_overlay_init(struct kv_overlay *overlay, struct kv_batch *batch, struct 
     CHECK(batch != NULL && under != NULL && under != &overlay->view);
     *overlay = (struct kv_overlay){.view = {.ops = &ops}, .batch = batch, .under = under};
 }
+
+/* ---- packed pairs ---- */
+
+void kv_pair_put(struct writer *writer, struct slice key, struct slice value)
+{
+    writer_u32(writer, (uint32_t)key.bytes);
+    writer_u32(writer, (uint32_t)value.bytes);
+    writer_put(writer, key.data, key.bytes);
+    writer_put(writer, value.data, value.bytes);
+}
+
+enum err kv_pair_get(struct reader *reader, struct slice *ret_key, struct slice *ret_value)
+{
+    uint32_t key_bytes = reader_u32(reader), value_bytes = reader_u32(reader);
+    if (reader->failed || key_bytes > KV_KEY_BYTES) {
+        return ERR_BAD_PROTO;
+    }
+    const uint8_t *key = reader_take(reader, key_bytes), *value = reader_take(reader, value_bytes);
+    if (reader->failed) {
+        return ERR_BAD_PROTO;
+    }
+    *ret_key = slice_borrow(key, key_bytes);
+    *ret_value = slice_borrow(value, value_bytes);
+    return ERR_OK;
+}

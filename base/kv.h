@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bytes.h"
 #include "err.h"
 #include "slice.h"
 
@@ -58,6 +59,12 @@ const struct kv_entry *kv_batch_next(const struct kv_batch *batch, const void *f
 const struct kv_entry *kv_batch_prev(const struct kv_batch *batch, const void *before, size_t before_bytes);
 /* The entry after one of a batch, or NULL: a walk without searching. */
 const struct kv_entry *kv_entry_next(const struct kv_entry *entry);
+
+/* Packed pairs: u32 key bytes, u32 value bytes, key, value, one after the other. What KV_SCAN gives. */
+#define KV_PAIR_HEADER_BYTES 8
+void kv_pair_put(struct writer *writer, struct slice key, struct slice value);
+/* The next pair, borrowed from what is read. BAD_PROTO when it is malformed or its key longer than KV_KEY_BYTES. */
+MUST_CHECK enum err kv_pair_get(struct reader *reader, struct slice *ret_key, struct slice *ret_value);
 
 /* A view that reads the batch first and `under` behind it. Both are borrowed and must outlive it. */
 struct kv_overlay {

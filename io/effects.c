@@ -138,6 +138,54 @@ static void effects_kv_commit(struct runtime_actor *actor, const struct effect *
     }
 }
 
+struct scan_work {
+    struct job job;
+    struct runtime_actor *actor;
+    struct kv_pin *pin;
+    uint64_t token, bytes;
+    struct slice from, end;
+};
+
+static void scan_work_run(struct job *job, bool drop)
+{
+    struct scan_work *work = (struct scan_work *)job;
+    char text[256];
+    if (!drop) {
+        struct slice pairs = {0};
+        enum err err = runtime_kv_scan(work->actor->kv, work->pin, work->from, work->end, work->bytes, &pairs, text);
+        if (err != ERR_OK) {
+            runtime_halt(work->actor->runtime, err, "scan of the database: %s", text);
+        }
+        struct inbox_event *event = inbox_event_create(work->actor, EVENT_KV_DONE);
+        event->event.kv.token = work->token;
+        event->event.kv.err = err;
+        event->event.kv.data = pairs;
+        inbox_post(event);
+    }
+    slice_drop(&work->from);
+    slice_drop(&work->end);
+    free(work);
+}
+
+static void effects_kv_scan(struct runtime_actor *actor, const struct effect *effect)
+{
+    CHECK(actor->kv != NULL);
+    if (effect->scan.bytes == 0) {
+        runtime_kv_unpin(actor->kv, actor, effect->scan.pin);
+        return;
+    }
+    struct scan_work *work = mem_alloc(sizeof *work);
+    *work = (struct scan_work){.job.run = scan_work_run,
+                               .job.priority = 2,
+                               .actor = actor,
+                               .pin = runtime_kv_pin(actor->kv, actor, effect->scan.pin),
+                               .token = effect->scan.token,
+                               .bytes = effect->scan.bytes,
+                               .from = effect->scan.from,
+                               .end = effect->scan.end};
+    pool_post(actor->runtime->flushers, &work->job);
+}
+
 /* ---- the list ---- */
 
 static void effects_drop(struct effect *effect)
@@ -153,6 +201,10 @@ static void effects_drop(struct effect *effect)
     case EFFECT_KV_COMMIT:
         kv_batch_destroy(effect->kv.batch);
         break;
+    case EFFECT_KV_SCAN:
+        slice_drop(&effect->scan.from);
+        slice_drop(&effect->scan.end);
+        break;
     case EFFECT_COMPUTE:
         compute_job_destroy(effect->compute.job);
         break;
@@ -162,7 +214,6 @@ static void effects_drop(struct effect *effect)
     case EFFECT_DISK_ALLOC:
     case EFFECT_DISK_DISCARD:
     case EFFECT_KV_FLUSH:
-    case EFFECT_KV_SCAN:
     case EFFECT_HALT:
         break;
     }
@@ -202,7 +253,7 @@ static void effects_perform_one(struct runtime_actor *actor, struct effect *effe
         runtime_halt(actor->runtime, effect->halt.err, "%s", effect->halt.reason);
         break;
     case EFFECT_KV_SCAN:
-        CHECK(!"KV_SCAN is a reserved word: no core emits it");
+        effects_kv_scan(actor, effect);
         break;
     }
 }

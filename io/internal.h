@@ -212,6 +212,13 @@ void disk_files_destroy(struct disk_files *files);
 /* kv.c */
 MUST_CHECK enum err runtime_kv_commit(struct runtime_kv *kv, struct kv_batch *batch, char *ret_text);
 MUST_CHECK enum err runtime_kv_flush(struct runtime_kv *kv, char *ret_text);
+/* The state that `actor` pinned under `number`, pinned now when it was not. Loop thread. */
+struct kv_pin;
+struct kv_pin *runtime_kv_pin(struct runtime_kv *kv, const struct runtime_actor *actor, uint64_t number);
+void runtime_kv_unpin(struct runtime_kv *kv, const struct runtime_actor *actor, uint64_t number);
+/* Packed pairs of [from, end), as many as fit into `bytes`, at least one. Any thread, one a pin at a time. */
+MUST_CHECK enum err runtime_kv_scan(struct runtime_kv *kv, struct kv_pin *pin, struct slice from, struct slice end,
+                                    uint64_t bytes, struct slice *ret_pairs, char *ret_text);
 
 /* user_file.c: reads on a helper; answers with DISK_DONE. */
 void user_file_read(struct runtime_actor *actor, const struct effect *effect);

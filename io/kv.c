@@ -25,6 +25,16 @@ struct kv_cursor {
     uint64_t commits;
 };
 
+/* A state of the database that an actor reads from piece by piece, and the iterator that stands behind the last one. */
+struct kv_pin {
+    struct kv_pin *next;
+    const struct runtime_actor *actor;
+    uint64_t number;
+    const rocksdb_snapshot_t *snapshot;
+    rocksdb_readoptions_t *options;
+    rocksdb_iterator_t *iterator;
+};
+
 struct runtime_kv {
     struct kv_view view;
     struct runtime *runtime;
@@ -35,6 +45,8 @@ struct runtime_kv {
     rocksdb_flushoptions_t *flush_options;
     rocksdb_cache_t *cache;
     _Atomic uint64_t commits;
+    pthread_mutex_t pins_lock;
+    struct kv_pin *pins;
     struct kv_cursor cursors[LOOPS_MAX + 1]; /* the last one: a thread that is no loop's, before the run */
 };
 
@@ -186,6 +198,84 @@ enum err runtime_kv_flush(struct runtime_kv *kv, char *ret_text)
     return error != NULL ? kv_fail(error, ret_text) : ERR_OK;
 }
 
+/* ---- pinned states ---- */
+
+struct kv_pin *runtime_kv_pin(struct runtime_kv *kv, const struct runtime_actor *actor, uint64_t number)
+{
+    pthread_mutex_lock(&kv->pins_lock);
+    struct kv_pin *pin = kv->pins;
+    while (pin != NULL && (pin->actor != actor || pin->number != number)) {
+        pin = pin->next;
+    }
+    if (pin == NULL) {
+        pin = mem_alloc(sizeof *pin);
+        pin->actor = actor;
+        pin->number = number;
+        pin->snapshot = rocksdb_create_snapshot(kv->db);
+        pin->options = rocksdb_readoptions_create();
+        rocksdb_readoptions_set_snapshot(pin->options, pin->snapshot);
+        rocksdb_readoptions_set_fill_cache(pin->options, 0); /* one passage must not push out what requests read */
+        pin->iterator = rocksdb_create_iterator(kv->db, pin->options);
+        pin->next = kv->pins;
+        kv->pins = pin;
+    }
+    pthread_mutex_unlock(&kv->pins_lock);
+    return pin;
+}
+
+static void kv_pin_destroy(struct runtime_kv *kv, struct kv_pin *pin)
+{
+    rocksdb_iter_destroy(pin->iterator);
+    rocksdb_readoptions_destroy(pin->options);
+    rocksdb_release_snapshot(kv->db, pin->snapshot);
+    free(pin);
+}
+
+void runtime_kv_unpin(struct runtime_kv *kv, const struct runtime_actor *actor, uint64_t number)
+{
+    pthread_mutex_lock(&kv->pins_lock);
+    struct kv_pin **at = &kv->pins;
+    while (*at != NULL && ((*at)->actor != actor || (*at)->number != number)) {
+        at = &(*at)->next;
+    }
+    struct kv_pin *pin = *at;
+    if (pin != NULL) {
+        *at = pin->next;
+        kv_pin_destroy(kv, pin);
+    }
+    pthread_mutex_unlock(&kv->pins_lock);
+}
+
+enum err runtime_kv_scan(struct runtime_kv *kv, struct kv_pin *pin, struct slice from, struct slice end, uint64_t bytes,
+                         struct slice *ret_pairs, char *ret_text)
+{
+    (void)kv;
+    rocksdb_iterator_t *iterator = pin->iterator;
+    struct writer pairs = {0};
+    if (!kv_cursor_at(iterator, from.data, from.bytes)) {
+        rocksdb_iter_seek(iterator, (const char *)from.data, from.bytes);
+    }
+    for (; rocksdb_iter_valid(iterator); rocksdb_iter_next(iterator)) {
+        size_t key_bytes, value_bytes;
+        const char *key = rocksdb_iter_key(iterator, &key_bytes);
+        const char *value = rocksdb_iter_value(iterator, &value_bytes);
+        size_t shorter = key_bytes < end.bytes ? key_bytes : end.bytes;
+        int order = memcmp(key, end.data, shorter);
+        bool behind = order > 0 || (order == 0 && key_bytes >= end.bytes);
+        if (behind || (pairs.bytes > 0 && pairs.bytes + KV_PAIR_HEADER_BYTES + key_bytes + value_bytes > bytes)) {
+            break;
+        }
+        kv_pair_put(&pairs, slice_borrow(key, key_bytes), slice_borrow(value, value_bytes));
+    }
+    char *error = NULL;
+    rocksdb_iter_get_error(iterator, &error);
+    if (error == NULL && pairs.bytes > 0) {
+        *ret_pairs = writer_take(&pairs);
+    }
+    writer_deinit(&pairs);
+    return error != NULL ? kv_fail(error, ret_text) : ERR_OK;
+}
+
 /* ---- life ---- */
 
 static void kv_options_init(struct runtime_kv *kv)
@@ -233,6 +323,7 @@ enum err runtime_kv_open(struct runtime *runtime, const char *dir, struct runtim
     struct runtime_kv *kv = mem_alloc(sizeof *kv);
     kv->view.ops = &kv_view_rocksdb;
     kv->runtime = runtime;
+    pthread_mutex_init(&kv->pins_lock, NULL);
     kv_options_init(kv);
     char *error = NULL;
     kv->db = rocksdb_open(kv->options, path, &error);
@@ -252,6 +343,12 @@ void runtime_kv_close(struct runtime_kv *kv)
     if (kv == NULL) {
         return;
     }
+    while (kv->pins != NULL) {
+        struct kv_pin *pin = kv->pins;
+        kv->pins = pin->next;
+        kv_pin_destroy(kv, pin);
+    }
+    pthread_mutex_destroy(&kv->pins_lock);
     for (unsigned i = 0; i <= LOOPS_MAX; i++) {
         if (kv->cursors[i].iterator != NULL) {
             rocksdb_iter_destroy(kv->cursors[i].iterator);

@@ -144,10 +144,12 @@ static void inbox_event_destroy(struct inbox_event *event)
     case EVENT_COMPUTE_DONE:
         compute_job_destroy(event->event.compute.job);
         break;
+    case EVENT_KV_DONE:
+        slice_drop(&event->event.kv.data);
+        break;
     case EVENT_ROOM:
     case EVENT_CLOSED:
     case EVENT_TIMER:
-    case EVENT_KV_DONE:
         break;
     }
     free(event);

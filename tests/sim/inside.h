@@ -4,7 +4,17 @@
 
 #include "world.h"
 
-enum item_kind { ITEM_TURN, ITEM_MESSAGE, ITEM_CLOSED, ITEM_TIMER, ITEM_DISK, ITEM_FLUSH, ITEM_COMPUTE, ITEM_CALL };
+enum item_kind {
+    ITEM_TURN,
+    ITEM_MESSAGE,
+    ITEM_CLOSED,
+    ITEM_TIMER,
+    ITEM_DISK,
+    ITEM_FLUSH,
+    ITEM_SCAN,
+    ITEM_COMPUTE,
+    ITEM_CALL
+};
 
 struct item {
     uint64_t at_ns, sequence;
@@ -41,6 +51,10 @@ struct item {
             uint64_t token, flush;
             int dir;
         } kv;
+        struct {
+            uint64_t token;
+            struct slice pairs;
+        } scan;
         struct {
             uint64_t token;
             struct compute_job *job;

@@ -20,6 +20,10 @@ void effect_drop(struct effect *effect)
     case EFFECT_KV_COMMIT:
         kv_batch_destroy(effect->kv.batch);
         break;
+    case EFFECT_KV_SCAN:
+        slice_drop(&effect->scan.from);
+        slice_drop(&effect->scan.end);
+        break;
     case EFFECT_COMPUTE:
         compute_job_destroy(effect->compute.job);
         break;
@@ -83,6 +87,25 @@ static void execute_flush(struct node *node, struct actor *actor, const struct e
     item->kv.flush = sim_kv_flush(node->kvs[actor->dir]);
 }
 
+static void execute_scan(struct node *node, struct actor *actor, struct effect *effect)
+{
+    struct world *world = node->world;
+    CHECK(actor->dir >= 0);
+    struct sim_kv *kv = node->kvs[actor->dir];
+    uint64_t owner = (uint64_t)actor->kind << 32 | actor->index;
+    if (effect->scan.bytes == 0) {
+        sim_kv_unpin(kv, owner, effect->scan.pin);
+        return;
+    }
+    uint64_t after = rng_between(&world->rng, world->knobs.disk_min_ns, world->knobs.disk_max_ns);
+    struct item *item = world_item(world, world->now_ns + after, ITEM_SCAN, node);
+    item->actor = (unsigned)(actor - node->actors);
+    item->scan.token = effect->scan.token;
+    item->scan.pairs =
+        sim_kv_scan(kv, owner, effect->scan.pin, effect->scan.from, effect->scan.end, effect->scan.bytes);
+    effect_drop(effect);
+}
+
 /* The real function runs at once; its answer comes in any order. */
 static void execute_compute(struct node *node, struct actor *actor, const struct effect *effect)
 {
@@ -131,7 +154,7 @@ void effect_execute(struct node *node, struct actor *actor, struct effect *effec
         execute_flush(node, actor, effect);
         break;
     case EFFECT_KV_SCAN:
-        world_finding(node->world, "KV_SCAN is a reserved effect");
+        execute_scan(node, actor, effect);
         break;
     case EFFECT_COMPUTE:
         execute_compute(node, actor, effect);
@@ -223,6 +246,7 @@ void trace_event(struct node *node, struct actor *actor, const struct event *eve
         break;
     case EVENT_KV_DONE:
         trace_word(trace, event->kv.token);
+        trace_bytes(trace, event->kv.data.data, event->kv.data.bytes);
         break;
     case EVENT_COMPUTE_DONE:
         trace_word(trace, event->compute.token ^ (uint64_t)event->compute.job->err << 56);
@@ -264,7 +288,8 @@ static void trace_effect_print(struct node *node, struct actor *actor, const str
         printf("KV_FLUSH token %" PRIu64 "\n", effect->kv.token);
         break;
     case EFFECT_KV_SCAN:
-        printf("KV_SCAN\n");
+        printf("KV_SCAN token %" PRIu64 " pin %" PRIu64 " bytes %" PRIu64 "\n", effect->scan.token, effect->scan.pin,
+               effect->scan.bytes);
         break;
     case EFFECT_COMPUTE:
         printf("COMPUTE token %" PRIu64 " op %d\n", effect->compute.token, effect->compute.job->op);

@@ -27,6 +27,14 @@ struct change {
     struct pair *before, *after;
 };
 
+/* The range of a pinned state, in order. */
+struct kv_pin {
+    struct kv_pin *next;
+    uint64_t owner, number;
+    struct pair **pairs;
+    unsigned long count, capacity;
+};
+
 struct sim_kv {
     struct kv_view view; /* first: a view is its store */
     struct rng rng;
@@ -37,6 +45,7 @@ struct sim_kv {
     uint64_t flushed;   /* commits that are durable; they count from 0 */
     uint64_t requested; /* commits that a requested flush covers */
     uint64_t committed;
+    struct kv_pin *pins;
 };
 
 static int key_compare(const void *a, size_t a_bytes, const void *b, size_t b_bytes)
@@ -246,8 +255,82 @@ static void kv_forget(struct sim_kv *kv, unsigned long count)
     }
 }
 
+static void kv_pin_remove(struct kv_pin **at)
+{
+    struct kv_pin *pin = *at;
+    *at = pin->next;
+    for (unsigned long i = 0; i < pin->count; i++) {
+        pair_drop(pin->pairs[i]);
+    }
+    free(pin->pairs);
+    free(pin);
+}
+
+static void kv_pins_end(struct sim_kv *kv)
+{
+    while (kv->pins != NULL) {
+        kv_pin_remove(&kv->pins);
+    }
+}
+
+static struct kv_pin **kv_pin_find(struct sim_kv *kv, uint64_t owner, uint64_t number)
+{
+    struct kv_pin **at = &kv->pins;
+    while (*at != NULL && ((*at)->owner != owner || (*at)->number != number)) {
+        at = &(*at)->next;
+    }
+    return at;
+}
+
+void sim_kv_unpin(struct sim_kv *kv, uint64_t owner, uint64_t pin)
+{
+    struct kv_pin **at = kv_pin_find(kv, owner, pin);
+    if (*at != NULL) {
+        kv_pin_remove(at);
+    }
+}
+
+static struct kv_pin *kv_pin_make(struct sim_kv *kv, uint64_t owner, uint64_t number, struct slice from,
+                                  struct slice end)
+{
+    struct kv_pin *pin = mem_alloc(sizeof *pin);
+    *pin = (struct kv_pin){.next = kv->pins, .owner = owner, .number = number};
+    kv->pins = pin;
+    struct pair *pair = tree_next(kv->visible, from.data, from.bytes, false);
+    while (pair != NULL && key_compare(pair->key.data, pair->key.bytes, end.data, end.bytes) < 0) {
+        pin->pairs = mem_grow(pin->pairs, &pin->capacity, pin->count + 1, sizeof(struct pair *));
+        pin->pairs[pin->count++] = pair_ref(pair);
+        pair = tree_next(kv->visible, pair->key.data, pair->key.bytes, true);
+    }
+    return pin;
+}
+
+struct slice sim_kv_scan(struct sim_kv *kv, uint64_t owner, uint64_t pin_number, struct slice from, struct slice end,
+                         uint64_t bytes)
+{
+    struct kv_pin *pin = *kv_pin_find(kv, owner, pin_number);
+    struct writer pairs = {0};
+    if (pin == NULL) {
+        pin = kv_pin_make(kv, owner, pin_number, from, end);
+    }
+    for (unsigned long i = 0; i < pin->count; i++) {
+        const struct pair *pair = pin->pairs[i];
+        if (key_compare(pair->key.data, pair->key.bytes, from.data, from.bytes) < 0) {
+            continue;
+        }
+        if (pairs.bytes > 0 && pairs.bytes + KV_PAIR_HEADER_BYTES + pair->key.bytes + pair->value.bytes > bytes) {
+            break;
+        }
+        kv_pair_put(&pairs, pair->key, pair->value);
+    }
+    struct slice packed = pairs.bytes > 0 ? writer_take(&pairs) : (struct slice){0};
+    writer_deinit(&pairs);
+    return packed;
+}
+
 void sim_kv_destroy(struct sim_kv *kv)
 {
+    kv_pins_end(kv);
     kv_forget(kv, kv->change_count);
     free(kv->changes);
     tree_clear(kv->visible);
@@ -321,6 +404,7 @@ static void kv_undo(struct sim_kv *kv)
 
 void sim_kv_crash(struct sim_kv *kv)
 {
+    kv_pins_end(kv);
     uint64_t newest = kv->knobs.spontaneous ? kv->committed : kv->requested;
     uint64_t to = newest > kv->flushed ? rng_between(&kv->rng, kv->flushed, newest) : kv->flushed;
     while (kv->change_count > 0 && kv->changes[kv->change_count - 1].commit >= to) {
@@ -332,6 +416,7 @@ void sim_kv_crash(struct sim_kv *kv)
 
 void sim_kv_drop(struct sim_kv *kv)
 {
+    kv_pins_end(kv);
     kv_forget(kv, kv->change_count);
     tree_clear(kv->visible);
     kv->visible = NULL;

@@ -131,6 +131,9 @@ void event_drop(struct event *event)
     case EVENT_DISK_DONE:
         slice_drop(&event->disk.data);
         break;
+    case EVENT_KV_DONE:
+        slice_drop(&event->kv.data);
+        break;
     case EVENT_COMPUTE_DONE:
         compute_job_destroy(event->compute.job);
         break;
@@ -326,6 +329,13 @@ static void flush_due(struct node *node, struct item *item)
     actor_push(node, &node->actors[item->actor], &event);
 }
 
+static void scan_due(struct node *node, struct item *item)
+{
+    struct event event = {.kind = EVENT_KV_DONE, .kv.token = item->scan.token, .kv.data = item->scan.pairs};
+    item->scan.pairs = (struct slice){0};
+    actor_push(node, &node->actors[item->actor], &event);
+}
+
 static void compute_due(struct node *node, struct item *item)
 {
     struct event event = {
@@ -342,6 +352,8 @@ static void item_end(struct world *world, struct item *item)
         slice_drop(&item->net.message.body);
     } else if (item->kind == ITEM_COMPUTE && item->compute.job != NULL) {
         compute_job_destroy(item->compute.job);
+    } else if (item->kind == ITEM_SCAN) {
+        slice_drop(&item->scan.pairs);
     }
     item_spare(world, item);
 }
@@ -370,6 +382,9 @@ static void item_happen(struct world *world, struct item *item)
         break;
     case ITEM_FLUSH:
         flush_due(node, item);
+        break;
+    case ITEM_SCAN:
+        scan_due(node, item);
         break;
     case ITEM_COMPUTE:
         compute_due(node, item);

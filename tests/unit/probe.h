@@ -49,6 +49,8 @@ static inline void probe_record(struct probe *probe, const struct event *event)
         slice_ref(event->message.body);
     } else if (event->kind == EVENT_DISK_DONE) {
         slice_ref(event->disk.data);
+    } else if (event->kind == EVENT_KV_DONE) {
+        slice_ref(event->kv.data);
     } else if (event->kind == EVENT_COMPUTE_DONE) {
         kept->compute.job = compute_job_create(event->compute.job->op);
         *kept->compute.job = *event->compute.job;
@@ -114,6 +116,8 @@ static inline void probe_forget(struct probe *probe)
             slice_drop(&event->message.body);
         } else if (event->kind == EVENT_DISK_DONE) {
             slice_drop(&event->disk.data);
+        } else if (event->kind == EVENT_KV_DONE) {
+            slice_drop(&event->kv.data);
         } else if (event->kind == EVENT_COMPUTE_DONE) {
             compute_job_destroy(event->compute.job);
         }

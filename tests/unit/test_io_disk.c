@@ -360,6 +360,85 @@ static void test_kv(void **state)
     assert_int_equal(kv_get(runtime_kv_view(field->kv), "key001", 6, &value), ERR_NOT_FOUND);
 }
 
+struct scan_call {
+    const char *from;
+    uint64_t pin, bytes;
+};
+
+static void scan_run(struct probe *probe, void *argument, struct effects *fx)
+{
+    const struct scan_call *call = argument;
+    (void)probe;
+    fx_kv_scan(fx, call->pin, call->pin, slice_copy(call->from, strlen(call->from)), slice_copy("key060", 6),
+               call->bytes);
+}
+
+static void change_run(struct probe *probe, void *argument, struct effects *fx)
+{
+    struct kv_batch *batch = kv_batch_create();
+    (void)probe;
+    (void)argument;
+    kv_batch_delete(batch, "key010", 6);
+    kv_batch_put(batch, "key0505", 7, "new", 3);
+    fx_kv_commit(fx, batch);
+}
+
+static void unpin_run(struct probe *probe, void *argument, struct effects *fx)
+{
+    (void)probe;
+    fx_kv_unpin(fx, *(const uint64_t *)argument);
+}
+
+/* Keys of one answer, and whether "key010" and "key0505" are among them. */
+static int scan_wait(struct field *field, const struct scan_call *call, char *ret_last, bool *ret_old, bool *ret_new)
+{
+    int count = 0;
+    probe_do(&field->probe, scan_run, (void *)(uintptr_t)call);
+    assert_true(probe_wait(&field->probe, 1));
+    const struct event *event = &field->probe.events[0];
+    assert_true(event->kind == EVENT_KV_DONE && event->kv.token == call->pin && event->kv.err == ERR_OK);
+    struct reader reader = reader_of(event->kv.data.data, event->kv.data.bytes);
+    while (reader.left > 0) {
+        struct slice key, value;
+        assert_int_equal(kv_pair_get(&reader, &key, &value), ERR_OK);
+        *ret_old |= slice_equal(key, slice_borrow("key010", 6));
+        *ret_new |= slice_equal(key, slice_borrow("key0505", 7));
+        snprintf(ret_last, 16, "%.*s", (int)key.bytes, (const char *)key.data);
+        count++;
+    }
+    probe_forget(&field->probe);
+    return count;
+}
+
+/* Scans of one pin show one state, whatever is committed meanwhile; a fresh pin shows what is. */
+static void test_kv_scan(void **state)
+{
+    struct field *field = *state;
+    char last[16] = "";
+    bool old = false, new = false;
+    uint64_t pin = 1;
+    probe_do(&field->probe, commit_run, field);
+    assert_true(probe_wait(&field->probe, 1));
+    probe_forget(&field->probe);
+    struct scan_call call = {"key000", pin, 10 * (KV_PAIR_HEADER_BYTES + 6 + sizeof(int))};
+    assert_int_equal(scan_wait(field, &call, last, &old, &new), 10);
+    assert_string_equal(last, "key009");
+    probe_do(&field->probe, change_run, NULL);
+    call = (struct scan_call){"key010", pin, 1 << 20};
+    assert_int_equal(scan_wait(field, &call, last, &old, &new), 49); /* 10..59, 50 is deleted */
+    assert_true(old && !new);
+    assert_string_equal(last, "key059");
+    call = (struct scan_call){"key0590", pin, 1};
+    assert_int_equal(scan_wait(field, &call, last, &old, &new), 0);
+    call = (struct scan_call){"key000", pin, 1}; /* one pair at least */
+    assert_int_equal(scan_wait(field, &call, last, &old, &new), 1);
+    probe_do(&field->probe, unpin_run, &pin);
+    old = false;
+    call = (struct scan_call){"key000", pin, 1 << 20}; /* the number again, another state */
+    assert_int_equal(scan_wait(field, &call, last, &old, &new), 59);
+    assert_true(!old && new);
+}
+
 /* ---- timers ---- */
 
 static void timers_run(struct probe *probe, void *argument, struct effects *fx)
@@ -559,6 +638,7 @@ int main(void)
         {"test_disk_storm_on_helpers", test_disk_storm, setup_no_ring, teardown, NULL},
         CASE(test_disk_stop_midway),
         CASE(test_kv),
+        CASE(test_kv_scan),
         CASE(test_timers),
         CASE(test_compute),
         CASE(test_user_file),

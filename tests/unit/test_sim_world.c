@@ -318,6 +318,40 @@ static void test_kv_view_orders_keys(void **state)
     sim_kv_destroy(kv);
 }
 
+/* Pairs of one scan from `from`, in a pinned state. */
+static int scan_count(struct sim_kv *kv, uint64_t pin, const char *from, uint64_t bytes)
+{
+    struct slice pairs = sim_kv_scan(kv, 7, pin, slice_borrow(from, 1), slice_borrow("x", 1), bytes);
+    struct reader reader = reader_of(pairs.data, pairs.bytes);
+    int count = 0;
+    for (; reader.left > 0; count++) {
+        struct slice key, value;
+        assert_int_equal(kv_pair_get(&reader, &key, &value), ERR_OK);
+    }
+    slice_drop(&pairs);
+    return count;
+}
+
+static void test_kv_scan_reads_one_state(void **state)
+{
+    (void)state;
+    struct sim_kv *kv = sim_kv_create(rng_of(1, 1));
+    for (uint8_t n = 1; n <= 3; n++) {
+        commit_number(kv, n); /* "last" and 'n' with the number */
+    }
+    assert_int_equal(scan_count(kv, 1, "a", 1 << 20), 4);
+    commit_number(kv, 4);
+    assert_int_equal(scan_count(kv, 1, "a", 1 << 20), 4);
+    assert_int_equal(scan_count(kv, 1, "n", 1 << 20), 3);
+    assert_int_equal(scan_count(kv, 1, "n", 1), 1);
+    assert_int_equal(scan_count(kv, 2, "a", 1 << 20), 5);
+    sim_kv_unpin(kv, 7, 1);
+    assert_int_equal(scan_count(kv, 1, "a", 1 << 20), 5);
+    sim_kv_crash(kv);
+    assert_true(scan_count(kv, 1, "a", 1 << 20) < 5);
+    sim_kv_destroy(kv);
+}
+
 /* ---- the world ---- */
 
 /* Answers each MAP_GET with its stream in the header; counts what it hears. A device asks by timer. */
@@ -513,6 +547,7 @@ int main(void)
         cmocka_unit_test(test_disk_faults_by_knob),
         cmocka_unit_test(test_kv_crash_returns_to_a_state_between_flushes),
         cmocka_unit_test(test_kv_view_orders_keys),
+        cmocka_unit_test(test_kv_scan_reads_one_state),
         cmocka_unit_test(test_world_routes_requests_and_answers),
         cmocka_unit_test(test_world_same_seed_same_trace),
         cmocka_unit_test(test_world_crash_point_hits_its_effect),
