@@ -252,9 +252,10 @@ static void group_log_opened(struct group *group, struct slice header)
 {
     struct reader reader = reader_of(header.data, header.bytes);
     struct raft_hard_state hard = {.term = reader_u64(&reader), .vote = reader_u32(&reader)};
-    uint64_t last = reader_u64(&reader);
+    uint64_t last = reader_u64(&reader), base = reader_u64(&reader);
+    (void)reader_u64(&reader); /* base term */
     uint32_t run_count = reader_u32(&reader);
-    CHECK(!reader.failed && reader.left == (size_t)run_count * 16);
+    CHECK(!reader.failed && reader.left >= (size_t)run_count * 16 && base == 0); /* nothing cuts the log yet */
     if (last == 0) {
         group_write_boot(group);
         return;
@@ -452,6 +453,8 @@ static void group_message(struct group *group, const struct message *message)
         group_bounced(group, message->type);
     } else if (local && message->type == MESSAGE_ROOT_STATE) {
         group_root_state(group, message->header);
+    } else if (local && message->type == MESSAGE_LOG_PINNED) {
+        group->applied_since_flush = FLUSH_ENTRIES; /* flushes as soon as it may */
     } else if (local && (message->flags & MESSAGE_REPLY) && message->type == MESSAGE_LOG_OPEN) {
         group_log_opened(group, message->header);
     } else if (local && (message->flags & MESSAGE_REPLY) && message->type == MESSAGE_LOG_APPEND) {

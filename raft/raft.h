@@ -18,7 +18,12 @@
 struct raft;
 
 enum raft_role { RAFT_FOLLOWER, RAFT_PRE_CANDIDATE, RAFT_CANDIDATE, RAFT_LEADER };
-enum raft_entry_type { RAFT_ENTRY_BOOT = 1, RAFT_ENTRY_NOOP = 2, RAFT_ENTRY_COMMANDS = 3 };
+enum raft_entry_type {
+    RAFT_ENTRY_BOOT = 1,
+    RAFT_ENTRY_NOOP = 2,
+    RAFT_ENTRY_COMMANDS = 3,
+    RAFT_ENTRY_CONFIG = 4, /* data: a packed raft_config, effective where it is appended (4.1) */
+};
 
 struct raft_entry {
     uint64_t index, term;

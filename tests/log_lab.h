@@ -38,11 +38,12 @@ struct lab {
     unsigned long waiting_count, waiting_capacity;
     struct reply *replies;
     unsigned long reply_count, reply_capacity;
+    uint32_t pinned; /* groups told, as bits */
     bool halted;
     enum err halt_err;
     char halt_reason[160];
     bool no_writes, no_syncs, full, sync_fails, write_fails, scan_done;
-    uint64_t now, stream, mark_at, syncs, writes;
+    uint64_t now, stream, mark_at, syncs, writes, removed;
     uint64_t last_write_file, last_write_at, last_write_bytes;
 };
 
@@ -78,6 +79,17 @@ static inline void lab_alloc(struct lab *lab, struct effect *e)
     lab_disk_done(lab, e, lab->full ? ERR_DISK_FULL : ERR_OK, (struct slice){0});
 }
 
+static inline void lab_remove(struct lab *lab, struct effect *e)
+{
+    uint32_t at = e->disk.file.number - 1;
+    assert_true(e->disk.bytes == UINT64_MAX && lab->files[at] != NULL);
+    free(lab->files[at]);
+    lab->files[at] = NULL;
+    lab->bytes[at] = 0;
+    lab->removed++;
+    lab_disk_done(lab, e, ERR_OK, (struct slice){0});
+}
+
 static inline void lab_write(struct lab *lab, struct effect *e)
 {
     uint32_t at = e->disk.file.number - 1;
@@ -103,6 +115,11 @@ static inline void lab_read(struct lab *lab, struct effect *e)
 
 static inline void lab_send(struct lab *lab, struct effect *e)
 {
+    if (e->send.type == MESSAGE_LOG_PINNED) {
+        lab->pinned |= 1u << get_u32(e->send.header.data);
+        slice_drop(&e->send.header);
+        return;
+    }
     assert_int_equal(e->send.flags, MESSAGE_REPLY);
     lab->replies = mem_grow(lab->replies, &lab->reply_capacity, lab->reply_count + 1, sizeof *lab->replies);
     lab->replies[lab->reply_count++] = (struct reply){e->send.type, e->send.stream, e->send.header, e->send.body};
@@ -137,6 +154,9 @@ static inline bool lab_run_one(struct lab *lab)
             break;
         case EFFECT_DISK_ALLOC:
             lab_alloc(lab, &e);
+            break;
+        case EFFECT_DISK_DISCARD:
+            lab_remove(lab, &e);
             break;
         case EFFECT_HALT:
             lab->halted = true;
@@ -316,6 +336,25 @@ static inline void lab_append(struct lab *lab, uint32_t group, uint64_t first, u
     free(entries);
 }
 
+static inline void lab_cut(struct lab *lab, uint32_t group, uint64_t index, uint64_t term)
+{
+    struct writer w = {0};
+    writer_u32(&w, group);
+    writer_u64(&w, index);
+    writer_u64(&w, term);
+    lab_message(lab, MESSAGE_LOG_CUT, &w, (struct slice){0});
+}
+
+static inline void lab_reset(struct lab *lab, uint32_t group, uint64_t number, uint64_t index, uint64_t term)
+{
+    struct writer w = {0};
+    writer_u32(&w, group);
+    writer_u64(&w, number);
+    writer_u64(&w, index);
+    writer_u64(&w, term);
+    lab_message(lab, MESSAGE_LOG_RESET, &w, (struct slice){0});
+}
+
 static inline struct reply *lab_reply(struct lab *lab, uint64_t stream)
 {
     for (unsigned long i = 0; i < lab->reply_count; i++) {
@@ -327,8 +366,8 @@ static inline struct reply *lab_reply(struct lab *lab, uint64_t stream)
 }
 
 struct opened {
-    uint64_t term, last, last_term;
-    uint32_t vote, runs;
+    uint64_t term, last, last_term, base, base_term;
+    uint32_t vote, runs, configs;
 };
 static inline struct opened lab_opened(struct lab *lab, uint32_t group)
 {
@@ -342,10 +381,18 @@ static inline struct opened lab_opened(struct lab *lab, uint32_t group)
     struct opened opened = {.term = reader_u64(&r)};
     opened.vote = reader_u32(&r);
     opened.last = reader_u64(&r);
+    opened.base = reader_u64(&r);
+    opened.last_term = opened.base_term = reader_u64(&r);
     opened.runs = reader_u32(&r);
     for (uint32_t i = 0; i < opened.runs; i++) {
-        (void)reader_u64(&r);
+        uint64_t first = reader_u64(&r);
+        assert_true(i > 0 || first == opened.base + 1);
         opened.last_term = reader_u64(&r);
+    }
+    opened.configs = reader_u32(&r);
+    for (uint32_t i = 0; i < opened.configs; i++) {
+        assert_true(reader_u64(&r) > opened.base);
+        assert_non_null(reader_take(&r, reader_u32(&r)));
     }
     assert_true(!r.failed && r.left == 0);
     return opened;

@@ -42,7 +42,7 @@ static enum err entries_count(struct slice body, uint32_t *ret_count)
         (void)reader_u64(&r);
         uint8_t type = reader_u8(&r);
         uint32_t bytes = reader_u32(&r);
-        if (type < RAFT_ENTRY_BOOT || type > RAFT_ENTRY_COMMANDS || bytes > LIMIT_ENTRY_BYTES) {
+        if (type < RAFT_ENTRY_BOOT || type > RAFT_ENTRY_CONFIG || bytes > LIMIT_ENTRY_BYTES) {
             return ERR_BAD_PROTO;
         }
         (void)reader_take(&r, bytes);

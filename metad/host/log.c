@@ -22,11 +22,13 @@ struct log *log_create(const struct log_params *params)
     struct log *log = mem_alloc(sizeof *log);
     log->directory = params->directory;
     log->segment_bytes = params->segment_bytes;
-    log->file_count = params->file_count;
-    log->files = mem_alloc(params->file_count * sizeof *log->files);
+    log->scan.file_count = params->file_count;
+    log->scan.files = mem_alloc(params->file_count * sizeof *log->scan.files);
     for (uint32_t i = 0; i < params->file_count; i++) {
-        CHECK(i == 0 || params->files[i].file.number > params->files[i - 1].file.number);
-        log->files[i] = params->files[i];
+        const struct file_info *info = &params->files[i];
+        CHECK(info->file.number > log->last_file);
+        log->scan.files[i].segment.file = log->last_file = info->file.number;
+        log->scan.files[i].segment.bytes = info->bytes / LOG_BLOCK_BYTES * LOG_BLOCK_BYTES;
     }
     return log;
 }
@@ -64,14 +66,16 @@ void log_destroy(struct log *log)
     log_scan_deinit(log);
     log_read_deinit(log);
     free(log->opens);
-    free(log->files);
+    free(log->segments);
     free(log);
 }
 
 struct log_status log_status(const struct log *log)
 {
     struct log_status status = log->status;
-    status.append_position = (uint64_t)log->segment << 32 | log->position;
+    const struct log_segment *current = log_current(log);
+    status.append_position = current != NULL ? (uint64_t)current->number << 32 | log->position : 0;
+    status.segments = (uint32_t)log->segment_count;
     return status;
 }
 
@@ -86,49 +90,13 @@ void log_halt(struct log *log, struct effects *fx, enum err err, const char *for
     fx_halt(fx, err, "%s", reason);
 }
 
-/* ---- segments ---- */
-
-static void log_next_allocate(struct log *log, uint64_t bytes, struct effects *fx)
-{
-    CHECK(log->next != LOG_NEXT_ALLOCATING && bytes % LOG_BLOCK_BYTES == 0);
-    log->next = LOG_NEXT_ALLOCATING;
-    log->next_bytes = bytes > log->segment_bytes ? bytes : log->segment_bytes;
-    fx_disk_alloc(fx, log_token_make(LOG_TOKEN_ALLOC, 0), log_file(log->segment + 1), log->next_bytes);
-}
-
-/* Makes room for a write of `bytes`. False: wait (or halted). */
-static bool log_room_get(struct log *log, uint64_t bytes, struct effects *fx)
-{
-    if (log->segment != 0 && log->position + bytes <= log->bytes) {
-        return true;
-    }
-    if (log->next == LOG_NEXT_FAILED) {
-        log_halt(log, fx, ERR_DISK_FULL,
-                 "the disk of the metadata directory is full: no room for log/%08x.log (%llu bytes)", log->segment + 1,
-                 (unsigned long long)log->next_bytes);
-        return false;
-    }
-    if (log->next == LOG_NEXT_READY && log->next_bytes >= bytes) {
-        log->segment++;
-        log->bytes = log->next_bytes;
-        log->position = 0;
-        log->next = LOG_NEXT_NONE;
-        log_next_allocate(log, log->segment_bytes, fx);
-        return true;
-    }
-    if (log->next != LOG_NEXT_ALLOCATING) {
-        log_next_allocate(log, bytes, fx); /* none yet, or too small for a large entry */
-    }
-    return false;
-}
-
 /* ---- batches ---- */
 
 static uint64_t log_segment_record_bytes(const struct log *log)
 {
     uint64_t bytes = LOG_RECORD_HEADER_BYTES + 4;
     for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
-        bytes += log->groups[i].known ? LOG_SEGMENT_GROUP_BYTES : 0;
+        bytes += log->groups[i].known ? LOG_SEGMENT_GROUP_BYTES + log->groups[i].run_count * 16 : 0;
     }
     return bytes;
 }
@@ -146,7 +114,7 @@ static unsigned long log_batch_choose(const struct log *log, uint64_t *ret_bound
     return count;
 }
 
-/* All groups as they stand before this segment, so that older segments can be given up one day. */
+/* All groups as they stand before this segment, so that older ones can be given up. */
 static void log_segment_put(const struct log *log, struct log_builder *b)
 {
     struct writer w = {0};
@@ -158,8 +126,10 @@ static void log_segment_put(const struct log *log, struct log_builder *b)
             writer_u32(&w, i);
             writer_u64(&w, group->term);
             writer_u32(&w, group->vote);
+            writer_u64(&w, group->base);
+            writer_u64(&w, group->base_term);
             writer_u64(&w, group->last);
-            writer_u64(&w, log_group_term(group, group->last));
+            log_runs_put(group, &w);
             count++;
         }
     }
@@ -181,9 +151,22 @@ static void log_hard_put(const struct log *log, struct log_builder *b, uint32_t 
     log_builder_put(b, &record, NULL, 0);
 }
 
+static void log_reset_put(struct log *log, struct log_builder *b, const struct log_append *append)
+{
+    struct log_record record = {
+        .type = LOG_RECORD_RESET, .group = append->group, .index = append->reset_index, .term = append->reset_term};
+    log_builder_put(b, &record, NULL, 0);
+    log_group_reset(&log->groups[append->group], append->reset_index, append->reset_term);
+    log->release_due = true;
+}
+
 static void log_append_put(struct log *log, struct log_builder *b, const struct log_append *append)
 {
     struct log_group *group = &log->groups[append->group];
+    if (append->reset) {
+        log_reset_put(log, b, append);
+        return;
+    }
     if (append->hard_changed) {
         CHECK(append->term >= group->term);
         group->known = true;
@@ -193,7 +176,7 @@ static void log_append_put(struct log *log, struct log_builder *b, const struct 
     }
     for (uint32_t i = 0; i < append->count; i++) {
         const struct raft_entry *entry = &append->entries[i];
-        CHECK(entry->index >= 1 && entry->index <= group->last + 1);
+        CHECK(entry->index > group->base && entry->index <= group->last + 1);
         struct log_record record = {.type = LOG_RECORD_ENTRY,
                                     .entry = entry->type,
                                     .group = append->group,
@@ -202,8 +185,11 @@ static void log_append_put(struct log *log, struct log_builder *b, const struct 
                                     .previous_index = entry->index - 1,
                                     .previous_term = log_group_term(group, entry->index - 1)};
         uint32_t offset = log_builder_put(b, &record, entry->data.data, entry->data.bytes);
-        struct log_place place = {.segment = log->segment, .offset = offset, .bytes = entry->data.bytes};
+        struct log_place place = {.segment = log_current(log)->number, .offset = offset, .bytes = entry->data.bytes};
         log_group_put(group, entry->index, entry->term, place);
+        if (entry->type == RAFT_ENTRY_CONFIG) {
+            log_group_config(group, entry->index, entry->data);
+        }
         log->status.records++;
     }
 }
@@ -229,9 +215,11 @@ static void log_batch_write(struct log *log, struct log_builder *b, struct effec
     log->highest++;
     log->sequence = log->highest;
     CHECK(log->sequence > previous && log->synced == previous);
-    struct slice data = log_builder_finish(b, &log->directory, log->segment, log->sequence, previous, log->synced);
-    CHECK(log->position + data.bytes <= log->bytes);
-    fx_disk_write(fx, log_token_make(LOG_TOKEN_WRITE, 0), log_file(log->segment), log->position, data);
+    const struct log_segment *current = log_current(log);
+    struct log_where where = log_where(log, current);
+    struct slice data = log_builder_finish(b, &where, log->sequence, previous, log->synced);
+    CHECK(log->position + data.bytes <= current->bytes);
+    fx_disk_write(fx, log_token_make(LOG_TOKEN_WRITE, 0), log_file(current->file), log->position, data);
     log->position += data.bytes;
     log->status.bytes += data.bytes;
     log->writing = true;
@@ -288,10 +276,11 @@ static void log_batch_synced(struct log *log, uint64_t now_ns, struct effects *f
         const struct log_append *append = &log->flight.items[i];
         uint8_t number[8];
         put_u64(number, append->number);
-        fx_answer(fx, append->from, MESSAGE_LOG_APPEND, append->stream, MESSAGE_REPLY, slice_copy(number, 8),
+        fx_answer(fx, append->from, append->type, append->stream, MESSAGE_REPLY, slice_copy(number, 8),
                   (struct slice){0});
     }
     log_appends_clear(&log->flight);
+    log_release(log, fx);
     if (log->queue.count == 0 && log->unmarked) {
         fx_timer(fx, LOG_TIMER_MARK, now_ns + LOG_MARK_IDLE_NS);
     }
@@ -312,10 +301,17 @@ static void log_on_open(struct log *log, const struct message *m, struct effects
     log->opens[log->open_count++] = (struct log_open){.from = m->from, .stream = m->stream, .group = group};
 }
 
+static void log_enqueue(struct log *log, struct log_append append, struct effects *fx)
+{
+    log->queue.items = mem_grow(log->queue.items, &log->queue.capacity, log->queue.count + 1, sizeof append);
+    log->queue.items[log->queue.count++] = append;
+    log_batch_start(log, false, fx);
+}
+
 static void log_on_append(struct log *log, const struct message *m, struct effects *fx)
 {
     struct reader r = reader_of(m->header.data, m->header.bytes);
-    struct log_append append = {.from = m->from, .stream = m->stream};
+    struct log_append append = {.from = m->from, .stream = m->stream, .type = m->type};
     append.group = reader_u32(&r);
     append.number = reader_u64(&r);
     append.hard_changed = reader_u8(&r) != 0;
@@ -334,9 +330,38 @@ static void log_on_append(struct log *log, const struct message *m, struct effec
         group->accepted = entry->index;
         append.bytes += LOG_RECORD_HEADER_BYTES + (uint64_t)entry->data.bytes;
     }
-    log->queue.items = mem_grow(log->queue.items, &log->queue.capacity, log->queue.count + 1, sizeof append);
-    log->queue.items[log->queue.count++] = append;
-    log_batch_start(log, false, fx);
+    log_enqueue(log, append, fx);
+}
+
+static void log_on_reset(struct log *log, const struct message *m, struct effects *fx)
+{
+    struct reader r = reader_of(m->header.data, m->header.bytes);
+    struct log_append append = {.from = m->from, .stream = m->stream, .type = m->type, .reset = true};
+    append.group = reader_u32(&r);
+    append.number = reader_u64(&r);
+    append.reset_index = reader_u64(&r);
+    append.reset_term = reader_u64(&r);
+    CHECK(!r.failed && r.left == 0 && append.group < LIMIT_GROUPS && log->state == LOG_OPEN);
+    append.bytes = LOG_RECORD_HEADER_BYTES;
+    log->groups[append.group].accepted = append.reset_index;
+    log_enqueue(log, append, fx);
+}
+
+/* What a group gives up is durable elsewhere; that it did need not be. */
+static void log_on_cut(struct log *log, const struct message *m, struct effects *fx)
+{
+    struct reader r = reader_of(m->header.data, m->header.bytes);
+    uint32_t number = reader_u32(&r);
+    uint64_t index = reader_u64(&r), term = reader_u64(&r);
+    CHECK(!r.failed && r.left == 0 && number < LIMIT_GROUPS && log->state == LOG_OPEN);
+    struct log_group *group = &log->groups[number];
+    if (index <= group->base || index > group->readable) {
+        return; /* given up before, or its reset is under way */
+    }
+    CHECK(log_group_term(group, index) == term);
+    log_group_cut(group, index);
+    log->release_due = true;
+    log_release(log, fx);
 }
 
 void log_ready(struct log *log, uint64_t now_ns, struct effects *fx)
@@ -361,36 +386,22 @@ void log_ready(struct log *log, uint64_t now_ns, struct effects *fx)
 
 /* ---- dispatch ---- */
 
-static void log_on_alloc(struct log *log, const struct event *event, struct effects *fx)
-{
-    CHECK(log->next == LOG_NEXT_ALLOCATING);
-    if (event->disk.err == ERR_OK) {
-        log->next = LOG_NEXT_READY;
-    } else if (event->disk.err == ERR_DISK_FULL) {
-        log->next = LOG_NEXT_FAILED;
-        fx_timer(fx, LOG_TIMER_ALLOC, event->now_ns + LOG_ALLOC_WAIT_NS);
-    } else {
-        log_halt(log, fx, event->disk.err, "log/%08x.log: cannot be made: %s", log->segment + 1,
-                 err_text(event->disk.err));
-    }
-    log_batch_start(log, false, fx);
-}
-
 static void log_on_disk(struct log *log, const struct event *event, struct effects *fx)
 {
     enum err err = event->disk.err;
     switch ((enum log_token)(event->disk.token >> 56)) {
     case LOG_TOKEN_WRITE:
         if (err != ERR_OK) {
-            log_halt(log, fx, err, "log/%08x.log: write failed: %s", log->segment, err_text(err));
+            log_halt(log, fx, err, "log/%08x.log: write failed: %s", log_current(log)->file, err_text(err));
             break;
         }
-        fx_disk_sync(fx, log_token_make(LOG_TOKEN_SYNC, 0), log_file(log->segment));
+        fx_disk_sync(fx, log_token_make(LOG_TOKEN_SYNC, 0), log_file(log_current(log)->file));
         break;
     case LOG_TOKEN_SYNC:
     case LOG_TOKEN_BOOT_SYNC:
         if (err != ERR_OK) {
-            log_halt(log, fx, err, "log/%08x.log: fsync failed, not retried: %s", log->segment, err_text(err));
+            log_halt(log, fx, err, "log/%08x.log: fsync failed, not retried: %s", log_current(log)->file,
+                     err_text(err));
         } else if (log->state == LOG_SYNCING) {
             log_ready(log, event->now_ns, fx);
         } else {
@@ -398,13 +409,20 @@ static void log_on_disk(struct log *log, const struct event *event, struct effec
         }
         break;
     case LOG_TOKEN_ALLOC:
-        log_on_alloc(log, event, fx);
+        log_alloc_done(log, event, fx);
+        log_batch_start(log, false, fx);
         break;
     case LOG_TOKEN_SCAN:
         log_scan_done(log, event, fx);
         break;
     case LOG_TOKEN_READ:
         log_read_done(log, event, fx);
+        log_release(log, fx);
+        break;
+    case LOG_TOKEN_REMOVE:
+        if (err != ERR_OK) {
+            log_halt(log, fx, err, "log/%08x.log: cannot be removed: %s", (uint32_t)event->disk.token, err_text(err));
+        }
         break;
     }
 }
@@ -418,7 +436,7 @@ static void log_on_timer(struct log *log, const struct event *event, struct effe
         log_batch_start(log, log->unmarked, fx);
     } else if (id == LOG_TIMER_ALLOC && log->next == LOG_NEXT_FAILED) {
         log->next = LOG_NEXT_NONE;
-        log_next_allocate(log, log->next_bytes, fx);
+        log_next_allocate(log, log->next_segment.bytes, fx);
     }
 }
 
@@ -433,6 +451,12 @@ static void log_on_message(struct log *log, const struct message *m, struct effe
         break;
     case MESSAGE_LOG_APPEND:
         log_on_append(log, m, fx);
+        break;
+    case MESSAGE_LOG_RESET:
+        log_on_reset(log, m, fx);
+        break;
+    case MESSAGE_LOG_CUT:
+        log_on_cut(log, m, fx);
         break;
     case MESSAGE_LOG_READ:
         log_read_start(log, m, fx);

@@ -6,16 +6,28 @@
  * entries:
  *
  *   LOG_OPEN    header: u32 group
- *               reply:  u64 term, u32 vote, u64 last index, u32 run count, then per run u64 first, u64 term.
- *                       Answered once the scan at start has finished; a group asks before anything else.
+ *               reply:  u64 term, u32 vote, u64 last index, u64 base index, u64 base term (entries begin behind it; 0,
+ * 0 at first), u32 run count, then per run u64 first, u64 term, then u32 count and per CONFIG entry of the log u64
+ * index, u32 bytes, bytes. Answered once the scan at start has finished; a group asks before anything else. What was
+ * cut may be there again.
  *
  *   LOG_APPEND  header: u32 group, u64 number, u8 hard_changed, u64 term, u32 vote; body: packed entries, may be none
  *               reply:  u64 number, when durable. Replies to one group come in order. entries[0].index may be at or
  *                       below the last one: what is there from that index on is cut.
  *
+ *   LOG_RESET   header: u32 group, u64 number, u64 index, u64 term
+ *               reply:  u64 number, when durable; in order with those of appends. All entries of the group are dropped,
+ *                       its log goes on behind `index`, whose term is `term`. Term and vote stay.
+ *
+ *   LOG_CUT     header: u32 group, u64 index, u64 term; no reply. Entries up to index, whose term is `term`, are not
+ *                       needed any more: what they did is behind a durable flush.
+ *
+ *   LOG_PINNED  from the log to a group; header: u32 group. Its entries keep the oldest of many segments: flush, and
+ *                       cut.
+ *
  *   LOG_READ    header: u32 group, u64 first, u32 count
  *               reply:  body: packed entries, fewer than asked when over 1 MiB, at least one; none only when `first` is
- *                       behind what is durable.
+ *                       behind what is durable, or not behind the base.
  *
  * Packed entry, the same as in the RAFT frame's body: u64 index, u64 term, u8 type, u32 bytes, bytes.
  *
@@ -47,6 +59,7 @@ MUST_CHECK enum err raft_entries_decode(struct slice body, struct raft_entry **r
 
 struct log_status {
     uint64_t syncs, records, bytes, append_position;
+    uint32_t segments;
 };
 struct log_status log_status(const struct log *log);
 

@@ -7,21 +7,21 @@
 #include "base/check.h"
 #include "base/hash.h"
 
-#define LOG_MAGIC 0x31474c43u /* "CLG1" */
+#define LOG_MAGIC 0x32474c43u /* "CLG2" */
 
 _Static_assert(LOG_BLOCK_BYTES % LOG_SECTOR_BYTES == 0, "blocks are whole sectors");
-_Static_assert(LOG_PAYLOAD_BYTES == 464, "the byte map says so");
+_Static_assert(LOG_PAYLOAD_BYTES == 460, "the byte map says so");
 
-static uint32_t log_sector_crc(const struct uuid *directory, uint32_t segment, uint32_t number, const uint8_t *sector)
+static uint32_t log_sector_crc(const struct uuid *directory, uint32_t file, uint32_t number, const uint8_t *sector)
 {
     uint8_t place[24];
     memcpy(place, directory->bytes, 16);
-    put_u32(place + 16, segment);
+    put_u32(place + 16, file);
     put_u32(place + 20, number);
     return crc32c(crc32c(0, place, sizeof place), sector + 4, LOG_SECTOR_BYTES - 4);
 }
 
-void log_sector_encode(const struct log_sector *s, const struct uuid *directory, uint32_t segment, uint32_t number,
+void log_sector_encode(const struct log_sector *s, const struct uuid *directory, uint32_t file, uint32_t number,
                        uint8_t *sector)
 {
     CHECK(s->used <= LOG_PAYLOAD_BYTES && s->sequence > s->previous && s->synced <= s->previous);
@@ -34,14 +34,15 @@ void log_sector_encode(const struct log_sector *s, const struct uuid *directory,
     put_u32(sector + 36, s->sectors);
     put_u16(sector + 40, s->used);
     put_u16(sector + 42, s->record);
-    put_u32(sector + 44, 0);
-    put_u32(sector, log_sector_crc(directory, segment, number, sector));
+    put_u32(sector + 44, s->segment);
+    put_u32(sector + 48, s->oldest);
+    put_u32(sector, log_sector_crc(directory, file, number, sector));
 }
 
-bool log_sector_decode(const uint8_t *sector, const struct uuid *directory, uint32_t segment, uint32_t number,
+bool log_sector_decode(const uint8_t *sector, const struct uuid *directory, uint32_t file, uint32_t number,
                        struct log_sector *ret_sector)
 {
-    if (get_u32(sector + 4) != LOG_MAGIC || get_u32(sector) != log_sector_crc(directory, segment, number, sector)) {
+    if (get_u32(sector + 4) != LOG_MAGIC || get_u32(sector) != log_sector_crc(directory, file, number, sector)) {
         return false;
     }
     struct log_sector s = {.sequence = get_u64(sector + 8),
@@ -50,9 +51,12 @@ bool log_sector_decode(const uint8_t *sector, const struct uuid *directory, uint
                            .first = get_u32(sector + 32),
                            .sectors = get_u32(sector + 36),
                            .used = get_u16(sector + 40),
-                           .record = get_u16(sector + 42)};
+                           .record = get_u16(sector + 42),
+                           .segment = get_u32(sector + 44),
+                           .oldest = get_u32(sector + 48)};
     if (s.used > LOG_PAYLOAD_BYTES || s.sequence <= s.previous || s.synced > s.previous || s.first > number ||
-        number - s.first >= s.sectors || s.first % LOG_BLOCK_SECTORS != 0 || s.sectors % LOG_BLOCK_SECTORS != 0) {
+        number - s.first >= s.sectors || s.first % LOG_BLOCK_SECTORS != 0 || s.sectors % LOG_BLOCK_SECTORS != 0 ||
+        s.segment == 0 || s.oldest == 0 || s.oldest > s.segment) {
         return false;
     }
     *ret_sector = s;
@@ -169,8 +173,8 @@ void log_builder_break(struct log_builder *b)
     }
 }
 
-struct slice log_builder_finish(struct log_builder *b, const struct uuid *directory, uint32_t segment,
-                                uint64_t sequence, uint64_t previous, uint64_t synced)
+struct slice log_builder_finish(struct log_builder *b, const struct log_where *where, uint64_t sequence,
+                                uint64_t previous, uint64_t synced)
 {
     b->useds[b->sector] = b->used;
     uint32_t sectors = (b->sector + LOG_BLOCK_SECTORS) / LOG_BLOCK_SECTORS * LOG_BLOCK_SECTORS;
@@ -179,11 +183,14 @@ struct slice log_builder_finish(struct log_builder *b, const struct uuid *direct
                            .previous = previous,
                            .synced = synced,
                            .first = b->base / LOG_SECTOR_BYTES,
-                           .sectors = sectors};
+                           .sectors = sectors,
+                           .segment = where->segment,
+                           .oldest = where->oldest};
     for (uint32_t i = 0; i < sectors; i++) {
         s.used = b->useds[i];
         s.record = b->records[i];
-        log_sector_encode(&s, directory, segment, s.first + i, b->data.data + (uint64_t)i * LOG_SECTOR_BYTES);
+        log_sector_encode(&s, &where->directory, where->file, s.first + i,
+                          b->data.data + (uint64_t)i * LOG_SECTOR_BYTES);
     }
     struct slice data = b->data;
     data.bytes = sectors * LOG_SECTOR_BYTES;
@@ -199,24 +206,21 @@ static void log_cursor_enter(struct log_cursor *c)
 {
     struct log_sector s;
     c->used = 0;
-    if (c->at < c->count && log_sector_decode(c->sectors + (uint64_t)c->at * LOG_SECTOR_BYTES, c->directory, c->segment,
-                                              c->first + c->at, &s)) {
+    if (c->at < c->count &&
+        log_sector_decode(c->sectors + (uint64_t)c->at * LOG_SECTOR_BYTES, &c->where.directory, c->where.file,
+                          c->first + c->at, &s) &&
+        s.segment == c->where.segment) {
         c->used = s.used;
     } else if (c->at < c->count) {
         c->failed = true;
     }
 }
 
-void log_cursor_init(struct log_cursor *c, const uint8_t *sectors, uint32_t count, const struct uuid *directory,
-                     uint32_t segment, uint32_t first, uint32_t at, uint32_t offset)
+void log_cursor_init(struct log_cursor *c, const uint8_t *sectors, uint32_t count, const struct log_where *where,
+                     uint32_t first, uint32_t at, uint32_t offset)
 {
-    *c = (struct log_cursor){.sectors = sectors,
-                             .count = count,
-                             .directory = directory,
-                             .segment = segment,
-                             .first = first,
-                             .at = at,
-                             .offset = offset};
+    *c = (struct log_cursor){
+        .sectors = sectors, .count = count, .where = *where, .first = first, .at = at, .offset = offset};
     log_cursor_enter(c);
 }
 

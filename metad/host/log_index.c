@@ -1,17 +1,18 @@
-/* What the log keeps in memory per group: 12 bytes an entry for its place, the terms as runs, the hard state. The same
- * functions serve the scan at start and the running log, so both come to the same picture: a later record wins. */
+/* What the log keeps in memory per group: 12 bytes an entry behind the base for its place, the terms as runs, the hard
+ * state, and the bodies of configuration entries, which Raft asks for before anything else. The same functions serve
+ * the scan at start and the running log, so both come to the same picture: a later record wins. */
 #include <stdlib.h>
 
 #include "log_internal.h"
 
 uint64_t log_group_term(const struct log_group *group, uint64_t index)
 {
-    CHECK(index <= group->last);
-    if (index == 0) {
-        return 0;
+    CHECK(index >= group->base && index <= group->last);
+    if (index == group->base) {
+        return group->base_term;
     }
     unsigned long low = 0, high = group->run_count;
-    CHECK(high > 0 && group->runs[0].first == 1);
+    CHECK(high > 0 && group->runs[0].first == group->base + 1);
     if (index >= group->runs[high - 1].first) {
         return group->runs[high - 1].term;
     }
@@ -26,9 +27,27 @@ uint64_t log_group_term(const struct log_group *group, uint64_t index)
     return group->runs[low].term;
 }
 
+struct log_place log_group_place(const struct log_group *group, uint64_t index)
+{
+    CHECK(index > group->base && index <= group->last);
+    return group->places[index - group->base - 1];
+}
+
+static void log_configs_drop(struct log_group *group, unsigned long from, unsigned long to)
+{
+    if (from == to) {
+        return;
+    }
+    for (unsigned long i = from; i < to; i++) {
+        slice_drop(&group->configs[i].data);
+    }
+    memmove(group->configs + from, group->configs + to, (group->config_count - to) * sizeof *group->configs);
+    group->config_count -= to - from;
+}
+
 void log_group_put(struct log_group *group, uint64_t index, uint64_t term, struct log_place place)
 {
-    CHECK(index >= 1 && index <= group->last + 1 && term > 0);
+    CHECK(index > group->base && index <= group->last + 1 && term > 0);
     while (group->run_count > 0 && group->runs[group->run_count - 1].first >= index) {
         group->run_count--;
     }
@@ -36,8 +55,13 @@ void log_group_put(struct log_group *group, uint64_t index, uint64_t term, struc
         group->runs = mem_grow(group->runs, &group->run_capacity, group->run_count + 1, sizeof *group->runs);
         group->runs[group->run_count++] = (struct raft_term_run){.first = index, .term = term};
     }
-    group->places = mem_grow(group->places, &group->place_capacity, index, sizeof *group->places);
-    group->places[index - 1] = place;
+    unsigned long keep = group->config_count;
+    while (keep > 0 && group->configs[keep - 1].index >= index) {
+        keep--;
+    }
+    log_configs_drop(group, keep, group->config_count);
+    group->places = mem_grow(group->places, &group->place_capacity, index - group->base, sizeof *group->places);
+    group->places[index - group->base - 1] = place;
     group->last = index;
     if (group->readable >= index) {
         group->readable = index - 1;
@@ -45,11 +69,72 @@ void log_group_put(struct log_group *group, uint64_t index, uint64_t term, struc
     group->known = true;
 }
 
+void log_group_config(struct log_group *group, uint64_t index, struct slice data)
+{
+    CHECK(index == group->last);
+    group->configs = mem_grow(group->configs, &group->config_capacity, group->config_count + 1, sizeof *group->configs);
+    group->configs[group->config_count++] = (struct log_config){.index = index, .data = slice_ref(data)};
+}
+
+void log_group_cut(struct log_group *group, uint64_t index)
+{
+    CHECK(index > group->base && index <= group->last);
+    uint64_t term = log_group_term(group, index);
+    memmove(group->places, group->places + (index - group->base), (group->last - index) * sizeof *group->places);
+    unsigned long gone = 0;
+    while (gone < group->run_count &&
+           (gone + 1 < group->run_count ? group->runs[gone + 1].first - 1 : group->last) <= index) {
+        gone++;
+    }
+    memmove(group->runs, group->runs + gone, (group->run_count - gone) * sizeof *group->runs);
+    group->run_count -= gone;
+    if (group->run_count > 0 && group->runs[0].first <= index) {
+        group->runs[0].first = index + 1;
+    }
+    unsigned long configs = 0;
+    while (configs < group->config_count && group->configs[configs].index <= index) {
+        configs++;
+    }
+    log_configs_drop(group, 0, configs);
+    group->base = index;
+    group->base_term = term;
+}
+
+void log_group_reset(struct log_group *group, uint64_t index, uint64_t term)
+{
+    log_configs_drop(group, 0, group->config_count);
+    group->run_count = 0;
+    group->base = group->last = group->readable = index;
+    group->base_term = term;
+    group->known = true;
+}
+
+uint32_t log_group_needs(const struct log_group *group)
+{
+    uint32_t oldest = UINT32_MAX;
+    for (uint64_t i = group->base + 1; i <= group->last; i++) {
+        uint32_t segment = log_group_place(group, i).segment;
+        oldest = segment < oldest ? segment : oldest;
+    }
+    return oldest;
+}
+
 void log_group_deinit(struct log_group *group)
 {
+    log_configs_drop(group, 0, group->config_count);
+    free(group->configs);
     free(group->places);
     free(group->runs);
     *group = (struct log_group){0};
+}
+
+void log_runs_put(const struct log_group *group, struct writer *w)
+{
+    writer_u32(w, (uint32_t)group->run_count);
+    for (unsigned long i = 0; i < group->run_count; i++) {
+        writer_u64(w, group->runs[i].first);
+        writer_u64(w, group->runs[i].term);
+    }
 }
 
 struct slice log_group_opened(const struct log_group *group)
@@ -58,10 +143,14 @@ struct slice log_group_opened(const struct log_group *group)
     writer_u64(&w, group->term);
     writer_u32(&w, group->vote);
     writer_u64(&w, group->last);
-    writer_u32(&w, (uint32_t)group->run_count);
-    for (unsigned long i = 0; i < group->run_count; i++) {
-        writer_u64(&w, group->runs[i].first);
-        writer_u64(&w, group->runs[i].term);
+    writer_u64(&w, group->base);
+    writer_u64(&w, group->base_term);
+    log_runs_put(group, &w);
+    writer_u32(&w, (uint32_t)group->config_count);
+    for (unsigned long i = 0; i < group->config_count; i++) {
+        writer_u64(&w, group->configs[i].index);
+        writer_u32(&w, group->configs[i].data.bytes);
+        writer_put(&w, group->configs[i].data.data, group->configs[i].data.bytes);
     }
     struct slice opened = writer_take(&w);
     writer_deinit(&w);

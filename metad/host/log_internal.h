@@ -1,8 +1,10 @@
 /* The inside of the log actor, shared by log*.c and by nothing else.
  *
- *   log.c          dispatch, appends, batches, segments
+ *   log.c          dispatch, appends, batches
+ *   log_segment.c  segments and the files that hold them
  *   log_index.c    per group: where its entries lie, their terms, its hard state
  *   log_read.c     entries read back
+ *   log_probe.c    which file holds which segment, at start
  *   log_recover.c  the scan at start
  *   log_format.c   bytes */
 #ifndef CAIRN_METAD_HOST_LOG_INTERNAL_H
@@ -17,6 +19,8 @@
 #define LOG_READ_BYTES    (1u << 20) /* one DISK_READ */
 #define LOG_MARK_IDLE_NS  100000000ull
 #define LOG_ALLOC_WAIT_NS 1000000000ull
+#define LOG_SPARES        2u /* files kept for coming segments; more are removed */
+#define LOG_SEGMENTS_MANY 4u /* with more than so many segments, groups that pin the oldest are told */
 
 enum log_timer { LOG_TIMER_BOOT = 0, LOG_TIMER_MARK = 1, LOG_TIMER_ALLOC = 2 };
 
@@ -27,40 +31,66 @@ enum log_token {
     LOG_TOKEN_ALLOC,
     LOG_TOKEN_SCAN,
     LOG_TOKEN_BOOT_SYNC,
-    LOG_TOKEN_READ
+    LOG_TOKEN_READ,
+    LOG_TOKEN_REMOVE
 };
 static inline uint64_t log_token_make(enum log_token kind, uint32_t slot)
 {
     return (uint64_t)kind << 56 | slot;
 }
 
-/* Where an entry's record begins, and the bytes of its data. */
+/* Where an entry's record begins, and the bytes of its data. Segment 0, in the scan at start only: named, but in a
+ * segment that is gone. */
 struct log_place {
     uint32_t segment, offset, bytes;
+};
+
+struct log_config {
+    uint64_t index;
+    struct slice data;
 };
 
 struct log_group {
     bool known;
     uint64_t term;
     uint32_t vote;
+    uint64_t base, base_term; /* entries begin behind it */
     uint64_t accepted;        /* last entry behind all appends taken, written or not */
     uint64_t last;            /* last entry laid out in a write */
     uint64_t readable;        /* last entry that is durable under its index */
-    struct log_place *places; /* [0] is index 1 */
+    struct log_place *places; /* [0] is index base + 1 */
     unsigned long place_capacity;
-    struct raft_term_run *runs;
+    struct raft_term_run *runs; /* the first begins at base + 1 */
     unsigned long run_count, run_capacity;
+    struct log_config *configs; /* CONFIG entries, ascending */
+    unsigned long config_count, config_capacity;
 };
 
+/* Term of an entry, base..last. */
 uint64_t log_group_term(const struct log_group *group, uint64_t index);
-/* Entry `index` (1..last+1, CHECKed) lies there now; what was behind it is cut. */
+/* Of an entry, base + 1..last. */
+struct log_place log_group_place(const struct log_group *group, uint64_t index);
+/* Entry `index` (base + 1..last + 1, CHECKed) lies there now; what was behind it is cut. */
 void log_group_put(struct log_group *group, uint64_t index, uint64_t term, struct log_place place);
+/* The last entry put is a configuration; takes a reference on its data. */
+void log_group_config(struct log_group *group, uint64_t index, struct slice data);
+/* Forgets entries up to `index` (base + 1..last). */
+void log_group_cut(struct log_group *group, uint64_t index);
+/* Forgets all entries; the log goes on behind `index`. */
+void log_group_reset(struct log_group *group, uint64_t index, uint64_t term);
+/* The oldest segment that holds an entry; UINT32_MAX: none does. */
+uint32_t log_group_needs(const struct log_group *group);
 void log_group_deinit(struct log_group *group);
+/* u32 run count, per run u64 first, u64 term. */
+void log_runs_put(const struct log_group *group, struct writer *w);
 /* The packed answer to LOG_OPEN. */
 struct slice log_group_opened(const struct log_group *group);
 
-/* An append that waits, or whose batch is being written. */
+/* An append or a reset that waits, or whose batch is being written. */
 struct log_append {
+    bool reset; /* the group's log is emptied, and goes on behind reset_index */
+    uint64_t reset_index, reset_term;
+    uint16_t type; /* of the message, for the answer */
     struct address from;
     uint64_t stream, number, term;
     uint32_t group, vote;
@@ -91,14 +121,30 @@ struct log_read {
     struct slice buffer;
 };
 
+/* A segment and the file that holds it. */
+struct log_segment {
+    uint32_t number, file;
+    uint64_t bytes;
+};
+
+/* A file found at start, and the newest segment its sectors name. */
+struct log_found {
+    struct log_segment segment; /* number 0: none */
+    uint64_t sequence;          /* highest seen in the block that told */
+    uint32_t oldest;            /* the same sector's */
+};
 enum log_scan_mode {
+    LOG_SCAN_PROBE,    /* which segment does the file hold? */
     LOG_SCAN_WALK,     /* write after write along the chain */
     LOG_SCAN_NEXT,     /* nothing begins here: does the next segment go on? */
-    LOG_SCAN_EVIDENCE, /* the chain ended: does anything later say that more was synced? */
+    LOG_SCAN_EVIDENCE, /* the chain ended: does anything elsewhere say that more was synced? */
 };
 struct log_scan {
     enum log_scan_mode mode;
-    uint32_t file;        /* position in params.files */
+    struct log_found *files; /* once probed: the segments of the log, ascending, then what holds none of it */
+    uint32_t file_count, live_count;
+    bool started;         /* a write of the chain was found */
+    uint32_t file;        /* position in files */
     uint64_t at;          /* offset in it: the next write, or sectors to look at */
     struct writer buffer; /* bytes of the file from buffer_at on */
     uint64_t buffer_at;
@@ -120,16 +166,19 @@ enum log_next { LOG_NEXT_NONE, LOG_NEXT_ALLOCATING, LOG_NEXT_READY, LOG_NEXT_FAI
 struct log {
     struct uuid directory;
     uint32_t segment_bytes;
-    struct file_info *files;
-    uint32_t file_count;
     enum log_state state;
     struct log_scan scan;
     struct log_group groups[LIMIT_GROUPS];
 
-    uint32_t segment;         /* being written; 0: none yet */
-    uint64_t bytes, position; /* its size; where the next write begins */
+    struct log_segment *segments; /* ascending without gaps; the last one is being written */
+    unsigned long segment_count, segment_capacity;
+    uint64_t position; /* where the next write begins */
     enum log_next next;
-    uint64_t next_bytes;
+    struct log_segment next_segment; /* number: that it will have */
+    struct log_segment spares[LOG_SPARES];
+    uint32_t spare_count;
+    uint32_t last_file, last_segment; /* highest number ever used */
+    bool release_due;                 /* a segment may have become free */
 
     uint64_t sequence; /* of the last write laid out or found: the chain */
     uint64_t highest;  /* none at or below is used again */
@@ -145,16 +194,48 @@ struct log {
     struct log_status status;
 };
 
-static inline struct file_ref log_file(uint32_t segment)
+static inline struct file_ref log_file(uint32_t file)
 {
-    return (struct file_ref){.kind = FILE_LOG, .number = segment};
+    return (struct file_ref){.kind = FILE_LOG, .number = file};
 }
+
+/* The segment being written, or NULL. */
+static inline const struct log_segment *log_current(const struct log *log)
+{
+    return log->segment_count > 0 ? &log->segments[log->segment_count - 1] : NULL;
+}
+/* A segment of the log (CHECKed). */
+const struct log_segment *log_segment_find(const struct log *log, uint32_t number);
+/* Another segment at the end, in `file`. */
+void log_segment_add(struct log *log, struct log_segment segment);
+static inline struct log_where log_where(const struct log *log, const struct log_segment *segment)
+{
+    return (struct log_where){.directory = log->directory,
+                              .segment = segment->number,
+                              .file = segment->file,
+                              .oldest = log->segment_count > 0 ? log->segments[0].number : segment->number};
+}
+/* Starts to make room for the segment after the present one, of at least `bytes`. */
+void log_next_allocate(struct log *log, uint64_t bytes, struct effects *fx);
+/* Makes room for a write of `bytes`. False: wait (or halted). */
+bool log_room_get(struct log *log, uint64_t bytes, struct effects *fx);
+/* A file that holds nothing needed: kept for later or removed. */
+void log_file_free(struct log *log, struct log_segment segment, struct effects *fx);
+/* Gives up the oldest segments that nobody needs, unless a write is under way: the log in memory is ahead of the
+ * durable one then. */
+void log_release(struct log *log, struct effects *fx);
+void log_alloc_done(struct log *log, const struct event *event, struct effects *fx);
 
 /* Emits HALT and stops answering. */
 void log_halt(struct log *log, struct effects *fx, enum err err, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 /* The scan is over and what it found is durable: answers and writes may go. */
 void log_ready(struct log *log, uint64_t now_ns, struct effects *fx);
+
+/* log_probe.c: looks at the block at scan.at for the segment of scan.file. True: it is known, or there is none. */
+bool log_probe_block(struct log *log, const uint8_t *data);
+/* Orders the files. */
+void log_probe_order(struct log_scan *scan);
 
 void log_scan_start(struct log *log, uint64_t now_ns, struct effects *fx);
 void log_scan_done(struct log *log, const struct event *event, struct effects *fx);

@@ -38,13 +38,13 @@ static uint32_t log_read_slot(struct log *log)
 /* Chooses the entries and the range of blocks that holds them. */
 static void log_read_choose(const struct log_group *group, struct log_read *read, uint32_t count)
 {
-    struct log_place place = group->places[read->first - 1];
+    struct log_place place = log_group_place(group, read->first);
     read->segment = place.segment;
     read->offset = place.offset / LOG_BLOCK_BYTES * LOG_BLOCK_BYTES;
     read->places = mem_alloc(count * sizeof *read->places);
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < count && read->first + i <= group->readable; i++) {
-        place = group->places[read->first + i - 1];
+        place = log_group_place(group, read->first + i);
         uint64_t end =
             log_record_end_sector(place.offset, LOG_RECORD_HEADER_BYTES + (uint64_t)place.bytes) * LOG_SECTOR_BYTES;
         bytes += place.bytes;
@@ -61,12 +61,12 @@ static void log_read_choose(const struct log_group *group, struct log_read *read
     CHECK(read->count > 0);
 }
 
-static void log_read_part(const struct log_read *read, uint32_t slot, struct effects *fx)
+static void log_read_part(const struct log *log, const struct log_read *read, uint32_t slot, struct effects *fx)
 {
     uint64_t left = read->bytes - read->done;
     CHECK(left > 0);
-    fx_disk_read(fx, log_token_make(LOG_TOKEN_READ, slot), log_file(read->segment), read->offset + read->done,
-                 left < LOG_READ_BYTES ? left : LOG_READ_BYTES);
+    fx_disk_read(fx, log_token_make(LOG_TOKEN_READ, slot), log_file(log_segment_find(log, read->segment)->file),
+                 read->offset + read->done, left < LOG_READ_BYTES ? left : LOG_READ_BYTES);
 }
 
 void log_read_start(struct log *log, const struct message *m, struct effects *fx)
@@ -77,7 +77,7 @@ void log_read_start(struct log *log, const struct message *m, struct effects *fx
     uint32_t count = reader_u32(&r);
     CHECK(!r.failed && r.left == 0 && number < LIMIT_GROUPS); /* from a group of this process */
     const struct log_group *group = &log->groups[number];
-    if (log->state != LOG_OPEN || first == 0 || count == 0 || first > group->readable) {
+    if (log->state != LOG_OPEN || first <= group->base || count == 0 || first > group->readable) {
         fx_reply(fx, m, (struct slice){0}, (struct slice){0});
         return;
     }
@@ -90,7 +90,7 @@ void log_read_start(struct log *log, const struct message *m, struct effects *fx
     read->buffer = slice_alloc(read->bytes);
     uint32_t slot = log_read_slot(log);
     log->reads[slot] = read;
-    log_read_part(read, slot, fx);
+    log_read_part(log, read, slot, fx);
 }
 
 /* One record out of the blocks read. False when anything does not check. */
@@ -98,8 +98,9 @@ static bool log_read_entry(const struct log *log, const struct log_read *read, u
 {
     struct log_place place = read->places[at];
     uint64_t relative = place.offset - read->offset;
+    struct log_where where = log_where(log, log_segment_find(log, read->segment));
     struct log_cursor c;
-    log_cursor_init(&c, read->buffer.data, (uint32_t)(read->bytes / LOG_SECTOR_BYTES), &log->directory, read->segment,
+    log_cursor_init(&c, read->buffer.data, (uint32_t)(read->bytes / LOG_SECTOR_BYTES), &where,
                     (uint32_t)(read->offset / LOG_SECTOR_BYTES), (uint32_t)(relative / LOG_SECTOR_BYTES),
                     (uint32_t)(relative % LOG_SECTOR_BYTES) - LOG_SECTOR_HEADER_BYTES);
     uint8_t header[LOG_RECORD_HEADER_BYTES];
@@ -130,7 +131,8 @@ static void log_read_answer(struct log *log, const struct log_read *read, struct
     }
     if (good < read->count) {
         log_halt(log, fx, ERR_CORRUPT, "log/%08x.log: group %u index %llu at offset %u fails its checksum",
-                 read->segment, read->group, (unsigned long long)(read->first + good), read->places[good].offset);
+                 log_segment_find(log, read->segment)->file, read->group, (unsigned long long)(read->first + good),
+                 read->places[good].offset);
     } else {
         struct slice body;
         raft_entries_encode(entries, good, &body);
@@ -151,14 +153,14 @@ void log_read_done(struct log *log, const struct event *event, struct effects *f
     uint64_t asked = left < LOG_READ_BYTES ? left : LOG_READ_BYTES;
     if (event->disk.err != ERR_OK || event->disk.data.bytes != asked) {
         log_halt(log, fx, event->disk.err != ERR_OK ? event->disk.err : ERR_CORRUPT,
-                 "log/%08x.log: cannot read %llu bytes at offset %llu", read->segment, (unsigned long long)asked,
-                 (unsigned long long)(read->offset + read->done));
+                 "log/%08x.log: cannot read %llu bytes at offset %llu", log_segment_find(log, read->segment)->file,
+                 (unsigned long long)asked, (unsigned long long)(read->offset + read->done));
         return;
     }
     memcpy(read->buffer.data + read->done, event->disk.data.data, asked);
     read->done += asked;
     if (read->done < read->bytes) {
-        log_read_part(read, slot, fx);
+        log_read_part(log, read, slot, fx);
         return;
     }
     log->reads[slot] = NULL;

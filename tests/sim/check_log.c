@@ -199,6 +199,8 @@ static void note_opened(struct log_check *check, struct node *node, uint32_t g, 
     struct raft_hard_state hard = {.term = reader_u64(&r)};
     hard.vote = reader_u32(&r);
     uint64_t last = reader_u64(&r);
+    (void)reader_u64(&r); /* base: nothing is cut in this scenario */
+    (void)reader_u64(&r);
     uint32_t run_count = reader_u32(&r);
     if (r.failed || run_count > r.left / 16 || last > 1u << 24) {
         world_finding(check->world, "node %u: the log's answer to LOG_OPEN is malformed", node->id);

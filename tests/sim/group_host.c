@@ -270,15 +270,16 @@ static void host_opened(struct host *host, const struct event *event, struct eff
     struct reader r = reader_of(event->message.header.data, event->message.header.bytes);
     host->hard.term = reader_u64(&r);
     host->hard.vote = reader_u32(&r);
-    uint64_t last = reader_u64(&r);
+    uint64_t last = reader_u64(&r), base = reader_u64(&r);
+    (void)reader_u64(&r); /* base term */
     uint32_t run_count = reader_u32(&r);
-    CHECK(!r.failed && run_count <= r.left / 16);
+    CHECK(!r.failed && run_count <= r.left / 16 && base == 0);
     struct raft_term_run *runs = mem_alloc(run_count * sizeof *runs);
     for (uint32_t i = 0; i < run_count; i++) {
         runs[i].first = reader_u64(&r);
         runs[i].term = reader_u64(&r);
     }
-    CHECK(!r.failed && r.left == 0);
+    CHECK(!r.failed);
     if (last > 0) {
         host_run(host, event, fx, runs, run_count, last);
     } else { /* the first start: entry 1 is the same on each member */

@@ -132,6 +132,8 @@ static void node_log_send(struct node *node, uint32_t group, const struct effect
         writer_u64(&reply, log->hard.term);
         writer_u32(&reply, log->hard.vote);
         writer_u64(&reply, log->count);
+        writer_u64(&reply, 0); /* base */
+        writer_u64(&reply, 0);
         uint32_t runs = 0;
         for (unsigned long i = 0; i < log->count; i++) {
             runs += i == 0 || log->entries[i].term != log->entries[i - 1].term;
@@ -143,6 +145,7 @@ static void node_log_send(struct node *node, uint32_t group, const struct effect
                 writer_u64(&reply, log->entries[i].term);
             }
         }
+        writer_u32(&reply, 0); /* configurations */
     } else if (effect->send.type == MESSAGE_LOG_APPEND) {
         uint64_t number = reader_u64(&reader);
         if (reader_u8(&reader)) {
