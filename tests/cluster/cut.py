@@ -14,6 +14,8 @@ from cluster import compare, file_sha256, flip_byte, insert_byte, running, tree_
 
 MOST_SENT = 14 << 20  # two largest chunks with their parity, and some
 MOST_RSS = 256 << 20
+# A sanitizer keeps freed memory back; here only what the client holds counts.
+os.environ["ASAN_OPTIONS"] = "quarantine_size_mb=8"
 TEXT = "/usr/share/perl"
 
 
@@ -31,9 +33,7 @@ def cut_out(path, at, count):
 
 
 def put_pipe(cluster, path, target):
-    # A sanitizer keeps freed memory back; here only what the client holds counts.
-    sanitizer = os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=8"
-    environment = dict(os.environ, CAIRN_CONFIG=cluster.config, ASAN_OPTIONS=sanitizer.lstrip(":"))
+    environment = dict(os.environ, CAIRN_CONFIG=cluster.config)
     with subprocess.Popen(["cat", path], stdout=subprocess.PIPE) as cat:
         done = subprocess.run([cluster.cairn, "put", "-", target, "--json"], stdin=cat.stdout, stdout=subprocess.PIPE,
                               env=environment, timeout=600, check=True)

@@ -19,16 +19,17 @@ static void repair(uint8_t *sector, const struct uuid *directory, uint32_t numbe
     memcpy(place, directory->bytes, 16);
     put_u32(place + 16, SEGMENT);
     put_u32(place + 20, number);
-    put_u32(sector + 4, 0x31474c43u);
+    put_u32(sector + 4, 0x32474c43u);
     put_u32(sector, crc32c(crc32c(0, place, sizeof place), sector + 4, LOG_SECTOR_BYTES - 4));
 }
 
 /* Reads record after record; one that does not decode ends it, as in recovery. */
 static void read_all(const uint8_t *sectors, uint32_t count, const struct uuid *directory)
 {
+    const struct log_where where = {.directory = *directory, .segment = SEGMENT, .file = SEGMENT, .oldest = 1};
     struct log_cursor c;
     uint64_t at = 0;
-    log_cursor_init(&c, sectors, count, directory, SEGMENT, FIRST, 0, 0);
+    log_cursor_init(&c, sectors, count, &where, FIRST, 0, 0);
     while (!log_cursor_end(&c)) {
         uint8_t header[LOG_RECORD_HEADER_BYTES], again[LOG_RECORD_HEADER_BYTES];
         struct log_record record;

@@ -379,8 +379,8 @@ static void put_sectors(const char *name, uint8_t mode, const uint8_t *sectors, 
 
 static void make_logs(void)
 {
-    struct uuid directory;
-    memcpy(directory.bytes, fuzz_secret, sizeof directory.bytes);
+    struct log_where where = {.segment = 2, .file = 2, .oldest = 1};
+    memcpy(where.directory.bytes, fuzz_secret, sizeof where.directory.bytes);
     uint8_t body[700] = "a command";
     struct log_builder b;
     log_builder_init(&b, log_blocks_bound(3 * LOG_RECORD_HEADER_BYTES + sizeof body, 3), 8 * LOG_SECTOR_BYTES);
@@ -390,7 +390,7 @@ static void make_logs(void)
     (void)log_builder_put(&b, &record, body, sizeof body);
     record = (struct log_record){.type = LOG_RECORD_HARD_STATE, .group = 1, .term = 3, .vote = 2};
     (void)log_builder_put(&b, &record, NULL, 0);
-    struct slice data = log_builder_finish(&b, &directory, 2, 7, 6, 5);
+    struct slice data = log_builder_finish(&b, &where, 7, 6, 5);
     put_sectors("write", 0, data.data, data.bytes);
     put_sectors("write-cut", 0, data.data, LOG_SECTOR_BYTES);
     put_u16(data.data + 40, LOG_PAYLOAD_BYTES + 1);
