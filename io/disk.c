@@ -36,6 +36,7 @@ struct disk_op {
     struct disk_file *file; /* NULL for what goes by path */
     uint64_t offset, bytes, done;
     unsigned tries; /* without progress */
+    bool written;   /* ALLOC: with zeros, not only reserved */
     enum err err;
     struct slice data;
     char path[]; /* ALLOC and DISCARD */
@@ -294,7 +295,7 @@ static void disk_op_help(struct job *job, bool drop)
     if (drop) {
         op->err = ERR_CANCELLED;
     } else if (op->kind == EFFECT_DISK_ALLOC) {
-        op->err = disk_file_reserve(op->path, op->bytes);
+        op->err = disk_file_reserve(op->path, op->bytes, op->written);
     } else if (op->kind == EFFECT_DISK_DISCARD) {
         op->err =
             op->bytes == UINT64_MAX ? disk_file_remove(op->path) : disk_file_punch(op->path, op->offset, op->bytes);
@@ -332,6 +333,7 @@ static void disk_perform_path(struct disk *disk, struct runtime_actor *actor, st
 {
     struct disk_op *op = disk_op_create(disk, actor, effect, DISK_PATH_BYTES);
     disk_path(actor, effect->disk.file, op->path);
+    op->written = effect->disk.file.kind == FILE_LOG;
     if (op->kind == EFFECT_DISK_DISCARD && op->bytes == UINT64_MAX) {
         disk_file_doom(actor, effect->disk.file);
     }

@@ -22,8 +22,9 @@ MUST_CHECK enum err disk_file_use(struct runtime_actor *actor, struct file_ref r
 void disk_file_unuse(struct disk_file *file);
 /* It is being removed: forgets it. */
 void disk_file_doom(struct runtime_actor *actor, struct file_ref ref);
-/* Any thread; blocks. */
-MUST_CHECK enum err disk_file_reserve(const char *path, uint64_t bytes);
+/* Any thread; blocks. Reserves room; `written`: with zeros on the disk, so that a small write and its sync need not
+ * change the file system's own records (the log syncs every write; half the time of a sync is that). */
+MUST_CHECK enum err disk_file_reserve(const char *path, uint64_t bytes, bool written);
 MUST_CHECK enum err disk_file_punch(const char *path, uint64_t offset, uint64_t bytes);
 MUST_CHECK enum err disk_file_remove(const char *path);
 /* Translates errno; logs what is not expected in normal life. */

@@ -178,22 +178,58 @@ static int disk_fallocate(int fd, int mode, uint64_t offset, uint64_t bytes)
     return rc;
 }
 
-enum err disk_file_reserve(const char *path, uint64_t bytes)
+/* Zeros from `from` to `to`, past the page cache; both are multiples of DISK_ZERO_BYTES or the range is left as it is.
+ */
+static enum err disk_zero(const char *path, uint64_t from, uint64_t to)
+{
+    enum { DISK_ZERO_BYTES = 1 << 20 };
+    if (from % DISK_ZERO_BYTES != 0 || to % DISK_ZERO_BYTES != 0) {
+        return ERR_OK;
+    }
+    int fd = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+    if (fd < 0) { /* a file system without O_DIRECT */
+        return ERR_OK;
+    }
+    enum err err = ERR_OK;
+    struct slice zeros = slice_alloc(DISK_ZERO_BYTES);
+    memset(zeros.data, 0, zeros.bytes);
+    while (err == ERR_OK && from < to) {
+        ssize_t n = pwrite(fd, zeros.data, zeros.bytes, (off_t)from);
+        if (n == (ssize_t)zeros.bytes) {
+            from += zeros.bytes;
+        } else if (n >= 0 || errno != EINTR) {
+            err = disk_error(n < 0 ? errno : ENOSPC, "write zeros to", path);
+        }
+    }
+    slice_drop(&zeros);
+    close(fd);
+    return err;
+}
+
+enum err disk_file_reserve(const char *path, uint64_t bytes, bool written)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) {
         return disk_error(errno, "create", path);
     }
     struct stat before;
-    enum err err = fstat(fd, &before) < 0 ? disk_error(errno, "stat", path) : ERR_OK;
+    if (fstat(fd, &before) < 0) {
+        enum err bad = disk_error(errno, "stat", path);
+        close(fd);
+        return bad;
+    }
+    enum err err = ERR_OK;
     if (err == ERR_OK && bytes > 0 && disk_fallocate(fd, 0, 0, bytes) < 0) {
         err = disk_error(errno, "reserve room for", path);
-        /* What was got before the disk was full must not stay behind. */
-        if (before.st_size == 0) {
-            unlink(path);
-        } else if (ftruncate(fd, before.st_size) < 0) {
-            io_log(LOG_WARN, ERR_IO, "truncate %s: %s", path, strerror(errno));
-        }
+    }
+    if (err == ERR_OK && written && (uint64_t)before.st_size < bytes) {
+        err = disk_zero(path, (uint64_t)before.st_size, bytes);
+    }
+    /* What was got before the disk was full must not stay behind. */
+    if (err != ERR_OK && before.st_size == 0) {
+        unlink(path);
+    } else if (err != ERR_OK && ftruncate(fd, before.st_size) < 0) {
+        io_log(LOG_WARN, ERR_IO, "truncate %s: %s", path, strerror(errno));
     }
     if (err == ERR_OK && fsync(fd) < 0) {
         err = disk_error(errno, "sync", path);
