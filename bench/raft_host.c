@@ -215,17 +215,20 @@ static void host_run(struct raft_host *host, const struct raft_term_run *runs, u
 {
     struct raft_params params = {
         .self = host->params.config->node,
-        .member_count = host->params.config->metad_count,
         .election_ticks = 10,
         .heartbeat_ticks = 2,
         .window_entries = 256,
         .window_bytes = 4 << 20,
         .cache_bytes = 8 << 20,
     };
-    for (uint32_t i = 0; i < params.member_count; i++) {
-        params.members[i] = host->params.config->metads[i].node;
+    struct raft_start start = {
+        .hard = host->hard, .runs = runs, .run_count = run_count, .last = last, .random = host->event->random};
+    struct raft_config *members = &start.config.config;
+    for (; members->count < host->params.config->metad_count; members->count++) {
+        members->members[members->count] =
+            (struct raft_member){host->params.config->metads[members->count].node, RAFT_VOTER};
     }
-    host->raft = raft_create(&params, host->hard, runs, run_count, last, 0, host->event->random);
+    host->raft = raft_create(&params, &start);
 }
 
 static void on_opened(struct raft_host *host, struct slice header)

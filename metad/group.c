@@ -235,10 +235,18 @@ static void group_start_raft(struct group *group, struct raft_hard_state hard, c
         .window_entries = WINDOW_ENTRIES,
         .window_bytes = WINDOW_BYTES,
         .cache_bytes = CACHE_BYTES,
-        .member_count = group->params.bootstrap->member_count,
     };
-    memcpy(params.members, group->params.bootstrap->members, sizeof params.members);
-    group->raft = raft_create(&params, hard, runs, run_count, last, group->applied, group->event->random);
+    struct raft_start start = {.hard = hard,
+                               .runs = runs,
+                               .run_count = run_count,
+                               .last = last,
+                               .applied = group->applied,
+                               .random = group->event->random};
+    for (uint32_t i = 0; i < group->params.bootstrap->member_count; i++) {
+        start.config.config.members[i] = (struct raft_member){group->params.bootstrap->members[i], RAFT_VOTER};
+    }
+    start.config.config.count = group->params.bootstrap->member_count;
+    group->raft = raft_create(&params, &start);
     group->flushed_applied = group->applied;
     group->phase = GROUP_RUNNING;
     if (group->params.group == 0) {

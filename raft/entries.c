@@ -2,7 +2,8 @@
  * (the cache) and one window of older bodies that the host read back. The durable log is the host's; what is not in
  * memory here is durable there, because only entries that are delivered and durable leave the cache.
  *
- * Invariants: applied <= persisted <= written <= last; first_cached <= last + 1; runs are ascending in index and term.
+ * Invariants: base <= applied <= persisted <= written <= last; base < first_cached <= last + 1; runs cover base + 1 ..
+ * last, ascending in index and term.
  */
 #include <stdlib.h>
 
@@ -10,17 +11,28 @@
 
 #define ENTRY_OVERHEAD_BYTES 64u
 
-void raft_log_init(struct raft_log *log, const struct raft_term_run *runs, uint32_t run_count, uint64_t last)
+void raft_log_init(struct raft_log *log, const struct raft_start *start)
 {
-    *log = (struct raft_log){.last = last, .written = last, .persisted = last, .first_cached = last + 1};
-    CHECK((last == 0) == (run_count == 0));
-    log->runs = mem_grow(NULL, &log->run_capacity, run_count + 1ul, sizeof *log->runs);
-    for (uint32_t i = 0; i < run_count; i++) {
-        CHECK(runs[i].first <= last && runs[i].term > 0);
-        CHECK(i == 0 ? runs[i].first == 1 : runs[i].first > runs[i - 1].first && runs[i].term > runs[i - 1].term);
-        log->runs[i] = runs[i];
+    uint64_t last = start->last, base = start->base_index;
+    *log = (struct raft_log){.base = base,
+                             .base_term = start->base_term,
+                             .last = last,
+                             .written = last,
+                             .persisted = last,
+                             .first_cached = last + 1};
+    CHECK(base <= last && (base == 0) == (start->base_term == 0));
+    CHECK((last == base) == (start->run_count == 0));
+    log->runs = mem_grow(NULL, &log->run_capacity, start->run_count + 1ul, sizeof *log->runs);
+    uint64_t term = start->base_term;
+    for (uint32_t i = 0; i < start->run_count; i++) {
+        const struct raft_term_run *run = &start->runs[i];
+        CHECK(run->first <= last && run->term > 0);
+        CHECK(i == 0 ? run->first == base + 1 && run->term >= term
+                     : run->first > start->runs[i - 1].first && run->term > term);
+        term = run->term;
+        log->runs[i] = *run;
     }
-    log->run_count = run_count;
+    log->run_count = start->run_count;
     log->ring_size = 16;
     log->ring = mem_alloc(log->ring_size * sizeof *log->ring);
 }
@@ -36,10 +48,10 @@ void raft_log_deinit(struct raft_log *log)
     *log = (struct raft_log){0};
 }
 
-/* Position of the run that holds `index` (1..last). */
+/* Position of the run that holds `index` (base + 1..last). */
 static unsigned long raft_log_run(const struct raft_log *log, uint64_t index)
 {
-    CHECK(log->run_count > 0 && index >= 1);
+    CHECK(log->run_count > 0 && index > log->base);
     unsigned long low = 0, high = log->run_count;
     if (index >= log->runs[high - 1].first) {
         return high - 1;
@@ -57,8 +69,8 @@ static unsigned long raft_log_run(const struct raft_log *log, uint64_t index)
 
 uint64_t raft_log_term(const struct raft_log *log, uint64_t index)
 {
-    CHECK(index <= log->last);
-    return index == 0 ? 0 : log->runs[raft_log_run(log, index)].term;
+    CHECK(index >= log->base && index <= log->last);
+    return index == log->base ? log->base_term : log->runs[raft_log_run(log, index)].term;
 }
 
 uint64_t raft_log_skip(const struct raft_log *log, uint64_t index, uint64_t term)
@@ -66,14 +78,14 @@ uint64_t raft_log_skip(const struct raft_log *log, uint64_t index, uint64_t term
     if (index > log->last) {
         index = log->last;
     }
-    if (index == 0) {
-        return 0;
+    if (index <= log->base) {
+        return index;
     }
     unsigned long run = raft_log_run(log, index);
     while (log->runs[run].term > term) {
         index = log->runs[run].first - 1;
         if (run == 0) {
-            break;
+            return log->base == 0 || log->base_term <= term ? log->base : log->base - 1;
         }
         run--;
     }
@@ -120,7 +132,7 @@ static void raft_log_uncache(struct raft_log *log, uint64_t index)
 
 void raft_log_cut(struct raft_log *log, uint64_t from)
 {
-    CHECK(from >= 1 && from <= log->last);
+    CHECK(from > log->base && from <= log->last);
     uint64_t first = from > log->first_cached ? from : log->first_cached;
     for (uint64_t i = first; i <= log->last; i++) {
         raft_log_uncache(log, i);
@@ -143,9 +155,45 @@ void raft_log_cut(struct raft_log *log, uint64_t from)
     }
 }
 
+void raft_log_compact(struct raft_log *log, uint64_t index)
+{
+    CHECK(index > log->base && index <= log->persisted);
+    log->base_term = raft_log_term(log, index);
+    raft_log_evict(log, index, 0);
+    log->first_cached = log->first_cached > index ? log->first_cached : index + 1;
+    unsigned long drop = 0;
+    while (drop < log->run_count && (drop + 1 < log->run_count ? log->runs[drop + 1].first - 1 : log->last) <= index) {
+        drop++;
+    }
+    for (unsigned long i = drop; i < log->run_count; i++) {
+        log->runs[i - drop] = log->runs[i];
+    }
+    log->run_count -= drop;
+    if (log->run_count > 0) {
+        log->runs[0].first = index + 1;
+    }
+    log->base = index;
+    if (log->window_count > 0 && log->window_first <= index) {
+        raft_log_window_drop(log);
+    }
+}
+
+void raft_log_reset(struct raft_log *log, uint64_t index, uint64_t term)
+{
+    CHECK(index > 0 && term > 0);
+    for (uint64_t i = log->first_cached; i <= log->last; i++) {
+        raft_log_uncache(log, i);
+    }
+    raft_log_window_drop(log);
+    log->run_count = 0;
+    log->base = log->last = log->written = log->persisted = index;
+    log->base_term = term;
+    log->first_cached = index + 1;
+}
+
 const struct raft_entry *raft_log_find(const struct raft_log *log, uint64_t index)
 {
-    CHECK(index >= 1 && index <= log->last);
+    CHECK(index > log->base && index <= log->last);
     if (index >= log->first_cached) {
         return &log->ring[index & (log->ring_size - 1)];
     }
@@ -168,7 +216,7 @@ void raft_log_window_set(struct raft_log *log, uint64_t first, const struct raft
 {
     raft_log_window_drop(log);
     uint32_t good = 0;
-    while (good < count && first + good <= log->last && entries[good].index == first + good &&
+    while (first > log->base && good < count && first + good <= log->last && entries[good].index == first + good &&
            entries[good].term == raft_log_term(log, first + good)) {
         good++;
     }

@@ -7,27 +7,6 @@
 
 #include "internal.h"
 
-uint32_t raft_majority(const struct raft *raft)
-{
-    return raft->params.member_count / 2 + 1;
-}
-
-uint64_t raft_quorum(const struct raft *raft, const uint64_t *values)
-{
-    uint32_t count = raft->params.member_count;
-    uint64_t best = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t reached = 0;
-        for (uint32_t j = 0; j < count; j++) {
-            reached += values[j] >= values[i];
-        }
-        if (reached >= raft_majority(raft) && values[i] > best) {
-            best = values[i];
-        }
-    }
-    return best;
-}
-
 uint32_t raft_random(struct raft *raft, uint32_t bound)
 {
     CHECK(bound > 0);
@@ -37,32 +16,31 @@ uint32_t raft_random(struct raft *raft, uint32_t bound)
     return (uint32_t)((x ^ (x >> 31)) % bound);
 }
 
-struct raft *raft_create(const struct raft_params *params, struct raft_hard_state hard,
-                         const struct raft_term_run *runs, uint32_t run_count, uint64_t last_index, uint64_t applied,
-                         uint64_t random)
+struct raft *raft_create(const struct raft_params *params, const struct raft_start *start)
 {
-    CHECK(params->member_count >= 1 && params->member_count <= LIMIT_RAFT_MEMBERS);
+    CHECK(params->self != 0);
     CHECK(params->election_ticks > params->heartbeat_ticks && params->heartbeat_ticks > 0);
     CHECK(params->window_entries > 0 && params->window_bytes > 0);
-    CHECK(applied <= last_index);
+    CHECK(start->base_index <= start->applied && start->applied <= start->last);
+    CHECK(start->config.index <= start->applied);
     struct raft *raft = mem_alloc(sizeof *raft);
     raft->params = *params;
-    raft->self = LIMIT_RAFT_MEMBERS;
-    for (uint32_t i = 0; i < params->member_count; i++) {
-        CHECK(params->members[i] != 0);
-        raft->peers[i].node = params->members[i];
-        raft->peers[i].next = last_index + 1;
-        if (params->members[i] == params->self) {
-            raft->self = i;
-        }
+    raft_log_init(&raft->log, start);
+    raft_config_push(raft, start->config.index, &start->config.config);
+    for (uint32_t i = 0; i < start->config_count; i++) {
+        CHECK(start->configs[i].index > start->applied && start->configs[i].index <= start->last);
+        raft_config_push(raft, start->configs[i].index, &start->configs[i].config);
     }
-    CHECK(raft->self < params->member_count);
-    raft_log_init(&raft->log, runs, run_count, last_index);
-    CHECK(raft_log_term(&raft->log, last_index) <= hard.term);
-    raft->term = hard.term;
-    raft->vote = hard.vote;
-    raft->commit = raft->applied = applied;
-    raft->random = random;
+    raft->term = start->hard.term;
+    raft->vote = start->hard.vote;
+    if (start->base_term > raft->term) { /* a snapshot was installed, and the crash took the term it came with */
+        raft->term = start->base_term;
+        raft->vote = 0;
+        raft->hard_changed = true;
+    }
+    CHECK(raft_log_term(&raft->log, start->last) <= raft->term);
+    raft->commit = raft->applied = start->applied;
+    raft->random = start->random;
     raft->election_timeout = params->election_ticks + raft_random(raft, params->election_ticks);
     return raft;
 }
@@ -75,17 +53,8 @@ void raft_destroy(struct raft *raft)
     raft_update_deinit(raft);
     raft_log_deinit(&raft->log);
     free(raft->reads);
+    free(raft->configs);
     free(raft);
-}
-
-static struct raft_peer *raft_peer_find(struct raft *raft, uint32_t node)
-{
-    for (uint32_t i = 0; i < raft->params.member_count; i++) {
-        if (raft->peers[i].node == node && i != raft->self) {
-            return &raft->peers[i];
-        }
-    }
-    return NULL;
 }
 
 /* A sender of an older term learns of ours where it can act on it. */
@@ -104,10 +73,18 @@ static void raft_on_stale(struct raft *raft, const struct raft_message *m)
     }
 }
 
+/* An answer counts only from a member. What is asked may come from one that this node does not know yet, or no more:
+ * whoever is behind in configurations must follow and vote all the same (4.2.2). */
+static bool raft_message_is_answer(const struct raft_message *m)
+{
+    return m->kind == RAFT_PRE_VOTE_REPLY || m->kind == RAFT_VOTE_REPLY || m->kind == RAFT_APPEND_REPLY ||
+           m->kind == RAFT_HEARTBEAT_REPLY;
+}
+
 static void raft_on_message(struct raft *raft, const struct raft_message *m)
 {
     struct raft_peer *peer = raft_peer_find(raft, m->from);
-    if (peer == NULL || m->term == 0) {
+    if (m->term == 0 || m->from == raft->params.self || (peer == NULL && raft_message_is_answer(m))) {
         return;
     }
     if (m->kind == RAFT_PRE_VOTE) {
@@ -123,8 +100,8 @@ static void raft_on_message(struct raft *raft, const struct raft_message *m)
         return;
     }
     if (m->term > raft->term) {
-        if (m->kind == RAFT_VOTE && raft_leader_is_live(raft)) {
-            return; /* 4.2.3: does not disturb a leader that is alive */
+        if (m->kind == RAFT_VOTE && m->context == 0 && raft_leader_is_live(raft)) {
+            return; /* 4.2.3: does not disturb a leader that is alive, unless that leader asked for it (3.10) */
         }
         raft_become_follower(raft, m->term, 0);
     }
@@ -147,6 +124,9 @@ static void raft_on_message(struct raft *raft, const struct raft_message *m)
     case RAFT_HEARTBEAT_REPLY:
         raft_on_heartbeat_reply(raft, m, peer);
         break;
+    case RAFT_TIMEOUT_NOW:
+        raft_on_timeout_now(raft, m);
+        break;
     default:
         break;
     }
@@ -162,7 +142,7 @@ static void raft_on_loaded(struct raft *raft, const struct raft_event *event)
 
 static void raft_dispatch(struct raft *raft, const struct raft_event *event)
 {
-    struct raft_peer *peer = NULL;
+    struct raft_peer *peer = raft_peer_find(raft, event->peer);
     switch (event->kind) {
     case RAFT_EVENT_TICK:
         raft_election_tick(raft);
@@ -185,10 +165,26 @@ static void raft_dispatch(struct raft *raft, const struct raft_event *event)
         raft_on_loaded(raft, event);
         break;
     case RAFT_EVENT_PEER_CLOSED:
-        peer = raft_peer_find(raft, event->peer);
         if (peer != NULL) {
             raft_peer_closed(raft, peer);
         }
+        break;
+    case RAFT_EVENT_CONFIG:
+        raft_config_request(raft, event->config);
+        break;
+    case RAFT_EVENT_TRANSFER:
+        raft_transfer_request(raft, event->peer);
+        break;
+    case RAFT_EVENT_COMPACTED:
+        raft_compacted(raft, event->index);
+        break;
+    case RAFT_EVENT_SNAPSHOT_DONE:
+        if (peer != NULL) {
+            raft_snapshot_done(raft, peer, event->ok, event->index);
+        }
+        break;
+    case RAFT_EVENT_INSTALLED:
+        raft_installed(raft, event);
         break;
     case RAFT_EVENT_CONTINUE:
         break;
@@ -203,6 +199,8 @@ void raft_step(struct raft *raft, const struct raft_event *event, struct raft_up
     uint32_t leader = raft->leader;
     raft->random ^= event->random;
     raft_dispatch(raft, event);
+    raft_config_committed(raft);
+    raft_member_settle(raft);
     raft_replicate(raft);
     raft_read_settle(raft);
     CHECK(raft->term >= term && raft->commit >= commit);
@@ -215,13 +213,16 @@ struct raft_status raft_status(const struct raft *raft)
 {
     struct raft_status status = {.role = raft->role,
                                  .term = raft->term,
+                                 .base = raft->log.base,
                                  .last = raft->log.last,
                                  .commit = raft->commit,
                                  .applied = raft->applied,
                                  .leader = raft->leader,
                                  .vote = raft->vote,
-                                 .ready = raft_is_ready(raft)};
-    for (uint32_t i = 0; i < raft->params.member_count && raft->role == RAFT_LEADER; i++) {
+                                 .ready = raft_is_ready(raft),
+                                 .transfer = raft->transfer,
+                                 .config = *raft_config(raft)};
+    for (uint32_t i = 0; i < raft->peer_count && raft->role == RAFT_LEADER; i++) {
         status.match[i] = i == raft->self ? raft->log.persisted : raft->peers[i].match;
     }
     return status;

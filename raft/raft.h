@@ -4,7 +4,8 @@
  *
  * What is here: leader election with pre-vote (9.6) and check-quorum (6.2), log replication with batching and a window
  * per follower (10.2), a no-op at the start of each term, commit only of entries of the current term by counting
- * (3.6.2), ReadIndex (6.4). Time is counted in ticks that the host gives; randomness comes with each event. */
+ * (3.6.2), ReadIndex (6.4), membership by joint consensus with learners (4), transfer of leadership (3.10), a log that
+ * is cut behind snapshots (5). Time is counted in ticks that the host gives; randomness comes with each event. */
 #ifndef CAIRN_RAFT_RAFT_H
 #define CAIRN_RAFT_RAFT_H
 
@@ -40,6 +41,7 @@ enum raft_message_kind {
     RAFT_APPEND_REPLY,
     RAFT_HEARTBEAT,
     RAFT_HEARTBEAT_REPLY,
+    RAFT_TIMEOUT_NOW, /* the leader asks this voter to take over (3.10) */
 };
 struct raft_message {
     uint8_t kind;
@@ -47,10 +49,12 @@ struct raft_message {
     uint64_t term;
     uint64_t log_index, log_term; /* APPEND: previous entry; VOTE: last entry; APPEND_REPLY: last index that matches */
     uint64_t commit;
-    uint64_t context; /* HEARTBEAT and its reply: number of the heartbeat round, for ReadIndex */
+    uint64_t context; /* HEARTBEAT and its reply: number of the heartbeat round, for ReadIndex. VOTE: 1 when the leader
+                         asked for it */
     bool reject;
     uint64_t hint,
-        hint_term; /* rejected APPEND (log_index: the previous entry it named): where the follower's log may match */
+        hint_term; /* rejected APPEND (log_index: the previous entry it named): where the follower's log may match.
+                      rejected PRE_VOTE: index of the newest committed configuration when it leaves the asker out */
     struct raft_entry *entries;
     uint32_t count;
 };
@@ -60,10 +64,39 @@ struct raft_hard_state {
     uint32_t vote; /* 0 none */
 };
 
+/* The members of a group. A voter counts for commits, elections and reads; in a joint configuration (any RAFT_OUTGOING)
+ * the voters coming and the voters going count as two groups, and both majorities are needed. A learner receives
+ * everything and counts nowhere. */
+enum raft_member_role {
+    RAFT_VOTER = 1,
+    RAFT_OUTGOING = 2, /* a voter of the configuration that a joint one leaves */
+    RAFT_LEARNER = 4,
+    RAFT_PROMOTE = 8, /* a learner that the leader makes a voter once it is caught up */
+};
+#define RAFT_MEMBERS_MAX (2 * LIMIT_RAFT_MEMBERS)
+struct raft_member {
+    uint32_t node;
+    uint8_t
+        roles; /* enum raft_member_role: VOTER, OUTGOING, VOTER|OUTGOING, LEARNER, LEARNER|PROMOTE, LEARNER|OUTGOING */
+};
+struct raft_config {
+    struct raft_member members[RAFT_MEMBERS_MAX]; /* ascending by node */
+    uint32_t count;                               /* 0: this node was not told yet, and waits for a leader */
+};
+struct raft_config_at {
+    uint64_t index; /* of the entry that holds it; 0: the one the group began with */
+    struct raft_config config;
+};
+/* The data of a CONFIG entry: u8 count, then u32 node, u8 roles each. A new slice. */
+struct slice raft_config_encode(const struct raft_config *config);
+/* BAD_PROTO unless it is a well-formed configuration with at least one voter. */
+MUST_CHECK enum err raft_config_decode(struct slice data, struct raft_config *ret_config);
+/* Roles of a node, 0 when it is no member. */
+uint8_t raft_config_roles(const struct raft_config *config, uint32_t node);
+bool raft_config_is_joint(const struct raft_config *config);
+
 struct raft_params {
     uint32_t group, self;
-    uint32_t members[LIMIT_RAFT_MEMBERS];
-    uint32_t member_count;
     uint32_t election_ticks;  /* e.g. 10: an election timeout is uniform in [election, 2 * election) */
     uint32_t heartbeat_ticks; /* e.g. 1 */
     uint32_t window_entries;  /* appends in flight per follower */
@@ -76,12 +109,21 @@ struct raft_term_run {
     uint64_t first, term;
 };
 
-/* Makes an instance from what is durable: hard state and entries 1..last (their terms as runs), all of which the host
- * can read back. `applied` <= last: what the machine holds already; those entries are not delivered again, and are
- * committed. */
-struct raft *raft_create(const struct raft_params *params, struct raft_hard_state hard,
-                         const struct raft_term_run *runs, uint32_t run_count, uint64_t last_index, uint64_t applied,
-                         uint64_t random);
+/* What is durable when an instance is made. */
+struct raft_start {
+    struct raft_hard_state hard;
+    uint64_t base_index, base_term;   /* the log begins behind this entry; 0, 0: at entry 1 */
+    const struct raft_term_run *runs; /* of entries base_index + 1 .. last, all of which the host can read back */
+    uint32_t run_count;
+    uint64_t last;
+    uint64_t applied;             /* base_index..last: what the machine holds; committed, and not delivered again */
+    struct raft_config_at config; /* in force at `applied` */
+    const struct raft_config_at *configs; /* CONFIG entries of the log behind `applied`, ascending */
+    uint32_t config_count;
+    uint64_t random;
+};
+/* Makes an instance. The first step's update may ask to persist a term; that step must not be INSTALLED. */
+struct raft *raft_create(const struct raft_params *params, const struct raft_start *start);
 void raft_destroy(struct raft *raft);
 
 enum raft_event_kind {
@@ -94,6 +136,15 @@ enum raft_event_kind {
     RAFT_EVENT_LOADED,      /* entries the update asked to load, in order, from `load_first` */
     RAFT_EVENT_PEER_CLOSED, /* the connection to `peer` broke: what was in flight may be lost */
     RAFT_EVENT_CONTINUE,    /* nothing happened: the host asks for the rest after an update that said `more` */
+    RAFT_EVENT_CONFIG,      /* asks for the members in `config` (roles VOTER, LEARNER, LEARNER|PROMOTE). Update says its
+                               index, or NOT_LEADER, INVALID, TERM_TOO_YOUNG, CHANGE_PENDING, NOT_CAUGHT_UP */
+    RAFT_EVENT_TRANSFER,    /* asks voter `peer` (0: the one whose log is longest) to lead. Update says NOT_LEADER,
+                               INVALID, CHANGE_PENDING; proposals are BUSY until it leads or an election timeout passed */
+    RAFT_EVENT_COMPACTED,   /* the host gives up entries up to `index` <= applied: they are never loaded again */
+    RAFT_EVENT_SNAPSHOT_DONE, /* what an update's `snapshots` asked for `peer` ended: `ok`, then it durably holds the
+                                 state at `index`; else it is asked again when the peer answers */
+    RAFT_EVENT_INSTALLED, /* the machine durably holds the state at (`index`, `term`), `config` in force there: of no
+                             effect at or below applied. `term` is not above the instance's own */
 };
 struct raft_event {
     enum raft_event_kind kind;
@@ -106,6 +157,10 @@ struct raft_event {
     uint32_t loaded_count;
     uint64_t load_first;
     uint32_t peer;
+    const struct raft_config *config; /* CONFIG, INSTALLED */
+    uint64_t config_index;            /* INSTALLED: of the entry that holds it */
+    uint64_t index, term;             /* COMPACTED, SNAPSHOT_DONE, INSTALLED */
+    bool ok;                          /* SNAPSHOT_DONE */
 };
 
 struct raft_read {
@@ -126,12 +181,17 @@ struct raft_update {
     struct raft_hard_state hard;
     const struct raft_entry *append;
     uint32_t append_count; /* append[0].index <= last: cuts what is there from that index */
+    bool reset; /* under `number`, alone: the log drops all it has and goes on behind (reset_index, reset_term) */
+    uint64_t reset_index, reset_term;
     const struct raft_message *messages;
     uint32_t message_count;
     const struct raft_entry *committed;
     uint32_t committed_count;
     const struct raft_read *reads;
     uint32_t read_count;
+    const uint32_t *snapshots; /* peers that lack entries this log no longer has: the host brings them a snapshot at or
+                                  behind the log's beginning and answers each with SNAPSHOT_DONE */
+    uint32_t snapshot_count;
     uint64_t load_first;
     uint32_t load_count; /* entries to read back from the log; 0 none. One load is out at a time */
     enum err propose_err;
@@ -145,11 +205,13 @@ void raft_step(struct raft *raft, const struct raft_event *event, struct raft_up
 /* Present state, for status and tests. */
 struct raft_status {
     enum raft_role role;
-    uint64_t term, last, commit, applied; /* applied: delivered in `committed` */
-    uint32_t leader;                      /* 0 unknown */
+    uint64_t term, base, last, commit, applied; /* base: the log begins behind it; applied: delivered in `committed` */
+    uint32_t leader;                            /* 0 unknown */
     uint32_t vote;
-    bool ready;                         /* leader whose no-op is committed: reads and membership may go */
-    uint64_t match[LIMIT_RAFT_MEMBERS]; /* leader: per member, in params order */
+    bool ready;                       /* leader whose no-op is committed: reads and membership may go */
+    uint32_t transfer;                /* leader: whom it hands over to, 0 nobody */
+    struct raft_config_at config;     /* in force: the newest of the log, committed or not */
+    uint64_t match[RAFT_MEMBERS_MAX]; /* leader: per member of `config` */
 };
 struct raft_status raft_status(const struct raft *raft);
 

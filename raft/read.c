@@ -34,8 +34,8 @@ void raft_read_fail_all(struct raft *raft)
 
 static uint64_t raft_round_confirmed(const struct raft *raft)
 {
-    uint64_t rounds[LIMIT_RAFT_MEMBERS];
-    for (uint32_t i = 0; i < raft->params.member_count; i++) {
+    uint64_t rounds[RAFT_MEMBERS_MAX];
+    for (uint32_t i = 0; i < raft->peer_count; i++) {
         rounds[i] = i == raft->self ? raft->round : raft->peers[i].round;
         CHECK(rounds[i] <= raft->round);
     }
@@ -85,7 +85,7 @@ void raft_heartbeat_round(struct raft *raft)
 {
     CHECK(raft->role == RAFT_LEADER);
     raft->round++;
-    for (uint32_t i = 0; i < raft->params.member_count; i++) {
+    for (uint32_t i = 0; i < raft->peer_count; i++) {
         if (i == raft->self) {
             continue;
         }

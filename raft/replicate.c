@@ -11,7 +11,7 @@ static void raft_inflight_clear(struct raft_peer *peer)
     peer->inflight_bytes = 0;
 }
 
-static void raft_peer_probe(struct raft_peer *peer, uint64_t next)
+void raft_peer_probe(struct raft_peer *peer, uint64_t next)
 {
     CHECK(next > peer->match);
     peer->probing = true;
@@ -31,17 +31,24 @@ void raft_lead(struct raft *raft)
         const struct raft_entry *entry = i >= raft->log.first_cached ? raft_log_find(&raft->log, i) : NULL;
         raft->uncommitted_bytes += entry ? entry->data.bytes : 0;
     }
-    for (uint32_t i = 0; i < raft->params.member_count; i++) {
+    for (uint32_t i = 0; i < raft->peer_count; i++) {
         struct raft_peer *peer = &raft->peers[i];
         peer->match = 0;
         peer->ticked = 0;
         peer->round = raft->round;
         peer->active = peer->vote == RAFT_VOTE_GRANTED;
-        peer->poke = peer->wants_load = false;
+        peer->poke = peer->wants_load = peer->snapshotting = false;
         raft_peer_probe(peer, raft->log.last + 1);
     }
-    struct raft_entry noop = {.index = raft->log.last + 1, .term = raft->term, .type = RAFT_ENTRY_NOOP};
-    raft_log_append(&raft->log, &noop);
+    raft_lead_append(raft, RAFT_ENTRY_NOOP, (struct slice){0});
+}
+
+void raft_lead_append(struct raft *raft, uint8_t type, struct slice data)
+{
+    CHECK(raft->role == RAFT_LEADER);
+    struct raft_entry entry = {.index = raft->log.last + 1, .term = raft->term, .type = type, .data = data};
+    raft_log_append(&raft->log, &entry);
+    raft->uncommitted_bytes += data.bytes;
 }
 
 void raft_propose(struct raft *raft, struct slice data)
@@ -51,22 +58,19 @@ void raft_propose(struct raft *raft, struct slice data)
         err = ERR_NOT_LEADER;
     } else if (data.bytes > LIMIT_ENTRY_BYTES) {
         err = ERR_TOO_LARGE;
-    } else if (raft->uncommitted_bytes + data.bytes > RAFT_UNCOMMITTED_BYTES) {
+    } else if (raft->transfer != 0 || raft->uncommitted_bytes + data.bytes > RAFT_UNCOMMITTED_BYTES) {
         err = ERR_BUSY;
     }
     raft->update.propose_err = err;
     if (err != ERR_OK) {
         return;
     }
-    struct raft_entry entry = {
-        .index = raft->log.last + 1, .term = raft->term, .type = RAFT_ENTRY_COMMANDS, .data = data};
-    raft_log_append(&raft->log, &entry);
-    raft->uncommitted_bytes += data.bytes;
-    raft->update.propose_index = entry.index;
-    raft->update.propose_term = entry.term;
+    raft_lead_append(raft, RAFT_ENTRY_COMMANDS, data);
+    raft->update.propose_index = raft->log.last;
+    raft->update.propose_term = raft->term;
 }
 
-static void raft_commit_to(struct raft *raft, uint64_t commit)
+void raft_commit_to(struct raft *raft, uint64_t commit)
 {
     CHECK(commit > raft->commit && commit <= raft->log.last);
     for (uint64_t i = raft->commit + 1; i <= commit && raft->role == RAFT_LEADER; i++) {
@@ -83,8 +87,8 @@ void raft_commit_by_counting(struct raft *raft)
     if (raft->role != RAFT_LEADER) {
         return;
     }
-    uint64_t matches[LIMIT_RAFT_MEMBERS];
-    for (uint32_t i = 0; i < raft->params.member_count; i++) {
+    uint64_t matches[RAFT_MEMBERS_MAX];
+    for (uint32_t i = 0; i < raft->peer_count; i++) {
         matches[i] = i == raft->self ? raft->log.persisted : raft->peers[i].match;
     }
     uint64_t index = raft_quorum(raft, matches);
@@ -174,6 +178,9 @@ static void raft_replicate_probe(struct raft *raft, struct raft_peer *peer)
 static void raft_replicate_peer(struct raft *raft, struct raft_peer *peer)
 {
     peer->wants_load = false;
+    if (raft_snapshot_wanted(raft, peer) || peer->snapshotting) {
+        return;
+    }
     if (peer->probing) {
         if (!peer->paused) {
             raft_replicate_probe(raft, peer);
@@ -196,7 +203,7 @@ static void raft_replicate_peer(struct raft *raft, struct raft_peer *peer)
 
 void raft_replicate(struct raft *raft)
 {
-    for (uint32_t i = 0; i < raft->params.member_count && raft->role == RAFT_LEADER; i++) {
+    for (uint32_t i = 0; i < raft->peer_count && raft->role == RAFT_LEADER; i++) {
         if (i != raft->self) {
             raft_replicate_peer(raft, &raft->peers[i]);
         }
@@ -205,7 +212,7 @@ void raft_replicate(struct raft *raft)
 
 void raft_replicate_poke(struct raft *raft, struct raft_peer *peer)
 {
-    if (!peer->poke) {
+    if (!peer->poke || peer->snapshotting) {
         return;
     }
     peer->poke = false;
@@ -233,7 +240,8 @@ void raft_on_append_reply(struct raft *raft, const struct raft_message *m, struc
     }
     peer->active = true;
     if (m->reject) {
-        bool late = m->log_index <= peer->match || (peer->probing && m->log_index != peer->next - 1);
+        bool late =
+            peer->snapshotting || m->log_index <= peer->match || (peer->probing && m->log_index != peer->next - 1);
         if (late) {
             return;
         }
@@ -244,6 +252,10 @@ void raft_on_append_reply(struct raft *raft, const struct raft_message *m, struc
     }
     if (m->log_index > peer->match) {
         peer->match = m->log_index;
+    }
+    if (peer->snapshotting && peer->match >= raft->log.base) { /* it came there another way */
+        peer->snapshotting = false;
+        raft_peer_probe(peer, peer->match + 1);
     }
     if (peer->probing && m->log_index + 1 >= peer->next) {
         peer->probing = peer->paused = false;
@@ -265,8 +277,10 @@ static bool raft_append_is_sound(const struct raft_message *m)
     bool sound = m->log_index < UINT64_MAX / 2 && (m->log_index > 0 || m->log_term == 0);
     for (uint32_t i = 0; i < m->count && sound; i++) {
         const struct raft_entry *entry = &m->entries[i];
+        struct raft_config config;
         sound =
             entry->index == m->log_index + 1 + i && entry->term > 0 && entry->term >= term && entry->term <= m->term;
+        sound = sound && (entry->type != RAFT_ENTRY_CONFIG || raft_config_decode(entry->data, &config) == ERR_OK);
         term = entry->term;
     }
     return sound;
@@ -280,7 +294,7 @@ static void raft_append_reject(struct raft *raft, const struct raft_message *m)
                                           .reject = true,
                                           .log_index = m->log_index,
                                           .hint = hint,
-                                          .hint_term = raft_log_term(&raft->log, hint)});
+                                          .hint_term = hint >= raft->log.base ? raft_log_term(&raft->log, hint) : 0});
 }
 
 /* At once when it is durable already, else when it will be. */
@@ -295,7 +309,7 @@ static void raft_append_accept(struct raft *raft, uint32_t to, uint64_t match)
     }
 }
 
-/* Adds what is new, behind a cut where an entry differs in term (3.5). */
+/* Adds what is new, behind a cut where an entry differs in term (3.5). Configurations go with their entries. */
 static void raft_append_entries(struct raft *raft, const struct raft_message *m)
 {
     for (uint32_t i = 0; i < m->count; i++) {
@@ -307,8 +321,13 @@ static void raft_append_entries(struct raft *raft, const struct raft_message *m)
             CHECK(entry->index > raft->commit); /* a committed entry is never cut */
             raft_log_cut(&raft->log, entry->index);
             raft_persist_cut(raft, entry->index);
+            raft_config_cut(raft, entry->index);
         }
         raft_log_append(&raft->log, entry);
+        struct raft_config config;
+        if (entry->type == RAFT_ENTRY_CONFIG && raft_config_decode(entry->data, &config) == ERR_OK) {
+            raft_config_push(raft, entry->index, &config);
+        }
     }
 }
 

@@ -33,6 +33,7 @@ void raft_update_begin(struct raft *raft)
     entries_drop(raft->out_append, raft->out_append_count);
     entries_drop(raft->out_committed, raft->out_committed_count);
     raft->out_message_count = raft->out_append_count = raft->out_committed_count = raft->out_read_count = 0;
+    raft->out_snapshot_count = 0;
     raft->update = (struct raft_update){0};
 }
 
@@ -125,11 +126,18 @@ static void raft_update_persist(struct raft *raft)
 {
     struct raft_log *log = &raft->log;
     CHECK(log->written <= log->last);
-    if (!raft->hard_changed && log->written == log->last) {
+    if (!raft->hard_changed && log->written == log->last && !raft->reset) {
         return;
     }
     raft->number++;
     raft->update.number = raft->number;
+    if (raft->reset) {
+        CHECK(!raft->hard_changed && log->written == log->last && log->last == log->base);
+        raft->reset = false;
+        raft->update.reset = true;
+        raft->update.reset_index = log->base;
+        raft->update.reset_term = log->base_term;
+    }
     if (raft->hard_changed) {
         raft->hard_changed = false;
         raft->hard_number = raft->number;
@@ -203,7 +211,7 @@ static uint64_t raft_load_need(const struct raft *raft, uint32_t turn)
 
 static void raft_update_load(struct raft *raft)
 {
-    uint32_t turns = raft->params.member_count + 1;
+    uint32_t turns = raft->peer_count + 1;
     for (uint32_t i = 0; i < turns && raft->load_count == 0; i++) {
         uint32_t turn = (raft->load_turn + i) % turns;
         uint64_t first = raft_load_need(raft, turn);
@@ -225,7 +233,7 @@ static bool raft_window_is_needed(const struct raft *raft)
     const struct raft_log *log = &raft->log;
     uint64_t first = log->window_first, end = log->window_first + log->window_count;
     bool needed = raft->applied + 1 >= first && raft->applied + 1 < end;
-    for (uint32_t i = 0; i < raft->params.member_count && raft->role == RAFT_LEADER; i++) {
+    for (uint32_t i = 0; i < raft->peer_count && raft->role == RAFT_LEADER; i++) {
         needed = needed || (i != raft->self && raft->peers[i].next >= first && raft->peers[i].next < end);
     }
     return needed;
@@ -241,7 +249,8 @@ void raft_update_end(struct raft *raft, struct raft_update *ret_update)
         raft_log_window_drop(&raft->log);
     }
     raft_log_evict(&raft->log, raft->applied, raft->params.cache_bytes);
-    CHECK(raft->applied <= raft->commit && raft->commit <= raft->log.last);
+    CHECK(raft->log.base <= raft->applied && raft->applied <= raft->commit && raft->commit <= raft->log.last);
+    CHECK(raft->configs[0].index <= raft->commit && raft_config(raft)->index <= raft->log.last);
     struct raft_update *update = &raft->update;
     update->hard = (struct raft_hard_state){.term = raft->term, .vote = raft->vote};
     update->append = raft->out_append;
@@ -252,5 +261,7 @@ void raft_update_end(struct raft *raft, struct raft_update *ret_update)
     update->committed_count = (uint32_t)raft->out_committed_count;
     update->reads = raft->out_reads;
     update->read_count = (uint32_t)raft->out_read_count;
+    update->snapshots = raft->out_snapshots;
+    update->snapshot_count = raft->out_snapshot_count;
     *ret_update = *update;
 }

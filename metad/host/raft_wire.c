@@ -57,7 +57,7 @@ enum err raft_wire_decode(struct group *group, const struct message *frame, stru
     } else if (wire->group != group->params.group || wire->from != frame->peer.id || !member(bootstrap, wire->from) ||
                wire->from == group->params.self) {
         err = ERR_WRONG_GROUP;
-    } else if (wire->kind < RAFT_PRE_VOTE || wire->kind > RAFT_HEARTBEAT_REPLY || wire->term > UINT64_MAX / 2) {
+    } else if (wire->kind < RAFT_PRE_VOTE || wire->kind > RAFT_TIMEOUT_NOW || wire->term > UINT64_MAX / 2) {
         err = ERR_INVALID;
     }
     struct raft_message message = {

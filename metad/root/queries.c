@@ -83,12 +83,13 @@ enum err admin_group_query(struct query *query, const void *message, struct answ
     reply.commit = raft->commit;
     reply.applied = raft->applied;
     reply.last = raft->last;
-    reply.n_members = raft->role == RAFT_LEADER ? query->bootstrap->member_count : 0;
+    const struct raft_config *config = &raft->config.config;
+    reply.n_members = raft->role == RAFT_LEADER ? config->count : 0;
     reply.members = proto_arena_take(query->arena, (reply.n_members + 1) * sizeof *reply.members);
     for (size_t i = 0; i < reply.n_members; i++) {
         Cairn__AdminMember *member = PROTO_TAKE(Cairn__AdminMember, query->arena);
         *member = (Cairn__AdminMember)CAIRN__ADMIN_MEMBER__INIT;
-        member->node = query->bootstrap->members[i];
+        member->node = config->members[i].node;
         member->match = raft->match[i];
         member->lag = raft->last > raft->match[i] ? raft->last - raft->match[i] : 0;
         reply.members[i] = member;

@@ -314,7 +314,7 @@ static void make_entries(void)
     put_u32(body.data + 17, LIMIT_ENTRY_BYTES);
     corpus_put("entries", "larger-than-body", body.data, body.bytes);
     put_u32(body.data + 17, 0);
-    body.data[16] = RAFT_ENTRY_COMMANDS + 1;
+    body.data[16] = RAFT_ENTRY_CONFIG + 1;
     corpus_put("entries", "type-beyond", body.data, body.bytes);
     corpus_put("entries", "none", body.data, 0);
     slice_drop(&body);

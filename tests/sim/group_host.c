@@ -249,17 +249,25 @@ static void host_run(struct host *host, const struct event *event, struct effect
     struct raft_params params = {
         .group = host->params.group,
         .self = host->params.self,
-        .member_count = host->params.member_count,
         .election_ticks = 10,
         .heartbeat_ticks = 1,
         .window_entries = 64,
         .window_bytes = 1 << 20,
         .cache_bytes = host->params.cache_bytes,
     };
-    memcpy(params.members, host->params.members, sizeof params.members);
     host->applied = applied_load(host);
     CHECK(host->applied <= last);
-    host->raft = raft_create(&params, host->hard, runs, run_count, last, host->applied, event->random);
+    struct raft_start start = {.hard = host->hard,
+                               .runs = runs,
+                               .run_count = run_count,
+                               .last = last,
+                               .applied = host->applied,
+                               .random = event->random};
+    for (uint32_t i = 0; i < host->params.member_count; i++) {
+        start.config.config.members[i] = (struct raft_member){host->params.members[i], RAFT_VOTER};
+    }
+    start.config.config.count = host->params.member_count;
+    host->raft = raft_create(&params, &start);
     host->params.watch->opened(host->params.watch->context, host->params.self, host->params.group, host->applied);
     fx_timer(fx, TIMER_TICK, event->now_ns + host->params.tick_ns);
 }

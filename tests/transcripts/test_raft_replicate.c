@@ -206,7 +206,7 @@ static void test_figure_eight(void **state)
     assert_true(term > 3 && last == 4);
     while (net_persist(net, 1)) {}
     (void)net_lose(net, 0, 0, 0);
-    struct raft_entry old = net_entry_make(net->nodes[0].disk.entries[2], 3);
+    struct raft_entry old = net_entry_make(net, net->nodes[0].disk.entries[2], 3);
     struct raft_message append = {.kind = RAFT_APPEND, .from = 1, .term = term, .log_index = 2, .log_term = 2};
     append.entries = &old;
     append.count = 1;

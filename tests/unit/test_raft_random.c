@@ -1,6 +1,8 @@
-/* Raft under a seeded network and seeded crashes: messages are delayed, reordered, lost and doubled, writes and loads
- * complete late, nodes lose what was not durable. The harness checks its invariants N1-N7 after each step; a run must
- * also get work done once the network is whole again. A failing seed is in the broken check's last line of output. */
+/* Raft under a seeded network and seeded crashes: messages are delayed, reordered, lost and doubled, writes, loads and
+ * snapshots complete late or not, nodes lose what was not durable, members come and go, leadership is handed over, logs
+ * are cut. The harness checks its invariants N1-N9 after each step; a run must also get work done once the network is
+ * whole again, and whoever is no member then disturbs nobody. A failing seed is in the broken check's last line of
+ * output. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,6 +14,11 @@
 #include "../raft_net.h"
 
 static char replay[80];
+
+/* What went on in a run. */
+struct totals {
+    uint64_t cuts, loads, elections, reads, committed, installs, resets, rollbacks, changes, transfers;
+};
 
 static void random_aborted(int number)
 {
@@ -68,6 +75,65 @@ static void random_crash(struct net *net)
     }
 }
 
+/* Asks for other members: whatever is refused must be refused by name. */
+static void random_change(struct net *net, uint32_t node)
+{
+    static const uint8_t roles[] = {RAFT_VOTER, RAFT_VOTER, RAFT_LEARNER, RAFT_LEARNER | RAFT_PROMOTE};
+    struct raft_status status = raft_status(net->nodes[node - 1].raft);
+    struct raft_config target = {0};
+    uint32_t chosen = pick(net, net->count), also = pick(net, 3) == 0 ? pick(net, net->count) : chosen;
+    for (uint32_t i = 0; i < net->count; i++) {
+        uint8_t role = raft_config_roles(&status.config.config, i + 1);
+        role = role & RAFT_VOTER ? RAFT_VOTER : role & (uint8_t)~RAFT_OUTGOING;
+        if (i == chosen || i == also) {
+            role = role == 0 || pick(net, 2) == 0 ? roles[pick(net, 4)] : 0;
+        }
+        if (role != 0) {
+            target.members[target.count++] = (struct raft_member){.node = i + 1, .roles = role};
+        }
+    }
+    enum err err = net_change(net, node, &target);
+    if (status.role != RAFT_LEADER) {
+        CHECK(err == ERR_NOT_LEADER);
+    } else if (!status.ready) {
+        CHECK(err == ERR_TERM_TOO_YOUNG);
+    } else if (status.config.index > status.commit || raft_config_is_joint(&status.config.config)) {
+        CHECK(err == ERR_CHANGE_PENDING);
+    } else {
+        CHECK(err == ERR_OK || err == ERR_INVALID || err == ERR_NOT_CAUGHT_UP ||
+              (err == ERR_CHANGE_PENDING && status.transfer != 0));
+    }
+}
+
+/* The machine becomes durable up to somewhere; what that covers may leave the log. */
+static void random_compact(struct net *net, uint32_t node)
+{
+    struct net_node *self = &net->nodes[node - 1];
+    self->flushed += self->applied > self->flushed ? pick(net, (uint32_t)(self->applied - self->flushed) + 1) : 0;
+    uint64_t most = self->flushed < self->disk.last ? self->flushed : self->disk.last;
+    if (most > self->disk.base) {
+        net_compact(net, node, self->disk.base + 1 + pick(net, (uint32_t)(most - self->disk.base)));
+    }
+}
+
+static void random_member(struct net *net)
+{
+    uint32_t node = 1 + pick(net, net->count);
+    if (net->nodes[node - 1].raft == NULL) {
+        return;
+    }
+    uint32_t what = pick(net, 10);
+    if (what < 4) {
+        random_change(net, node);
+    } else if (what < 5) {
+        (void)net_transfer(net, node, pick(net, net->count + 1));
+    } else if (what < 7) {
+        random_compact(net, node);
+    } else if (net->snapshot_count > 0) {
+        net_snapshot_end(net, pick(net, net->snapshot_count), pick(net, 4) != 0);
+    }
+}
+
 static void random_node(struct net *net)
 {
     uint32_t node = 1 + pick(net, net->count);
@@ -85,6 +151,7 @@ static void random_node(struct net *net)
         bool leads = raft_status(net->nodes[node - 1].raft).role == RAFT_LEADER;
         enum err err = net_propose(net, node, 8 + pick(net, 64));
         CHECK((err == ERR_NOT_LEADER) == !leads);
+        CHECK(err != ERR_BUSY || raft_status(net->nodes[node - 1].raft).transfer != 0);
     } else if (what < 90) {
         (void)net_read_ask(net, node);
     } else if (what < 92) {
@@ -119,6 +186,8 @@ static void random_stretch(struct net *net, uint32_t steps, uint32_t side, uint3
         }
         if (pick(net, 1000) < crash_permille) {
             random_crash(net);
+        } else if (net->count > net->first.count && pick(net, 12) == 0) {
+            random_member(net);
         } else if (pick(net, 2) == 0) {
             random_network(net, side);
         } else {
@@ -127,7 +196,45 @@ static void random_stretch(struct net *net, uint32_t steps, uint32_t side, uint3
     }
 }
 
-/* With all nodes up and a whole network every node applies everything, within a bounded number of ticks. */
+static void random_ticks(struct net *net, uint32_t ticks, bool *proposed)
+{
+    for (uint32_t tick = 0; tick < ticks; tick++) {
+        for (uint32_t node = 1; node <= net->count; node++) {
+            net_tick(net, node);
+            net_settle(net, 0);
+            if (!*proposed && raft_status(net->nodes[node - 1].raft).ready) {
+                *proposed = net_propose(net, node, 16) == ERR_OK;
+            }
+        }
+    }
+}
+
+/* The members of a settled group applied everything; the leader is one of them, and stays. */
+static void random_settled(struct net *net)
+{
+    uint32_t leader = 0;
+    for (uint32_t node = 1; node <= net->count; node++) {
+        if (raft_status(net->nodes[node - 1].raft).ready) {
+            CHECK(leader == 0);
+            leader = node;
+        }
+    }
+    CHECK(leader != 0);
+    struct raft_status status = raft_status(net->nodes[leader - 1].raft);
+    CHECK(!raft_config_is_joint(&status.config.config) && status.config.index <= status.commit);
+    for (uint32_t i = 0; i < status.config.config.count; i++) {
+        const struct raft_member *member = &status.config.config.members[i];
+        CHECK(net->nodes[member->node - 1].applied == net->committed_last);
+        CHECK(!(member->roles & RAFT_PROMOTE));
+    }
+    uint64_t elections = net->elections;
+    bool proposed = true;
+    random_ticks(net, 100, &proposed);
+    CHECK(net->elections == elections); /* removed nodes disturb nobody */
+    CHECK(raft_status(net->nodes[leader - 1].raft).role == RAFT_LEADER);
+}
+
+/* With all nodes up and a whole network every member applies everything, within a bounded number of ticks. */
 static void random_recover(struct net *net)
 {
     for (uint32_t node = 1; node <= net->count; node++) {
@@ -137,30 +244,20 @@ static void random_recover(struct net *net)
     }
     uint64_t before = net->committed_last;
     bool proposed = false;
-    for (uint32_t tick = 0; tick < 400; tick++) {
-        for (uint32_t node = 1; node <= net->count; node++) {
-            net_tick(net, node);
-            net_settle(net, 0);
-            if (!proposed && raft_status(net->nodes[node - 1].raft).ready) {
-                proposed = net_propose(net, node, 16) == ERR_OK;
-            }
-        }
-    }
+    random_ticks(net, 400, &proposed);
     CHECK(proposed && net->committed_last > before);
-    for (uint32_t node = 1; node <= net->count; node++) {
-        CHECK(net->nodes[node - 1].applied == net->committed_last);
-    }
+    random_settled(net);
     for (uint32_t i = 0; i < net->read_count; i++) {
         CHECK(net->reads[i].done);
     }
 }
 
-static void random_run(uint32_t count, uint64_t seed, uint64_t *totals)
+static void random_run(uint32_t count, uint32_t voters, uint64_t seed, struct totals *totals)
 {
-    snprintf(replay, sizeof replay, "replay: RAFT_SEED=%llu test_raft_random (%u nodes)\n", (unsigned long long)seed,
-             count);
+    snprintf(replay, sizeof replay, "replay: RAFT_SEED=%llu test_raft_random (%u nodes, %u voters)\n",
+             (unsigned long long)seed, count, voters);
     signal(SIGABRT, random_aborted);
-    struct net *net = net_open(count, seed);
+    struct net *net = net_open_some(count, voters, seed);
     net->quiet = true;
     net->params.cache_bytes = 600;
     net->params.election_ticks = 2 + pick(net, 6);
@@ -172,54 +269,83 @@ static void random_run(uint32_t count, uint64_t seed, uint64_t *totals)
         random_stretch(net, 2500, side, round % 3 == 0 ? 0 : 6);
     }
     random_recover(net);
-    totals[0] += net->truncations;
-    totals[1] += net->loads;
-    totals[2] += net->elections;
-    totals[3] += net->reads_ok;
-    totals[4] += net->committed_last;
+    totals->cuts += net->truncations;
+    totals->loads += net->loads;
+    totals->elections += net->elections;
+    totals->reads += net->reads_ok;
+    totals->committed += net->committed_last;
+    totals->installs += net->installs;
+    totals->resets += net->resets;
+    totals->rollbacks += net->rollbacks;
+    totals->changes += net->changes;
+    totals->transfers += net->transfers;
     net_close(net);
 }
 
-static void random_seeds(uint32_t count, uint64_t first, uint64_t seeds)
+static struct totals random_seeds(uint32_t count, uint32_t voters, uint64_t first, uint64_t seeds)
 {
-    uint64_t totals[5] = {0}, live = slice_live_bytes();
+    struct totals totals = {0};
+    uint64_t live = slice_live_bytes();
     for (uint64_t seed = first; seed < first + seeds; seed++) {
-        random_run(count, seed, totals);
+        random_run(count, voters, seed, &totals);
         assert_int_equal(slice_live_bytes(), live);
     }
-    print_message("%u nodes: %llu cuts, %llu loads, %llu elections, %llu reads, %llu committed\n", count,
-                  (unsigned long long)totals[0], (unsigned long long)totals[1], (unsigned long long)totals[2],
-                  (unsigned long long)totals[3], (unsigned long long)totals[4]);
+    print_message("%u nodes: %lu cuts, %lu loads, %lu elections, %lu reads, %lu committed, %lu installs, %lu resets, "
+                  "%lu rolled back, %lu changes, %lu transfers\n",
+                  count, totals.cuts, totals.loads, totals.elections, totals.reads, totals.committed, totals.installs,
+                  totals.resets, totals.rollbacks, totals.changes, totals.transfers);
     /* the trouble was real: each of the hard paths ran */
-    assert_true(totals[0] > 0 && totals[1] > seeds && totals[2] > seeds && totals[3] > 0 && totals[4] > seeds * 10);
+    assert_true(totals.cuts > 0 && totals.loads > seeds && totals.elections > seeds && totals.reads > 0);
+    assert_true(totals.committed > seeds * 10);
+    return totals;
 }
 
 /* RAFT_SEED replays one seed; RAFT_SEEDS asks for more of them than the usual. */
-static void random_ask(uint32_t count, uint64_t first, uint64_t seeds)
+static struct totals random_ask(uint32_t count, uint32_t voters, uint64_t first, uint64_t seeds)
 {
     const char *seed = getenv("RAFT_SEED"), *more = getenv("RAFT_SEEDS");
+    struct totals totals = {0};
     if (seed != NULL) {
-        uint64_t totals[5] = {0};
-        random_run(count, strtoull(seed, NULL, 10), totals);
-    } else {
-        random_seeds(count, first, more != NULL ? strtoull(more, NULL, 10) : seeds);
+        random_run(count, voters, strtoull(seed, NULL, 10), &totals);
+        return totals;
     }
+    return random_seeds(count, voters, first, more != NULL ? strtoull(more, NULL, 10) : seeds);
 }
 
 static void test_three(void **state)
 {
     (void)state;
-    random_ask(3, 1000, 150);
+    random_ask(3, 3, 1000, 150);
 }
 
 static void test_five(void **state)
 {
     (void)state;
-    random_ask(5, 5000, 100);
+    random_ask(5, 5, 5000, 100);
+}
+
+static void test_members(void **state)
+{
+    (void)state;
+    struct totals t = random_ask(6, 3, 9000, 200);
+    if (getenv("RAFT_SEED") == NULL) {
+        assert_true(t.installs > 0 && t.resets > 0 && t.rollbacks > 0 && t.changes > 0 && t.transfers > 0);
+    }
+}
+
+static void test_members_of_two(void **state)
+{
+    (void)state;
+    random_ask(4, 2, 20000, 100);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_three), cmocka_unit_test(test_five)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_three),
+        cmocka_unit_test(test_five),
+        cmocka_unit_test(test_members),
+        cmocka_unit_test(test_members_of_two),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
