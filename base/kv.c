@@ -179,6 +179,11 @@ enum err kv_prev(struct kv_view *view, const void *before, size_t before_bytes, 
     return view->ops->prev(view, before, before_bytes, ret_key, ret_value);
 }
 
+bool kv_room(struct kv_view *view)
+{
+    return view->ops->room == NULL || view->ops->room(view);
+}
+
 static struct kv_overlay *overlay_of(struct kv_view *view)
 {
     return (struct kv_overlay *)((char *)view - offsetof(struct kv_overlay, view));

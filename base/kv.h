@@ -28,6 +28,8 @@ struct kv_view_ops {
     /* The last pair with key < `before`. */
     enum err (*prev)(struct kv_view *view, const void *before, size_t before_bytes, struct slice *ret_key,
                      struct slice *ret_value);
+    /* False: the disk under it is short of space, and commits that can be refused should be. NULL: always room. */
+    bool (*room)(struct kv_view *view);
 };
 struct kv_view {
     const struct kv_view_ops *ops;
@@ -38,6 +40,8 @@ MUST_CHECK enum err kv_next(struct kv_view *view, const void *from, size_t from_
                             struct slice *ret_key, struct slice *ret_value);
 MUST_CHECK enum err kv_prev(struct kv_view *view, const void *before, size_t before_bytes, struct slice *ret_key,
                             struct slice *ret_value);
+
+bool kv_room(struct kv_view *view);
 
 /* A batch of puts and deletes, ordered by key, one entry a key (the last wins). */
 struct kv_batch;

@@ -57,7 +57,7 @@ enum err commit_room(struct store *store, uint64_t bytes, struct effects *fx)
         return ERR_TOO_LARGE;
     }
     uint64_t limit = store->capacity_bytes / 100 * (100 - STORE_RESERVE_PERCENT);
-    if (bytes > RECORD_HEADER_BYTES && store_used_bytes(store) + bytes > limit) {
+    if (bytes > RECORD_HEADER_BYTES && (store_used_bytes(store) + bytes > limit || !kv_room(store->kv))) {
         return ERR_DISK_FULL;
     }
     uint64_t needed = bytes + lost_record_bytes(store);

@@ -14,6 +14,7 @@
 #include "base/hash.h"
 #include "base/limits.h"
 #include "base/seal.h"
+#include "repair.h"
 #include "store.h"
 
 void put_end(struct store *store, struct put *put)
@@ -247,6 +248,7 @@ static void put_decide(struct store *store, struct put *put, struct effects *fx)
         return;
     }
     if (err != ERR_OK) {
+        store->repair->owed |= put->task == 0 && put->type == RECORD_SHARD;
         put_refuse(store, put, err, NULL, fx);
         return;
     }

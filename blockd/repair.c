@@ -495,6 +495,12 @@ void repair_timer(struct store *store, const struct event *event, struct effects
 void repair_settle(struct store *store, uint64_t now_ns, struct effects *fx)
 {
     struct repair *repair = store->repair;
+    if (repair->owed) {
+        repair->owed = false;
+        repair->whole_due = true;
+        repair->woken = true;
+        pass_due(repair, now_ns + REPAIR_RETRY_NS);
+    }
     if (repair->woken && store->open) {
         repair->woken = false;
         bool busy = repair->running || repair->due_ns == 0 || repair->due_ns <= now_ns;

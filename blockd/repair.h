@@ -78,6 +78,7 @@ struct repair {
     uint32_t pg;
     bool whole; /* the pass goes over all groups; else over rotten shards only */
     bool whole_due;
+    bool owed;    /* a put was refused by the disk: what others took lacks here */
     bool stopped; /* nothing can be stored now: the pass ends early */
     struct repair_scope scope;
     struct repair_task tasks[REPAIR_TASKS_MAX];

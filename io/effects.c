@@ -105,7 +105,7 @@ static void flush_work_run(struct job *job, bool drop)
     char text[256];
     if (!drop) {
         enum err err = runtime_kv_flush(work->actor->kv, text);
-        if (err != ERR_OK) {
+        if (err != ERR_OK && !atomic_load(&work->actor->runtime->stopping)) {
             runtime_halt(work->actor->runtime, err, "flush of the database: %s", text);
         }
         struct inbox_event *event = inbox_event_create(work->actor, EVENT_KV_DONE);

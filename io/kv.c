@@ -1,14 +1,23 @@
 /* RocksDB behind base/kv.h. Stands under apply and the store's index: reads on the owning loop, commits on it, flushes
  * on a helper. No WAL: what a flush has not covered is rebuilt from the log in front of it.
  *
+ * A full disk: RocksDB does not survive one (a flush that fails may end in an assertion of its own), so it never meets
+ * one. Below the reserve room() is false and cores refuse what can be refused; the reserve covers what is under way and
+ * a compaction. Below the floor no flush begins: one that is asked for waits, a commit that would cause one is
+ * DISK_FULL, and the database is left as it is at the end. A disk that somebody else fills in the midst of a flush is
+ * not covered.
+ *
  * Happy path: get is a pinned get and one copy; next and prev run over an iterator kept per loop and thrown away at the
  * next commit, so a scan costs a step per pair. How it fails: any RocksDB error is KV_FAILED and its caller halts; a
- * read error halts here, because a core that went on would answer from half a database. */
+ * read error halts here, because a core that went on would answer from half a
+ * database. */
 #include <errno.h>
 #include <rocksdb/c.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -18,6 +27,16 @@
 #define KV_CACHE_BYTES        ((size_t)16 << 20)
 #define KV_OPEN_FILES         512
 #define KV_BLOOM_BITS         10
+/* What a compaction takes at most: its level 0 files and as much of the next level. */
+#define KV_LEVEL_BYTES      ((uint64_t)64 << 20)
+#define KV_COMPACTION_BYTES (2 * KV_LEVEL_BYTES)
+/* Free space below which no flush begins: what all write buffers hold, and some. */
+#define KV_FLOOR_BYTES ((uint64_t)64 << 20)
+/* Free space below which there is no room: a twentieth of the file system, but within these bounds. */
+#define KV_RESERVE_LEAST_BYTES (2 * KV_COMPACTION_BYTES)
+#define KV_RESERVE_MOST_BYTES  ((uint64_t)1 << 30)
+#define KV_ROOM_NS             100000000ull /* how long an answer stands */
+#define KV_FLUSH_WAIT_NS       50000000ull
 
 /* An iterator and the state of the database it shows. */
 struct kv_cursor {
@@ -44,6 +63,10 @@ struct runtime_kv {
     rocksdb_writeoptions_t *write_options;
     rocksdb_flushoptions_t *flush_options;
     rocksdb_cache_t *cache;
+    char *path; /* the data directory */
+    struct runtime_kv *next_left;
+    _Atomic uint64_t room_until_ns; /* `room` stands until then */
+    _Atomic bool room;
     _Atomic uint64_t commits;
     pthread_mutex_t pins_lock;
     struct kv_pin *pins;
@@ -63,6 +86,40 @@ static enum err kv_read_fail(struct runtime_kv *kv, char *error)
     enum err err = kv_fail(error, text);
     runtime_halt(kv->runtime, err, "read of the database: %s", text);
     return err;
+}
+
+/* ---- room ---- */
+
+/* Free space of the file system that holds `path`; ample when it cannot be told, for then it shows where it is used. */
+static uint64_t kv_free_bytes(const char *path, uint64_t *ret_size)
+{
+    struct statvfs fs;
+    if (statvfs(path, &fs) != 0) {
+        *ret_size = 0;
+        return UINT64_MAX;
+    }
+    *ret_size = (uint64_t)fs.f_blocks * fs.f_frsize;
+    return (uint64_t)fs.f_bavail * fs.f_frsize;
+}
+
+static bool kv_under_floor(const struct runtime_kv *kv)
+{
+    uint64_t size = 0;
+    return kv_free_bytes(kv->path, &size) < KV_FLOOR_BYTES;
+}
+
+/* Whether the next commit may fill the write buffer, which makes RocksDB flush it. */
+static bool kv_flush_near(struct runtime_kv *kv)
+{
+    uint64_t bytes = 0;
+    rocksdb_property_int(kv->db, "rocksdb.cur-size-active-mem-table", &bytes);
+    return bytes >= KV_WRITE_BUFFER_BYTES / 2;
+}
+
+static enum err kv_full(const struct runtime_kv *kv, char *ret_text)
+{
+    snprintf(ret_text, 256, "the disk of %.150s is full; make room and start the node again", kv->path);
+    return ERR_DISK_FULL;
 }
 
 /* ---- the view ---- */
@@ -155,10 +212,37 @@ static enum err kv_view_prev(struct kv_view *view, const void *before, size_t be
     return kv_cursor_take(kv, iterator, ret_key, ret_value);
 }
 
+static bool kv_room_now(const struct runtime_kv *kv)
+{
+    uint64_t size = 0;
+    uint64_t free_bytes = kv_free_bytes(kv->path, &size);
+    uint64_t reserve = size / 20;
+    reserve = reserve < KV_RESERVE_LEAST_BYTES  ? KV_RESERVE_LEAST_BYTES
+              : reserve > KV_RESERVE_MOST_BYTES ? KV_RESERVE_MOST_BYTES
+                                                : reserve;
+    return free_bytes >= reserve;
+}
+
+static bool kv_view_room(struct kv_view *view)
+{
+    struct runtime_kv *kv = (struct runtime_kv *)view;
+    uint64_t now_ns = clock_now_ns();
+    if (now_ns >= atomic_load_explicit(&kv->room_until_ns, memory_order_relaxed)) {
+        bool room = kv_room_now(kv);
+        if (room != atomic_exchange(&kv->room, room)) {
+            io_log(room ? LOG_INFO : LOG_WARN, room ? ERR_OK : ERR_DISK_FULL, "%s: %s", kv->path,
+                   room ? "the disk has room again" : "the disk is short of space; make room");
+        }
+        atomic_store_explicit(&kv->room_until_ns, now_ns + KV_ROOM_NS, memory_order_relaxed);
+    }
+    return atomic_load_explicit(&kv->room, memory_order_relaxed);
+}
+
 static const struct kv_view_ops kv_view_rocksdb = {
     .get = kv_view_get,
     .next = kv_view_next,
     .prev = kv_view_prev,
+    .room = kv_view_room,
 };
 
 struct kv_view *runtime_kv_view(struct runtime_kv *kv)
@@ -172,6 +256,9 @@ enum err runtime_kv_commit(struct runtime_kv *kv, struct kv_batch *batch, char *
 {
     if (kv_batch_count(batch) == 0) {
         return ERR_OK;
+    }
+    if (kv_under_floor(kv) && kv_flush_near(kv)) {
+        return kv_full(kv, ret_text);
     }
     rocksdb_writebatch_t *write = rocksdb_writebatch_create();
     const struct kv_entry *entry = kv_batch_next(batch, NULL, 0, false);
@@ -193,6 +280,13 @@ enum err runtime_kv_commit(struct runtime_kv *kv, struct kv_batch *batch, char *
 
 enum err runtime_kv_flush(struct runtime_kv *kv, char *ret_text)
 {
+    while (kv_under_floor(kv)) {
+        struct timespec pause = {.tv_nsec = KV_FLUSH_WAIT_NS};
+        if (atomic_load(&kv->runtime->stopping)) {
+            return kv_full(kv, ret_text);
+        }
+        nanosleep(&pause, NULL);
+    }
     char *error = NULL;
     rocksdb_flush(kv->db, kv->flush_options, &error);
     return error != NULL ? kv_fail(error, ret_text) : ERR_OK;
@@ -294,6 +388,9 @@ static void kv_options_init(struct runtime_kv *kv)
     rocksdb_options_set_write_buffer_size(options, KV_WRITE_BUFFER_BYTES);
     rocksdb_options_set_max_write_buffer_number(options, 3);
     rocksdb_options_set_max_background_jobs(options, 2);
+    rocksdb_options_set_target_file_size_base(options, KV_WRITE_BUFFER_BYTES);
+    rocksdb_options_set_max_bytes_for_level_base(options, KV_LEVEL_BYTES);
+    rocksdb_options_set_max_compaction_bytes(options, KV_COMPACTION_BYTES);
     rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1);
     rocksdb_options_set_compression(options, rocksdb_no_compression);
     rocksdb_options_set_max_open_files(options, KV_OPEN_FILES);
@@ -307,13 +404,15 @@ static void kv_options_init(struct runtime_kv *kv)
     rocksdb_flushoptions_set_wait(kv->flush_options, 1);
 }
 
-static void kv_options_deinit(struct runtime_kv *kv)
+static void kv_free(struct runtime_kv *kv)
 {
     rocksdb_flushoptions_destroy(kv->flush_options);
     rocksdb_writeoptions_destroy(kv->write_options);
     rocksdb_readoptions_destroy(kv->read_options);
     rocksdb_options_destroy(kv->options);
     rocksdb_cache_destroy(kv->cache);
+    free(kv->path);
+    free(kv);
 }
 
 enum err runtime_kv_open(struct runtime *runtime, const char *dir, struct runtime_kv **ret_kv, char *ret_text)
@@ -324,19 +423,28 @@ enum err runtime_kv_open(struct runtime *runtime, const char *dir, struct runtim
     kv->view.ops = &kv_view_rocksdb;
     kv->runtime = runtime;
     pthread_mutex_init(&kv->pins_lock, NULL);
+    kv->path = strdup(dir);
+    CHECK(kv->path != NULL);
+    atomic_store(&kv->room, true);
     kv_options_init(kv);
+    if (kv_under_floor(kv)) {
+        enum err err = kv_full(kv, ret_text);
+        kv_free(kv);
+        return err;
+    }
     char *error = NULL;
     kv->db = rocksdb_open(kv->options, path, &error);
     if (error != NULL) {
         snprintf(ret_text, 256, "database %.80s: %.120s; if it is damaged, remove it: it is rebuilt", path, error);
         rocksdb_free(error);
-        kv_options_deinit(kv);
-        free(kv);
+        kv_free(kv);
         return ERR_KV_FAILED;
     }
     *ret_kv = kv;
     return ERR_OK;
 }
+
+static struct runtime_kv *kv_left; /* databases that were left open */
 
 void runtime_kv_close(struct runtime_kv *kv)
 {
@@ -354,9 +462,13 @@ void runtime_kv_close(struct runtime_kv *kv)
             rocksdb_iter_destroy(kv->cursors[i].iterator);
         }
     }
+    if (kv_under_floor(kv)) {
+        kv->next_left = kv_left;
+        kv_left = kv; /* closing would flush; what is not flushed is in the log */
+        return;
+    }
     rocksdb_close(kv->db);
-    kv_options_deinit(kv);
-    free(kv);
+    kv_free(kv);
 }
 
 enum err runtime_kv_drop(const char *dir)

@@ -60,9 +60,10 @@ struct group {
     uint64_t read_index; /* answered: once applied is that far; 0 not yet */
 
     struct keyring keyring;
-    struct root root;     /* group 0 */
-    bool root_share_due;  /* group 0: an inbox was full, ROOT_STATE goes again */
-    bool own_command_out; /* one command of the group's own at a time */
+    struct root root;                       /* group 0 */
+    bool root_share_due;                    /* group 0: an inbox was full, ROOT_STATE goes again */
+    bool own_command_out;                   /* one command of the group's own at a time */
+    bool short_of_room[LIMIT_RAFT_MEMBERS]; /* by place in bootstrap.members: what each said last of its disk */
     uint64_t maintain_at_ns;
 
     /* this step */
@@ -86,6 +87,11 @@ void group_answer_reads(struct group *group);
 /* Leadership is gone (or the term is another): whoever waits tries elsewhere. */
 void group_drop_waiting(struct group *group, bool drop_flights);
 void waiter_deinit(struct waiter *waiter);
+/* What a member says of its disk. */
+void group_member_room(struct group *group, uint32_t node, bool room);
+/* A majority of the members has room for more: only then are mutations of people taken, for an entry that a majority
+ * cannot apply stops them all. */
+bool group_has_room(struct group *group);
 /* Proposes a command of the group's own. */
 void group_propose_own(struct group *group, uint16_t op, struct slice extra);
 enum { COMMAND_ROOT = 1000, COMMAND_MAINTAIN = 1001 };

@@ -166,6 +166,27 @@ static enum err mutation_queue(struct group *group, const struct message *messag
 
 /* ---- admission ---- */
 
+void group_member_room(struct group *group, uint32_t node, bool room)
+{
+    const struct bootstrap *bootstrap = group->params.bootstrap;
+    for (uint32_t i = 0; i < bootstrap->member_count; i++) {
+        if (bootstrap->members[i] == node) {
+            group->short_of_room[i] = !room;
+        }
+    }
+}
+
+bool group_has_room(struct group *group)
+{
+    const struct bootstrap *bootstrap = group->params.bootstrap;
+    uint32_t with_room = 0;
+    group_member_room(group, group->params.self, kv_room(group->params.kv));
+    for (uint32_t i = 0; i < bootstrap->member_count; i++) {
+        with_room += !group->short_of_room[i];
+    }
+    return 2 * with_room > bootstrap->member_count;
+}
+
 /* Who asks, and may he? Block servers are known by their certificates; devices by the group's records. */
 static enum err request_authorize(struct group *group, const struct message *message, const struct operation *operation,
                                   const void *request, struct proto_arena *arena, struct prepare *ret)
@@ -244,6 +265,10 @@ static enum err request_take(struct group *group, const struct message *message,
     err = request_authorize(group, message, operation, request, arena, &prepare);
     if (err != ERR_OK) {
         return err;
+    }
+    if (operation->kind == OPERATION_MUTATION && !operation->root && !group_has_room(group)) {
+        answer->text = "the disks of most metadata nodes are short of space; make room on one of them";
+        return ERR_DISK_FULL;
     }
     switch (operation->kind) {
     case OPERATION_MUTATION:

@@ -136,7 +136,7 @@ bool cli_open(struct cli *cli, int *ret_exit)
 /* What to do next, by error and exit code. */
 static const char *next_step(int code, int exit_code)
 {
-    if (strcmp(cairn_error_name(code), "DISK_FULL") == 0) {
+    if (strcmp(cairn_error_name(code), "DISK_FULL") == 0 || strcmp(cairn_error_name(code), "NO_ROOM") == 0) {
         return "; make room, then repeat the command";
     }
     if (strcmp(cairn_error_name(code), "CONFIG") == 0) {

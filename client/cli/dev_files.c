@@ -105,7 +105,7 @@ enum err dev_file_write(const char *path, const void *data, size_t bytes, mode_t
     int reason = errno;
     whole = close(fd) == 0 && whole;
     if (!whole || rename(fresh, path) != 0) {
-        return dev_refuse(reason == ENOSPC ? ERR_DISK_FULL : ERR_IO, ret_text, "%s: cannot be written: %s", path,
+        return dev_refuse(reason == ENOSPC ? ERR_NO_ROOM : ERR_IO, ret_text, "%s: cannot be written: %s", path,
                           strerror(whole ? errno : reason));
     }
     return sync_directory_of(path, ret_text);

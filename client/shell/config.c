@@ -138,7 +138,7 @@ static enum err keys_advance(int fd, uint64_t *ret_first, const char **ret_wrong
     snprintf(text, sizeof text, "%020" PRIu64 "\n", first + API_KEYS_BLOCK);
     if (pwrite(fd, text, KEYS_BYTES, 0) != KEYS_BYTES || fdatasync(fd) != 0) {
         *ret_wrong = strerror(errno);
-        return errno == ENOSPC ? ERR_DISK_FULL : ERR_IO;
+        return errno == ENOSPC ? ERR_NO_ROOM : ERR_IO;
     }
     *ret_first = first;
     return ERR_OK;

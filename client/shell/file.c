@@ -28,7 +28,7 @@ static enum err err_of_errno(int number)
         return ERR_DENIED;
     case ENOSPC:
     case EDQUOT:
-        return ERR_DISK_FULL;
+        return ERR_NO_ROOM;
     case EISDIR:
         return ERR_IS_A_FOLDER;
     case ENOTDIR:

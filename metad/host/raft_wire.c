@@ -23,6 +23,7 @@ void raft_wire_send(struct group *group, const struct raft_message *message)
     wire.reject = message->reject;
     wire.hint = message->hint;
     wire.hint_term = message->hint_term;
+    wire.short_of_room = !kv_room(group->params.kv);
     struct slice body = {0};
     if (message->count > 0) {
         raft_entries_encode(message->entries, message->count, &body);
@@ -73,6 +74,9 @@ enum err raft_wire_decode(struct group *group, const struct message *frame, stru
         .hint = wire->hint,
         .hint_term = wire->hint_term,
     };
+    if (err == ERR_OK) {
+        group_member_room(group, wire->from, !wire->short_of_room);
+    }
     proto_arena_deinit(&arena);
     if (err == ERR_OK && frame->body.bytes > 0) {
         err = raft_entries_decode(frame->body, &message.entries, &message.count);

@@ -2,10 +2,9 @@
 """What a person gets for bad input: a table of input, exit code and words of the text that name what is wrong. None of it
 leaves anything half-written, and no process dies of it. Usage: badinput.py BIN_DIR
 
-What configurations, certificates, ports and frames get stands in config.py and refused.py."""
+What configurations, certificates, ports and frames get stands in config.py and refused.py, full disks in fulldisk.py."""
 
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -49,20 +48,6 @@ def refuse(cluster, what, arguments, code, words):
         assert word in text, "%s: the text does not say %r:\n%s" % (what, word, text)
 
 
-def full_disk(cluster, work):
-    """A download onto a full disk: its own code, and nothing half-written stays."""
-    small = os.path.join(work, "small")
-    os.mkdir(small)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=False, capture_output=True).returncode != 0:
-        print("a full disk: left out, no right to mount")
-        return
-    try:
-        refuse(cluster, "a full disk at the client", ["get", "home:/source.bin", os.path.join(small, "copy")], 7, ["DISK_FULL"])
-        assert os.listdir(small) == [], os.listdir(small)
-    finally:
-        subprocess.run(["umount", small], check=True)
-
-
 def few_nodes(cluster, work):
     """Five stores down: nothing can be written safely. Two metadata nodes down: no quorum. Both come back by themselves."""
     fresh = os.path.join(work, "fresh.bin")
@@ -92,7 +77,6 @@ def main():
             cluster.put(source, "home:/source.bin")
             for row in table(work):
                 refuse(cluster, *row)
-            full_disk(cluster, work)
             few_nodes(cluster, work)
             assert len(cluster.alive()) == 9, cluster.alive()
             back = os.path.join(work, "back.bin")

@@ -232,7 +232,7 @@ static enum err view_prev(struct kv_view *view, const void *before, size_t befor
                          : pair_give(tree_prev(kv->visible, before, before_bytes), ret_key, ret_value);
 }
 
-static const struct kv_view_ops sim_kv_ops = {view_get, view_next, view_prev};
+static const struct kv_view_ops sim_kv_ops = {.get = view_get, .next = view_next, .prev = view_prev};
 
 struct sim_kv *sim_kv_create(struct rng rng)
 {

@@ -36,6 +36,7 @@ struct node {
     struct bootstrap bootstrap;
     uint8_t cluster_key[32];
     struct kv_view view;
+    bool short_of_room;
     struct kv_batch *db;
     struct group *groups[NODE_GROUPS];
     struct node_log logs[NODE_GROUPS];
@@ -96,7 +97,13 @@ static enum err node_kv_prev(struct kv_view *view, const void *before, size_t by
     return node_kv_found(entry, ret_key, ret_value);
 }
 
-static const struct kv_view_ops node_kv_ops = {.get = node_kv_get, .next = node_kv_next, .prev = node_kv_prev};
+static bool node_kv_room(struct kv_view *view)
+{
+    return !((struct node *)((char *)view - offsetof(struct node, view)))->short_of_room;
+}
+
+static const struct kv_view_ops node_kv_ops = {
+    .get = node_kv_get, .next = node_kv_next, .prev = node_kv_prev, .room = node_kv_room};
 
 static void node_commit(struct node *node, struct kv_batch *batch)
 {

@@ -81,6 +81,7 @@ struct world {
     enum err halted;
     /* faults */
     bool fail_writes, fail_syncs, fail_reads;
+    bool short_of_room;
     enum err fail_allocs;
     unsigned block_percent;                               /* of index reads */
     bool fifo;                                            /* completions in order of emission */
@@ -143,7 +144,13 @@ static inline enum err world_prev(struct kv_view *view, const void *before, size
     return ERR_NOT_FOUND;
 }
 
-static const struct kv_view_ops world_view_ops = {world_get, world_next, world_prev};
+static inline bool world_room(struct kv_view *view)
+{
+    return !world_of(view)->short_of_room;
+}
+
+static const struct kv_view_ops world_view_ops = {
+    .get = world_get, .next = world_next, .prev = world_prev, .room = world_room};
 
 static inline void world_merge(struct kv_batch *into, const struct kv_batch *batch)
 {

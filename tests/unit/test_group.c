@@ -1,6 +1,7 @@
 /* The namespace machine and the root group through their actors: each operation, each refusal, restart and idempotency.
  */
 #include "group_node.h"
+#include "metad/group.h"
 #include "metad/machine.h"
 
 static enum err mkdir_at(struct node *node, uint64_t parent, const char *name, uint64_t *ret_file)
@@ -183,6 +184,41 @@ static void test_feed_page_fits_a_frame(void **state)
         assert_int_equal(page->changes[0]->sequence, after + 1);
         after = page->changes[page->n_changes - 1]->sequence;
     }
+    node_deinit(&node);
+}
+
+/* Short of disk space: mutations of people are refused, reads and the stores' registrations are not; then it goes on.
+ * Of three members a majority must have room: what each says of its disk counts. */
+static void test_short_of_room(void **state)
+{
+    (void)state;
+    struct node node;
+    node_init(&node);
+    assert_int_equal(put_small_at(&node, 0, "before", 0, "x"), ERR_OK);
+    node.short_of_room = true;
+    assert_int_equal(put_small_at(&node, 0, "f", 0, "x"), ERR_DISK_FULL);
+    assert_int_equal(mkdir_at(&node, 0, "d", NULL), ERR_DISK_FULL);
+    assert_int_equal(list_of(&node, 0, 0, (ProtobufCBinaryData){0})->n_entries, 1);
+    assert_int_equal(register_store(&node, 1)->store, 1);
+    node.short_of_room = false;
+    assert_int_equal(put_small_at(&node, 0, "f", 0, "x"), ERR_OK);
+
+    node.bootstrap.member_count = 3;
+    node.bootstrap.members[1] = 2;
+    node.bootstrap.members[2] = 3;
+    struct group *group = node.groups[1];
+    assert_true(group_has_room(group));
+    group_member_room(group, 3, false);
+    assert_true(group_has_room(group));
+    node.short_of_room = true;
+    assert_false(group_has_room(group));
+    group_member_room(group, 3, true);
+    assert_true(group_has_room(group));
+    group_member_room(group, 2, false);
+    group_member_room(group, 3, false);
+    node.short_of_room = false;
+    assert_false(group_has_room(group));
+    node.bootstrap.member_count = 1;
     node_deinit(&node);
 }
 
@@ -693,6 +729,7 @@ int main(void)
         cmocka_unit_test(test_tree),
         cmocka_unit_test(test_depth),
         cmocka_unit_test(test_feed_page_fits_a_frame),
+        cmocka_unit_test(test_short_of_room),
         cmocka_unit_test(test_stores_of_others),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_list_pages),

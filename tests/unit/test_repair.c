@@ -604,6 +604,47 @@ static void test_disk_takes_nothing(void **state)
     net_destroy(net);
 }
 
+/* A store without room refuses its shards, which the others take all the same; nothing in the map tells of it. With
+ * room again it gets them by itself. */
+static void test_room_again(void **state)
+{
+    (void)state;
+    struct net *net = net_create(66);
+    struct chunk chunks[CHUNKS];
+    for (unsigned i = 0; i < CHUNKS; i++) {
+        chunks[i] = chunk_make(net, 800 + i, K, M, 70001);
+    }
+    net->stores[3]->short_of_room = true;
+    for (unsigned i = 0; i < CHUNKS; i++) {
+        unsigned slot = slot_of(&chunks[i], 3);
+        for (unsigned j = 0; j < K + M; j++) {
+            if (j != slot) {
+                put_at(net, &chunks[i], j, owner_of(chunks[i].pg, j), 1, 1);
+            } else {
+                chunks[i].shards[j].store = 4;
+                chunks[i].shards[j].capability = world_capability(net->stores[3], 1, 1);
+                assert_int_equal(world_put_now(net->stores[3], &chunks[i].shards[j]), ERR_DISK_FULL);
+            }
+        }
+    }
+    net_run(net, 40 * WORLD_SECOND);
+    assert_int_equal(rebuilt_at(net, 3), 0);
+    net->stores[3]->short_of_room = false;
+    net_run(net, 40 * WORLD_SECOND);
+    unsigned found = 0;
+    for (unsigned i = 0; i < CHUNKS; i++) {
+        unsigned slot = slot_of(&chunks[i], 3);
+        if (slot < K + M) {
+            assert_int_equal(get_at(net, &chunks[i], slot, 3, 1), ERR_OK);
+            found++;
+        }
+        chunk_free(&chunks[i]);
+    }
+    assert_true(found > 0);
+    assert_int_equal(rebuilt_at(net, 3), found);
+    net_destroy(net);
+}
+
 static void test_rot_is_healed(void **state)
 {
     (void)state;
@@ -754,6 +795,7 @@ int main(void)
         cmocka_unit_test(test_changed_on_the_way),
         cmocka_unit_test(test_silent_sources),
         cmocka_unit_test(test_disk_takes_nothing),
+        cmocka_unit_test(test_room_again),
         cmocka_unit_test(test_rot_is_healed),
         cmocka_unit_test(test_list),
         cmocka_unit_test(test_pull_is_for_block_servers),
