@@ -90,6 +90,11 @@ struct disk_knobs *disk_knobs(struct disk *disk)
     return &disk->knobs;
 }
 
+void disk_knobs_mend(struct disk_knobs *knobs)
+{
+    *knobs = (struct disk_knobs){.sync_lies = knobs->sync_lies};
+}
+
 /* Where the file is, or would be. */
 static unsigned long disk_seek(const struct disk *disk, struct file_ref ref)
 {
@@ -195,7 +200,7 @@ static void image_read(const struct file *file, enum image image, uint64_t offse
     }
 }
 
-static uint64_t disk_used(const struct disk *disk)
+uint64_t disk_used_bytes(const struct disk *disk)
 {
     uint64_t used = 0;
     for (unsigned long i = 0; i < disk->file_count; i++) {
@@ -206,7 +211,7 @@ static uint64_t disk_used(const struct disk *disk)
 
 static bool disk_has_room(const struct disk *disk, uint64_t more)
 {
-    return disk->knobs.capacity_bytes == 0 || disk_used(disk) + more <= disk->knobs.capacity_bytes;
+    return disk->knobs.capacity_bytes == 0 || disk_used_bytes(disk) + more <= disk->knobs.capacity_bytes;
 }
 
 struct disk_op *disk_begin(struct disk *disk, const struct effect *effect)
@@ -254,6 +259,14 @@ static void file_written(struct disk *disk, struct file *file, uint64_t offset, 
     }
 }
 
+/* Where a sector that is meant for `at` lands: there, or by chance on another of the file. */
+static uint64_t sector_lands(struct disk *disk, const struct file *file, uint64_t at)
+{
+    uint64_t sectors = file->bytes / DISK_SECTOR_BYTES;
+    bool astray = sectors > 0 && at % DISK_SECTOR_BYTES == 0 && rng_chance(&disk->rng, disk->knobs.misdirected_ppm);
+    return astray ? rng_below(&disk->rng, sectors) * DISK_SECTOR_BYTES : at;
+}
+
 /* Puts a write (op->data) or a hole into the cache: all of it when rng is NULL, else sectors by chance. */
 static void file_write(struct disk *disk, struct file *file, const struct disk_op *op, struct rng *rng)
 {
@@ -269,13 +282,15 @@ static void file_write(struct disk *disk, struct file *file, const struct disk_o
     CHECK(hole || end - op->offset <= slice_capacity(op->data));
     /* A copy: the core may fill its buffer again. The padding behind the bytes is written, too. */
     struct slice data = hole ? (struct slice){0} : slice_copy(op->data.data, end - op->offset);
-    if (rng == NULL) {
+    bool by_sector = rng != NULL || disk->knobs.lost_write_ppm > 0 || disk->knobs.misdirected_ppm > 0;
+    if (!by_sector) {
         file_written(disk, file, op->offset, end - op->offset, data);
     }
-    for (uint64_t at = op->offset; rng != NULL && at < end; at += DISK_SECTOR_BYTES) {
-        if (!rng_chance(rng, 500000)) {
+    for (uint64_t at = op->offset; by_sector && at < end; at += DISK_SECTOR_BYTES) {
+        bool kept = rng == NULL || !rng_chance(rng, 500000);
+        if (kept && !rng_chance(&disk->rng, disk->knobs.lost_write_ppm)) {
             struct slice sector = hole ? data : slice_sub(data, at - op->offset, sector_bytes(at, end));
-            file_written(disk, file, at, sector_bytes(at, end), sector);
+            file_written(disk, file, sector_lands(disk, file, at), sector_bytes(at, end), sector);
             if (!hole) {
                 slice_drop(&sector);
             }

@@ -21,6 +21,10 @@
 struct disk_knobs {
     uint32_t write_fail_ppm, read_fail_ppm, sync_fail_ppm; /* EIO */
     uint64_t capacity_bytes;                               /* 0: no end; an ALLOC or growth past it is DISK_FULL */
+    uint32_t lost_write_ppm;                               /* a sector that is written and stays what it was: stale */
+    uint32_t misdirected_ppm;                              /* a sector that lands on another of its file */
+    uint64_t extra_ns;                                     /* for the world: an operation takes up to so much longer */
+    uint64_t hung_until_ns;                                /* likewise: one that begins before then waits until then */
     bool sync_lies; /* a sync says OK and makes nothing durable: checkers must find out */
 };
 
@@ -30,6 +34,9 @@ struct disk_op;
 struct disk *disk_create(struct rng rng);
 void disk_destroy(struct disk *disk);
 struct disk_knobs *disk_knobs(struct disk *disk);
+/* All faults off but lies about syncs. */
+void disk_knobs_mend(struct disk_knobs *knobs);
+uint64_t disk_used_bytes(const struct disk *disk);
 
 /* Starts the operation of a DISK_* effect; takes its slice. The op lives until disk_finish or disk_crash. */
 struct disk_op *disk_begin(struct disk *disk, const struct effect *effect);

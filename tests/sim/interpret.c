@@ -45,7 +45,8 @@ static void execute_timer(struct node *node, struct actor *actor, const struct e
         }
         return;
     }
-    uint64_t due = effect->timer.deadline_ns > world->now_ns ? effect->timer.deadline_ns : world->now_ns;
+    uint64_t due = node_clock_back(node, effect->timer.deadline_ns);
+    due = due > world->now_ns ? due : world->now_ns;
     due += rng_below(&world->rng, 1 + MILLISECOND);
     if (rng_chance(&world->rng, world->knobs.timer_late_ppm)) {
         due += rng_below(&world->rng, world->knobs.timer_late_max_ns + 1);
@@ -68,7 +69,12 @@ static void execute_disk(struct node *node, struct actor *actor, const struct ef
     if (rng_chance(&world->rng, knobs->disk_slow_ppm)) {
         after += rng_below(&world->rng, knobs->disk_slow_max_ns + 1);
     }
-    struct item *item = world_item(world, world->now_ns + after, ITEM_DISK, node);
+    const struct disk_knobs *own = disk_knobs(node->disks[actor->dir]);
+    if (own->extra_ns > 0) {
+        after += rng_below(&world->rng, own->extra_ns);
+    }
+    uint64_t begins = own->hung_until_ns > world->now_ns ? own->hung_until_ns : world->now_ns;
+    struct item *item = world_item(world, begins + after, ITEM_DISK, node);
     item->actor = (unsigned)(actor - node->actors);
     item->disk.token = effect->disk.token;
     item->disk.dir = actor->dir;

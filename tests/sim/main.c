@@ -23,7 +23,10 @@
 #include "scenario.h"
 
 struct options {
-    const struct scenario *scenario;
+    const char *name;                /* of the scenario */
+    const char *dir;                 /* of the files of scenarios */
+    const struct scenario *scenario; /* in code; NULL: of a file */
+    struct plan plan;
     uint64_t first, last;
     uint64_t crash_at, crash_every;
     unsigned jobs;
@@ -49,7 +52,11 @@ static struct result run_here(const struct options *options, uint64_t seed, uint
     struct world *world = world_create(seed, options->trace);
     world->crash_at = crash_at;
     world->sync_lies = options->sync_lies;
-    options->scenario->run(world);
+    if (options->scenario != NULL) {
+        options->scenario->run(world);
+    } else {
+        scenario_run_plan(world, &options->plan);
+    }
     struct result result = {.seed = seed, .crash_at = crash_at};
     result.hash = world->trace.hash;
     result.events = world->event_number;
@@ -134,8 +141,8 @@ static void report(const struct options *options, const struct result *result, s
         return;
     }
     totals->failed++;
-    printf("FAILED %s: %s\n  replay: cairn-sim --scenario %s --seed %" PRIu64, options->scenario->name, result->finding,
-           options->scenario->name, result->seed);
+    printf("FAILED %s: %s\n  replay: cairn-sim --scenario %s --seed %" PRIu64, options->name, result->finding,
+           options->name, result->seed);
     if (result->crash_at != 0) {
         printf(" --crash-at %" PRIu64, result->crash_at);
     }
@@ -233,6 +240,21 @@ static const struct scenario *scenario_find(const char *name)
     return NULL;
 }
 
+/* One in code, or of a file. */
+static bool scenario_take(struct options *options)
+{
+    char text[PLAN_TEXT] = "";
+    if (options->name == NULL) {
+        return false;
+    }
+    options->scenario = scenario_find(options->name);
+    bool good = options->scenario != NULL || plan_read(options->dir, options->name, &options->plan, text);
+    if (!good) {
+        fprintf(stderr, "%s\n", text);
+    }
+    return good;
+}
+
 static bool options_read(int argc, char **argv, struct options *ret)
 {
     uint64_t jobs = 1;
@@ -258,7 +280,9 @@ static bool options_read(int argc, char **argv, struct options *ret)
             continue;
         }
         if (strcmp(name, "--scenario") == 0) {
-            ret->scenario = scenario_find(value);
+            ret->name = value;
+        } else if (strcmp(name, "--scenarios") == 0) {
+            ret->dir = value;
         } else if (strcmp(name, "--seed") == 0) {
             good = seeded = option_number(value, &ret->first);
             ret->last = ret->first;
@@ -275,8 +299,7 @@ static bool options_read(int argc, char **argv, struct options *ret)
         }
     }
     ret->jobs = (unsigned)jobs;
-    return good &&
-           (ret->list || (ret->scenario != NULL && seeded && (ret->crash_every == 0 || ret->first == ret->last)));
+    return good && (ret->list || (scenario_take(ret) && seeded && (ret->crash_every == 0 || ret->first == ret->last)));
 }
 
 static int run_one(const struct options *options)
@@ -286,14 +309,14 @@ static int run_one(const struct options *options)
     report(options, &result, &totals);
     printf("%s seed %" PRIu64 ": %s, trace %016" PRIx64 ", %" PRIu64 " steps, %" PRIu64 " effects, %" PRIu64
            " crashes, %.1f s of virtual time\n",
-           options->scenario->name, options->first, result.failed ? "failed" : "passed", result.hash, result.events,
+           options->name, options->first, result.failed ? "failed" : "passed", result.hash, result.events,
            result.effects, result.crashes, (double)result.virtual_ns / 1e9);
     return result.failed ? 1 : 0;
 }
 
 int main(int argc, char **argv)
 {
-    struct options options = {0};
+    struct options options = {.dir = SIM_SCENARIOS};
     if (!options_read(argc, argv, &options)) {
         return usage();
     }
@@ -315,7 +338,7 @@ int main(int argc, char **argv)
     }
     printf("%s: %" PRIu64 " runs, %" PRIu64 " failed, %" PRIu64 " steps, %" PRIu64 " effects, %" PRIu64
            " crashes, %.0f s of virtual time\n",
-           options.scenario->name, totals.runs, totals.failed, totals.events, totals.effects, totals.crashes,
+           options.name, totals.runs, totals.failed, totals.events, totals.effects, totals.crashes,
            (double)totals.virtual_ns / 1e9);
     return (totals.failed != 0) != options.must_fail ? 1 : 0;
 }

@@ -336,6 +336,11 @@ void world_cut(struct world *world, struct node *a, struct node *b, bool cut)
     world->blocked[a->slot][b->slot] = world->blocked[b->slot][a->slot] = cut;
 }
 
+void world_block(struct world *world, const struct node *from, const struct node *to)
+{
+    world->blocked[from->slot][to->slot] = true;
+}
+
 void world_heal(struct world *world)
 {
     memset(world->blocked, 0, sizeof world->blocked);

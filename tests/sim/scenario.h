@@ -1,7 +1,9 @@
-/* A scenario: a cluster, its faults, its workload and its checkers over one world. */
+/* A scenario: a cluster, its faults, its workload and its checkers over one world. Two are code (the log alone, a store
+ * alone); the others are files (plan.h). */
 #ifndef CAIRN_SIM_SCENARIO_H
 #define CAIRN_SIM_SCENARIO_H
 
+#include "plan.h"
 #include "world.h"
 
 struct scenario {
@@ -12,6 +14,9 @@ struct scenario {
     void (*run)(struct world *world);
 };
 
-extern const struct scenario *const scenarios[]; /* ends with NULL */
+extern const struct scenario *const scenarios[]; /* those in code; ends with NULL */
+
+/* Likewise, of a plan. */
+void scenario_run_plan(struct world *world, const struct plan *plan);
 
 #endif

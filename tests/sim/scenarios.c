@@ -1,8 +1,8 @@
-/* The table of scenarios. */
+/* The table of scenarios in code. */
 #include <stddef.h>
 
 #include "scenario.h"
 
-extern const struct scenario scenario_log, scenario_store, scenario_cluster;
+extern const struct scenario scenario_log, scenario_store;
 
-const struct scenario *const scenarios[] = {&scenario_log, &scenario_store, &scenario_cluster, NULL};
+const struct scenario *const scenarios[] = {&scenario_log, &scenario_store, NULL};

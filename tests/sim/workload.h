@@ -1,38 +1,74 @@
-/* The workload of the `cluster` scenario: one actor (ACTOR_API) beside a real client core on a device. It uploads,
- * overwrites, reads, removes and lists files under names of its own and keeps the model of what it was told:
- *   acknowledged   a name holds what the last acknowledged mutation gave it, or what one whose outcome is unknown (the
- *                  client died, or gave up) may have given it since; nothing else, and never nothing
- *   whole          a file that is read is one of those, byte for byte
- *   safe           an acknowledged file can lose a store (safe_losses >= 1)
- * The model outlives the client's crashes. */
+/* The workload of clusters: on each device one actor (ACTOR_API) beside a real client core. Clients put, read, stat,
+ * list, move and remove files and folders and follow the change feed. Some names are a client's own: the model
+ * (model.h) says at once when one holds what it must not, and `safe_losses` of 0 is a finding. The others belong to
+ * all, few enough that operations meet. Everything asked and answered goes into one history, which the checkers of
+ * tests/check judge at the end.
+ *
+ * `workload` is what all clients have in common and outlives their crashes; `workload_client` is one of them. */
 #ifndef CAIRN_SIM_WORKLOAD_H
 #define CAIRN_SIM_WORKLOAD_H
 
+#include "check/history.h"
+#include "contents.h"
 #include "world.h"
 
+#define WORKLOAD_CLIENTS 16u
+#define WORKLOAD_FOLDERS 8u
+
+enum work_kind {
+    WORK_NONE,
+    WORK_PUT,
+    WORK_GET,
+    WORK_STAT,
+    WORK_LIST,
+    WORK_MKDIR,
+    WORK_MOVE,
+    WORK_REMOVE,
+    WORK_CHANGES,
+    WORK_KINDS,
+};
+/* "put", ...; WORK_NONE when there is none such. */
+enum work_kind work_kind_of(const char *name);
+
 struct workload_params {
-    uint32_t client; /* number, for the names */
-    uint32_t chunk_bytes;
-    uint64_t every_ns;    /* mean pause between operations */
-    uint32_t most_chunks; /* of a file */
+    uint32_t clients;
+    uint64_t operations;     /* of all clients together; then they rest */
+    uint64_t pause_ns;       /* mean, between the operations a client begins */
+    uint32_t at_once;        /* operations of one client */
+    uint32_t own_names;      /* of each client */
+    uint32_t shared_names;   /* in each folder and the root */
+    uint32_t folders;        /* below the root */
+    uint32_t shared_percent; /* of operations that concern names of all */
+    uint32_t chunk_bytes;    /* largest; a file of up to one goes inline */
+    uint32_t most_chunks;    /* of a file, of chunk_bytes each */
+    uint32_t inline_percent; /* files of at most a chunk */
+    uint64_t big_bytes;      /* the first upload of client 1 has so many; 0: none */
+    uint32_t weights[WORK_KINDS];
 };
 
 struct workload;
+struct workload_client;
 struct workload *workload_create(struct world *world, const struct workload_params *params);
 void workload_destroy(struct workload *workload);
-actor_step workload_step;
+struct workload_client *workload_client_of(struct workload *workload, uint32_t client); /* from 1 */
+/* The node a client runs on, for the files it uploads from. */
+void workload_node(struct workload_client *client, struct node *node);
+actor_step workload_step; /* self: struct workload_client */
 
-/* The node the client runs on, for the files it uploads from. */
-void workload_node(struct workload *workload, struct node *node);
-/* No more random operations. */
+/* All operations have begun. */
+bool workload_over(const struct workload *workload);
+/* No more of them. */
 void workload_stop(struct workload *workload);
 bool workload_idle(const struct workload *workload);
-/* Once stopped and idle: reads every name that may hold something. */
+/* Once stopped and idle: reads every name that may hold something, lists every folder, follows the feed to its end. */
 void workload_verify(struct workload *workload);
 bool workload_verified(const struct workload *workload);
-/* What LIST of the root shows of this workload's names is what it may be; `shown` has one byte a name. */
-bool workload_name_of(const struct workload *workload, const void *name, size_t bytes, uint32_t *ret_file);
-uint64_t workload_acknowledged(const struct workload *workload);
-uint64_t workload_reads(const struct workload *workload);
+/* Lets the checkers judge the history; what they find is a finding of the world. */
+void workload_judge(struct workload *workload);
+
+struct workload_counts {
+    uint64_t begun, acknowledged, reads, refused, unknown;
+};
+struct workload_counts workload_counts(const struct workload *workload);
 
 #endif

@@ -107,6 +107,17 @@ struct actor *node_actor(struct node *node, enum actor_kind kind, uint32_t index
     return NULL;
 }
 
+uint64_t node_clock(const struct node *node, uint64_t world_ns)
+{
+    return (uint64_t)((__uint128_t)world_ns * (uint64_t)(1000000 + node->clock_ppm) / 1000000);
+}
+
+uint64_t node_clock_back(const struct node *node, uint64_t node_ns)
+{
+    uint64_t rate = (uint64_t)(1000000 + node->clock_ppm);
+    return (uint64_t)(((__uint128_t)node_ns * 1000000 + rate - 1) / rate);
+}
+
 void node_start(struct node *node)
 {
     CHECK(!node->up && node->actor_count == 0);
@@ -282,8 +293,8 @@ static void actor_turn(struct node *node, struct actor *actor)
     actor->inbox_count--;
     actor->turn_is_set = false;
     world_wall_jump(world);
-    event.now_ns = world->now_ns;
-    event.wall_ns = world->wall_offset_ns + world->now_ns;
+    event.now_ns = node_clock(node, world->now_ns);
+    event.wall_ns = world->wall_offset_ns + node->wall_offset_ns + world->now_ns;
     event.random = rng_next(&world->rng_actor);
     world->event_number++;
     trace_event(node, actor, &event);
@@ -437,6 +448,19 @@ void world_finding(struct world *world, const char *format, ...)
     va_list args;
     va_start(args, format);
     vsnprintf(world->finding, sizeof world->finding, format, args);
+    va_end(args);
+}
+
+void world_note(struct world *world, const char *format, ...)
+{
+    if (!world->trace.print) {
+        return;
+    }
+    va_list args;
+    va_start(args, format);
+    printf("%12.6f -- ", (double)world->now_ns / 1e9);
+    vprintf(format, args);
+    putchar('\n');
     va_end(args);
 }
 

@@ -88,7 +88,9 @@ struct node {
     bool up;
     bool halted; /* by an EFFECT_HALT, until it is started again */
     enum err halt_err;
-    uint64_t boot; /* counts the starts */
+    uint64_t boot;           /* counts the starts */
+    int32_t clock_ppm;       /* its monotonic clock runs so much faster than the world's, or slower */
+    uint64_t wall_offset_ns; /* of its wall clock, beside the world's; wraps */
     node_boot *start;
     void *context;
     unsigned dirs;
@@ -144,6 +146,7 @@ struct world {
     void *node_down_context;
     /* A local message is lost with its process: for those that carry what somebody must free. */
     void (*message_lost)(struct world *world, const struct message *message);
+    uint64_t operations, faults; /* for the report: the scenario counts them */
     bool failed;
     char finding[WORLD_FINDING_TEXT];
 };
@@ -163,6 +166,9 @@ void world_actor_add(struct node *node, enum actor_kind kind, uint32_t index, ac
                      void *self, int dir);
 /* The actor, or NULL when the node is down or has none such. */
 struct actor *node_actor(struct node *node, enum actor_kind kind, uint32_t index);
+/* The node's own monotonic clock at a time of the world, and back. */
+uint64_t node_clock(const struct node *node, uint64_t world_ns);
+uint64_t node_clock_back(const struct node *node, uint64_t node_ns);
 
 void node_start(struct node *node);
 /* Nothing when it is down already. */
@@ -182,6 +188,11 @@ void world_post(struct node *node, enum actor_kind kind, uint32_t index, uint16_
 /* Cuts the network between two nodes both ways, or joins it again; world_heal joins all. */
 void world_cut(struct world *world, struct node *a, struct node *b, bool cut);
 void world_heal(struct world *world);
+/* One way only. */
+void world_block(struct world *world, const struct node *from, const struct node *to);
+
+/* A line of the trace that is no event and not hashed. */
+void world_note(struct world *world, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Records what is wrong (the first stands) and stops the run. */
 void world_finding(struct world *world, const char *format, ...) __attribute__((format(printf, 2, 3)));

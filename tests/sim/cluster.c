@@ -1,0 +1,247 @@
+/* Nodes and their boots (cluster.h). */
+#include "cluster.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "blockd/blockd.h"
+#include "client/client.h"
+#include "metad/host/log.h"
+#include "proto/message.h"
+
+enum { DEVICE = 1 };
+
+static void log_end(void *self)
+{
+    log_destroy(self);
+}
+static void group_end(void *self)
+{
+    group_destroy(self);
+}
+static void store_end(void *self)
+{
+    store_destroy(self);
+}
+static void agent_end(void *self)
+{
+    agent_destroy(self);
+}
+static void client_end(void *self)
+{
+    client_destroy(self);
+}
+
+static void metad_boot(struct world *world, struct node *node, void *context)
+{
+    (void)world;
+    struct cluster *c = context;
+    struct log_params log = {.segment_bytes = c->log_segment_bytes};
+    struct file_info *files = NULL;
+    memset(log.directory.bytes, (int)node->id, sizeof log.directory.bytes);
+    disk_list(node->disks[0], FILE_LOG, &files, &log.file_count);
+    log.files = files;
+    world_actor_add(node, ACTOR_LOG, 0, log_step, log_end, log_create(&log), 0);
+    free(files);
+    for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+        struct group_params group = {.group = g,
+                                     .self = node->id,
+                                     .bootstrap = &c->bootstrap,
+                                     .kv = sim_kv_view(node->kvs[0]),
+                                     .group_count = CLUSTER_GROUPS,
+                                     .tick_ns = c->plan->tick_ms * MILLISECOND};
+        memset(group.cluster_key, 0x33, sizeof group.cluster_key);
+        world_actor_add(node, ACTOR_GROUP, g, group_step, group_end, group_create(&group), 0);
+    }
+}
+
+static void store_boot(struct cluster *c, struct node *node)
+{
+    struct store_params store = {.cluster = c->bootstrap.cluster,
+                                 .cluster_incarnation = c->bootstrap.cluster_incarnation,
+                                 .incarnation = 1000 + node->id,
+                                 .capacity_bytes = 1ull << 30,
+                                 .segment_bytes = c->store_segment_bytes,
+                                 .kv = sim_kv_view(node->kvs[0]),
+                                 .rebuild_index = c->rebuild[node->id - 1]};
+    struct file_info *files = NULL;
+    memset(store.uuid.bytes, 0x40 + (int)node->id, sizeof store.uuid.bytes);
+    disk_list(node->disks[0], FILE_SEGMENT, &files, &store.file_count);
+    store.files = files;
+    world_actor_add(node, ACTOR_STORE, 0, store_step, store_end, store_create(&store), 0);
+    free(files);
+    c->rebuild[node->id - 1] = false;
+}
+
+static void blockd_boot(struct world *world, struct node *node, void *context)
+{
+    (void)world;
+    struct cluster *c = context;
+    char address[32], host[32];
+    store_boot(c, node);
+    snprintf(address, sizeof address, "10.0.0.%u:7000", node->id);
+    snprintf(host, sizeof host, "host-%u", node->id);
+    struct agent_params agent = {.node = node->id,
+                                 .cluster = c->bootstrap.cluster,
+                                 .cluster_incarnation = c->bootstrap.cluster_incarnation,
+                                 .address = address,
+                                 .host = host,
+                                 .rack = "rack-1",
+                                 .store_count = 1,
+                                 .metad_count = c->plan->metads,
+                                 .heartbeat_ns = SECOND};
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        agent.metads[i] = i + 1;
+    }
+    world_actor_add(node, ACTOR_AGENT, 0, agent_step, agent_end, agent_create(&agent), -1);
+}
+
+static void client_boot(struct world *world, struct node *node, void *context)
+{
+    (void)world;
+    struct cluster *c = context;
+    struct client_params params = {.cluster = c->bootstrap.cluster,
+                                   .cluster_incarnation = c->bootstrap.cluster_incarnation,
+                                   .metad_count = c->plan->metads};
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        params.metads[i] = i + 1;
+    }
+    world_actor_add(node, ACTOR_CLIENT, 0, client_step, client_end, client_create(&params), 0);
+    world_actor_add(node, ACTOR_API, 0, workload_step, NULL, workload_client_of(c->workload, node->id), -1);
+}
+
+/* ---- what the world tells ---- */
+
+/* An operation that was under way between shell and core when the client died. */
+static void on_lost(struct world *world, const struct message *message)
+{
+    (void)world;
+    if (message->type == MESSAGE_CLIENT_OP || message->type == MESSAGE_CLIENT_DONE) {
+        client_op_destroy(client_op_decode(message->header));
+    }
+}
+
+static void on_effect(struct world *world, struct node *node, struct actor *actor, const struct effect *effect,
+                      void *context)
+{
+    (void)world;
+    struct cluster *c = context;
+    if (effect->kind == EFFECT_SEND && node->role == ROLE_METAD) {
+        raft_check_send(c->raft, node, effect);
+        log_check_send(c->log, node, actor, effect);
+    }
+}
+
+static void call_start(struct world *world, void *context, uint64_t slot)
+{
+    struct cluster *c = context;
+    struct node *node = world->nodes[slot];
+    if (node->up) {
+        return;
+    }
+    if (node->role == ROLE_BLOCKD && rng_chance(&world->rng_scenario, c->plan->drop_index_percent * 10000)) {
+        sim_kv_drop(node->kvs[0]);
+        c->rebuild[node->id - 1] = true;
+    }
+    node_start(node);
+}
+
+static void on_down(struct world *world, struct node *node, void *context)
+{
+    struct cluster *c = context;
+    uint64_t after = rng_between(&world->rng_scenario, c->plan->restart_min_ns, c->plan->restart_max_ns);
+    world_at(world, world->now_ns + after, call_start, context, node->slot);
+}
+
+/* A node may give up when its disk failed it, and only then. */
+static bool on_halt(struct world *world, struct node *node, enum err err, const char *reason)
+{
+    (void)reason;
+    const struct cluster *c = world->node_down_context;
+    return c->disk_hurt[node->slot] && (err == ERR_IO || err == ERR_DISK_FULL || err == ERR_CORRUPT);
+}
+
+/* ---- making one ---- */
+
+static void draw_bootstrap(struct cluster *c)
+{
+    struct rng *rng = &c->world->rng_scenario;
+    struct bootstrap *b = &c->bootstrap;
+    const struct plan *plan = c->plan;
+    memset(b->cluster.uuid.bytes, 0x11, 16);
+    b->cluster_incarnation = 1;
+    b->member_count = plan->metads;
+    for (uint32_t i = 0; i < plan->metads; i++) {
+        b->members[i] = i + 1;
+    }
+    memset(b->random, 0x22, sizeof b->random);
+    snprintf(b->workspace, sizeof b->workspace, "main");
+    snprintf(b->pool, sizeof b->pool, "%s", plan->pools[rng_below(rng, plan->pool_count)]);
+    b->stores = plan->blockds;
+    b->chunk_bytes = plan->chunk_bytes[rng_below(rng, plan->chunk_count)];
+    b->copy_bytes = rng_chance(rng, plan->coded_percent * 10000) ? 1 : 0;
+    b->pg_bits = (uint32_t)rng_between(rng, 0, 4);
+    b->device = DEVICE;
+}
+
+static void draw_world(struct cluster *c)
+{
+    struct world *world = c->world;
+    struct rng *rng = &world->rng_scenario;
+    c->log_segment_bytes = rng_chance(rng, 500000) ? 256 << 10 : 1 << 20;
+    c->store_segment_bytes = rng_chance(rng, 500000) ? 256 << 10 : 1 << 20;
+    world->knobs.net_reset_ppm = (uint32_t)rng_below(rng, c->plan->reset_ppm + 1);
+    world->event_limit = c->plan->steps;
+    world->effect_probe = on_effect;
+    world->effect_context = c;
+    world->node_down = on_down;
+    world->node_down_context = c;
+    world->message_lost = on_lost;
+    world->halt_allowed = on_halt;
+}
+
+static void nodes_make(struct cluster *c)
+{
+    struct world *world = c->world;
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        c->metads[i] = world_node_add(world, ROLE_METAD, i + 1, 1, metad_boot, c);
+    }
+    for (uint32_t i = 0; i < c->plan->blockds; i++) {
+        c->blockds[i] = world_node_add(world, ROLE_BLOCKD, i + 1, 1, blockd_boot, c);
+    }
+    for (uint32_t i = 0; i < c->plan->workload.clients; i++) {
+        c->clients[i] = world_node_add(world, ROLE_DEVICE, i + 1, 1, client_boot, c);
+        c->clients[i]->principal = DEVICE;
+        workload_node(workload_client_of(c->workload, i + 1), c->clients[i]);
+    }
+    for (unsigned i = 0; i < world->node_count; i++) {
+        struct node *node = world->nodes[i];
+        uint64_t either = rng_below(&world->rng_scenario, 2ull * c->plan->clock_ppm + 1);
+        node->clock_ppm = (int32_t)either - (int32_t)c->plan->clock_ppm;
+        sim_kv_knobs(node->kvs[0])->spontaneous = rng_chance(&world->rng_scenario, 500000);
+        node_start(node);
+    }
+}
+
+void cluster_init(struct cluster *c, struct world *world, const struct plan *plan)
+{
+    *c = (struct cluster){.world = world, .plan = plan};
+    c->raft = raft_check_create(world);
+    c->log = log_check_create(world);
+    draw_bootstrap(c);
+    draw_world(c);
+    struct workload_params params = plan->workload;
+    params.chunk_bytes = c->bootstrap.chunk_bytes;
+    c->workload = workload_create(world, &params);
+    nodes_make(c);
+    c->victim = c->blockds[rng_below(&world->rng_scenario, plan->blockds)];
+}
+
+void cluster_deinit(struct cluster *c)
+{
+    workload_destroy(c->workload);
+    raft_check_destroy(c->raft);
+    log_check_destroy(c->log);
+}

@@ -1,0 +1,281 @@
+/* Faults by the weights of a plan. One row of `rows` each: it happens to nodes it draws itself; what lasts ends after a
+ * time drawn from the plan, or with faults_heal. Bytes are corrupted on one block server of a seed only: what P1
+ * promises is the loss of `safe_losses` stores, and those may be down at the same time in other ways. */
+#include <string.h>
+
+#include "base/check.h"
+#include "cluster.h"
+
+static struct rng *rng_of_faults(struct cluster *c)
+{
+    return &c->world->rng_scenario;
+}
+
+static struct node *any_metad(struct cluster *c)
+{
+    return c->metads[rng_below(rng_of_faults(c), c->plan->metads)];
+}
+
+static struct node *any_blockd(struct cluster *c)
+{
+    return c->blockds[rng_below(rng_of_faults(c), c->plan->blockds)];
+}
+
+static struct node *any_server(struct cluster *c)
+{
+    return c->world->nodes[rng_below(rng_of_faults(c), c->plan->metads + c->plan->blockds)];
+}
+
+static void lasts(struct cluster *c, world_call *end, uint64_t argument)
+{
+    uint64_t after = rng_between(rng_of_faults(c), c->plan->lasts_min_ns, c->plan->lasts_max_ns);
+    world_at(c->world, c->world->now_ns + after, end, c, argument);
+}
+
+/* ---- nodes ---- */
+
+static void crash_soon(struct cluster *c, struct node *node, enum crash_mode mode)
+{
+    node_crash_after(node, 1 + rng_below(rng_of_faults(c), 80), mode);
+}
+
+static void metad_kill(struct cluster *c)
+{
+    crash_soon(c, any_metad(c), CRASH_KILL);
+}
+static void metad_power(struct cluster *c)
+{
+    crash_soon(c, any_metad(c), CRASH_POWER);
+}
+static void blockd_kill(struct cluster *c)
+{
+    crash_soon(c, any_blockd(c), CRASH_KILL);
+}
+static void blockd_power(struct cluster *c)
+{
+    crash_soon(c, any_blockd(c), CRASH_POWER);
+}
+static void client_kill(struct cluster *c)
+{
+    crash_soon(c, c->clients[rng_below(rng_of_faults(c), c->plan->workload.clients)], CRASH_KILL);
+}
+
+/* All servers at one moment, or each before one of its next effects. */
+static void all_power(struct cluster *c)
+{
+    bool at_once = rng_chance(rng_of_faults(c), 500000);
+    for (unsigned i = 0; i < c->plan->metads + c->plan->blockds; i++) {
+        if (at_once) {
+            node_crash(c->world->nodes[i], CRASH_POWER);
+        } else {
+            crash_soon(c, c->world->nodes[i], CRASH_POWER);
+        }
+    }
+}
+
+/* ---- the network ---- */
+
+static void end_cuts(struct world *world, void *context, uint64_t argument)
+{
+    (void)context;
+    (void)argument;
+    world_heal(world);
+}
+
+/* From most of the others. */
+static void cut_off(struct cluster *c, const struct node *node, bool from, bool to)
+{
+    struct world *world = c->world;
+    for (unsigned i = 0; i < world->node_count; i++) {
+        if (world->nodes[i] == node || rng_chance(rng_of_faults(c), 250000)) {
+            continue;
+        }
+        if (from) {
+            world_block(world, node, world->nodes[i]);
+        }
+        if (to) {
+            world_block(world, world->nodes[i], node);
+        }
+    }
+    lasts(c, end_cuts, 0);
+}
+
+static void cut_node(struct cluster *c)
+{
+    cut_off(c, c->world->nodes[rng_below(rng_of_faults(c), c->world->node_count)], true, true);
+}
+
+/* A metad that leads a group now; any when none does. */
+static struct node *leader(struct cluster *c)
+{
+    uint32_t group = (uint32_t)rng_below(rng_of_faults(c), CLUSTER_GROUPS);
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        struct actor *actor = node_actor(c->metads[i], ACTOR_GROUP, group);
+        if (actor != NULL && group_status(actor->self).role == RAFT_LEADER) {
+            return c->metads[i];
+        }
+    }
+    return any_metad(c);
+}
+
+static void cut_leader(struct cluster *c)
+{
+    cut_off(c, leader(c), true, true);
+}
+
+static void cut_one_way(struct cluster *c)
+{
+    bool from = rng_chance(rng_of_faults(c), 500000);
+    struct node *node = rng_chance(rng_of_faults(c), 500000) ? leader(c) : any_server(c);
+    cut_off(c, node, from, !from);
+}
+
+/* Two metads do not see each other, the third sees both; clients and block servers fall to one side or see both. */
+static void cut_bridge(struct cluster *c)
+{
+    if (c->plan->metads < 3) {
+        return;
+    }
+    struct node *a = leader(c), *b = a;
+    while (b == a) {
+        b = any_metad(c);
+    }
+    world_cut(c->world, a, b, true);
+    for (unsigned i = c->plan->metads; i < c->world->node_count; i++) {
+        uint64_t side = rng_below(rng_of_faults(c), 3);
+        if (side < 2) {
+            world_cut(c->world, c->world->nodes[i], side == 0 ? a : b, true);
+        }
+    }
+    lasts(c, end_cuts, 0);
+}
+
+/* ---- disks ---- */
+
+static void end_disk(struct world *world, void *context, uint64_t slot)
+{
+    (void)context;
+    disk_knobs_mend(disk_knobs(world->nodes[slot]->disks[0]));
+}
+
+static void slow_disk(struct cluster *c)
+{
+    struct node *node = any_server(c);
+    disk_knobs(node->disks[0])->extra_ns = rng_between(rng_of_faults(c), 5, 200) * MILLISECOND;
+    lasts(c, end_disk, node->slot);
+}
+
+/* Nothing it was asked ends before it comes back. */
+static void hung_disk(struct cluster *c)
+{
+    struct node *node = any_server(c);
+    uint64_t until = rng_between(rng_of_faults(c), c->plan->lasts_min_ns, c->plan->lasts_max_ns);
+    disk_knobs(node->disks[0])->hung_until_ns = c->world->now_ns + until;
+}
+
+static void full_disk(struct cluster *c)
+{
+    struct node *node = any_blockd(c);
+    c->disk_hurt[node->slot] = true;
+    disk_knobs(node->disks[0])->capacity_bytes = 1 + disk_used_bytes(node->disks[0]);
+    lasts(c, end_disk, node->slot);
+}
+
+static void failing_disk(struct cluster *c)
+{
+    struct node *node = c->victim;
+    struct disk_knobs *knobs = disk_knobs(node->disks[0]);
+    c->disk_hurt[node->slot] = true;
+    knobs->write_fail_ppm = (uint32_t)rng_below(rng_of_faults(c), 200000);
+    knobs->read_fail_ppm = (uint32_t)rng_below(rng_of_faults(c), 200000);
+    knobs->sync_fail_ppm = (uint32_t)rng_below(rng_of_faults(c), 200000);
+    lasts(c, end_disk, node->slot);
+}
+
+static void rot(struct cluster *c)
+{
+    for (uint64_t bits = rng_between(rng_of_faults(c), 1, 10); bits > 0; bits--) {
+        struct file_ref file;
+        uint64_t offset;
+        disk_rot(c->victim->disks[0], &file, &offset);
+    }
+}
+
+static void stale_sectors(struct cluster *c)
+{
+    disk_knobs(c->victim->disks[0])->lost_write_ppm = 100000;
+    lasts(c, end_disk, c->victim->slot);
+}
+
+static void misdirected(struct cluster *c)
+{
+    disk_knobs(c->victim->disks[0])->misdirected_ppm = 100000;
+    lasts(c, end_disk, c->victim->slot);
+}
+
+/* ---- clocks ---- */
+
+static void clock_jump(struct cluster *c)
+{
+    struct node *node = c->world->nodes[rng_below(rng_of_faults(c), c->world->node_count)];
+    node->wall_offset_ns += rng_below(rng_of_faults(c), 2 * 86400 * SECOND) - 86400 * SECOND;
+}
+
+static void (*const rows[FAULT_KINDS])(struct cluster *) = {
+    [FAULT_METAD_KILL] = metad_kill,       [FAULT_METAD_POWER] = metad_power,   [FAULT_BLOCKD_KILL] = blockd_kill,
+    [FAULT_BLOCKD_POWER] = blockd_power,   [FAULT_CLIENT_KILL] = client_kill,   [FAULT_ALL_POWER] = all_power,
+    [FAULT_CUT_NODE] = cut_node,           [FAULT_CUT_LEADER] = cut_leader,     [FAULT_CUT_ONE_WAY] = cut_one_way,
+    [FAULT_CUT_BRIDGE] = cut_bridge,       [FAULT_SLOW_DISK] = slow_disk,       [FAULT_HUNG_DISK] = hung_disk,
+    [FAULT_FULL_DISK] = full_disk,         [FAULT_FAILING_DISK] = failing_disk, [FAULT_ROT] = rot,
+    [FAULT_STALE_SECTORS] = stale_sectors, [FAULT_MISDIRECTED] = misdirected,   [FAULT_CLOCK_JUMP] = clock_jump,
+};
+
+static enum fault_kind draw_kind(struct cluster *c)
+{
+    uint64_t sum = 0;
+    for (int kind = 0; kind < FAULT_KINDS; kind++) {
+        sum += c->plan->weights[kind];
+    }
+    CHECK(sum > 0);
+    uint64_t at = rng_below(rng_of_faults(c), sum);
+    int kind = 0;
+    while (at >= c->plan->weights[kind]) {
+        at -= c->plan->weights[kind++];
+    }
+    return (enum fault_kind)kind;
+}
+
+static void call_fault(struct world *world, void *context, uint64_t argument)
+{
+    (void)argument;
+    struct cluster *c = context;
+    if (c->calm || c->faults == c->plan->fault_count) {
+        return;
+    }
+    enum fault_kind kind = draw_kind(c);
+    world_note(world, "fault %u: %s", c->faults + 1, fault_name(kind));
+    rows[kind](c);
+    c->faults++;
+    world->faults++;
+    world_at(world, world->now_ns + rng_between(rng_of_faults(c), c->plan->fault_min_ns, c->plan->fault_max_ns),
+             call_fault, c, 0);
+}
+
+void faults_begin(struct cluster *c)
+{
+    uint64_t after = rng_between(rng_of_faults(c), c->plan->fault_min_ns, c->plan->fault_max_ns);
+    world_at(c->world, c->world->now_ns + after, call_fault, c, 0);
+}
+
+void faults_heal(struct cluster *c)
+{
+    struct world *world = c->world;
+    c->calm = true;
+    world->crash_at = 0;
+    world->knobs.net_reset_ppm = 0;
+    world_heal(world);
+    for (unsigned i = 0; i < world->node_count; i++) {
+        world->nodes[i]->crash_at_effect = 0;
+        disk_knobs_mend(disk_knobs(world->nodes[i]->disks[0]));
+    }
+}
