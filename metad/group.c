@@ -21,11 +21,13 @@
 #define TIMER_TICK      1u
 #define ELECTION_TICKS  10u
 #define HEARTBEAT_TICKS 2u
+#define SLEEP_TICKS     20u
 #define WINDOW_ENTRIES  256u
 #define WINDOW_BYTES    (4u << 20)
 #define CACHE_BYTES     (8ull << 20)
 #define FLUSH_ENTRIES   20000u /* applied entries that may have to be applied again after a crash */
 #define MAINTAIN_NS     1000000000ull
+#define ASLEEP_NS       10000000000ull /* from tick to tick of a group that sleeps: for its maintenance */
 #define CONTINUE_MAX    64
 
 struct group *group_create(const struct group_params *params)
@@ -235,6 +237,7 @@ static void group_start_raft(struct group *group, struct raft_hard_state hard, c
         .window_entries = WINDOW_ENTRIES,
         .window_bytes = WINDOW_BYTES,
         .cache_bytes = CACHE_BYTES,
+        .sleep_ticks = group->params.group == 0 ? 0 : SLEEP_TICKS, /* the root group hears of stores every second */
     };
     struct raft_start start = {.hard = hard,
                                .runs = runs,
@@ -408,9 +411,18 @@ static void group_maintain(struct group *group)
     proto_arena_deinit(&arena);
 }
 
+/* A group that sleeps ticks seldom; one that was woken, at once as ever. */
+static void group_tick_arm(struct group *group, bool ticked)
+{
+    bool slow = group->raft != NULL && raft_is_asleep(group->raft);
+    if (ticked || (group->ticks_slowly && !slow)) {
+        fx_timer(group->fx, TIMER_TICK, group->event->now_ns + (slow ? ASLEEP_NS : group->params.tick_ns));
+        group->ticks_slowly = slow;
+    }
+}
+
 static void group_tick(struct group *group)
 {
-    fx_timer(group->fx, TIMER_TICK, group->event->now_ns + group->params.tick_ns);
     if (group->phase != GROUP_RUNNING) {
         return;
     }
@@ -548,6 +560,7 @@ void group_step(void *actor, const struct event *event, struct effects *fx)
         group_pump(group);
         group_answer_reads(group);
     }
+    group_tick_arm(group, event->kind == EVENT_TIMER);
     if (group->applied > 0 && kv_batch_count(group->batch) > 0) {
         uint8_t applied[8];
         struct key key = key_begin(group->params.group, 'a');

@@ -65,6 +65,7 @@ struct group {
     bool own_command_out;                   /* one command of the group's own at a time */
     bool short_of_room[LIMIT_RAFT_MEMBERS]; /* by place in bootstrap.members: what each said last of its disk */
     uint64_t maintain_at_ns;
+    bool ticks_slowly;
 
     /* this step */
     const struct event *event;

@@ -249,6 +249,10 @@ static enum err request_take(struct group *group, const struct message *message,
     }
     struct raft_status status = raft_status(group->raft);
     if (operation->kind != OPERATION_REPLICA && status.role != RAFT_LEADER) {
+        if (raft_is_asleep(group->raft)) { /* is the leader it believes in still there? */
+            struct raft_event wake = {.kind = RAFT_EVENT_WAKE, .random = group->event->random};
+            group_raft(group, &wake);
+        }
         return ERR_NOT_LEADER;
     }
     struct prepare prepare = {

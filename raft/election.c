@@ -39,6 +39,7 @@ void raft_become_follower(struct raft *raft, uint64_t term, uint32_t leader)
     }
     raft->role = RAFT_FOLLOWER;
     raft->leader = leader;
+    raft->asleep = false;
     raft->transfer = 0;
     raft_election_reset(raft);
 }
@@ -149,6 +150,10 @@ static bool raft_quorum_is_active(struct raft *raft)
 
 void raft_election_tick(struct raft *raft)
 {
+    if (raft->asleep) {
+        return;
+    }
+    raft_sleep_tick(raft);
     raft->election_elapsed++;
     if (raft->role != RAFT_LEADER) {
         if (raft->election_elapsed >= raft->election_timeout) {

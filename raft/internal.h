@@ -8,6 +8,7 @@
  *   member.c     changes of members (4), transfer of leadership (3.10)
  *   snapshot.c   the log's beginning moves: cut here, a snapshot for a follower, a snapshot installed (5)
  *   entries.c    the log: terms of all entries, bodies of the recent ones, bodies read back
+ *   sleep.c      idle groups that count no ticks
  *   update.c     what a step hands to the host, and what waits for durability */
 #ifndef CAIRN_RAFT_INTERNAL_H
 #define CAIRN_RAFT_INTERNAL_H
@@ -84,6 +85,7 @@ struct raft_peer {
     bool probing;      /* one append at a time until one is accepted */
     bool paused;       /* probing and one is out */
     bool active;       /* answered since the last check-quorum */
+    bool asleep;       /* said so, in answer to a heartbeat */
     bool poke;         /* a heartbeat tick passed since the last look for lost appends */
     bool wants_load;   /* the next entry is neither in the cache nor in the window */
     bool snapshotting; /* the host brings it a snapshot: no appends meanwhile */
@@ -122,6 +124,8 @@ struct raft {
     enum raft_role role;
     uint64_t random;
     uint32_t election_elapsed, election_timeout, heartbeat_elapsed;
+    uint32_t idle_ticks; /* leader */
+    bool asleep;
     uint32_t transfer, transfer_elapsed; /* leader: whom it hands over to, 0 nobody */
     bool transfer_told;
 
@@ -240,6 +244,18 @@ void raft_heartbeat_round(struct raft *raft);
 void raft_on_heartbeat(struct raft *raft, const struct raft_message *m);
 void raft_on_heartbeat_reply(struct raft *raft, const struct raft_message *m, struct raft_peer *peer);
 bool raft_is_ready(const struct raft *raft);
+
+/* sleep.c */
+void raft_wake(struct raft *raft);
+bool raft_event_wakes(const struct raft_event *event);
+/* Leader: idle long enough to say so in heartbeats. */
+bool raft_wants_sleep(const struct raft *raft);
+/* A tick passed awake. */
+void raft_sleep_tick(struct raft *raft);
+/* Follower: takes a heartbeat's word; true when it sleeps. */
+bool raft_sleep_follow(struct raft *raft, const struct raft_message *m);
+/* Leader: a follower sleeps, or does not. */
+void raft_sleep_answered(struct raft *raft, struct raft_peer *peer, bool asleep);
 
 /* update.c */
 void raft_update_begin(struct raft *raft);

@@ -186,6 +186,7 @@ static void raft_dispatch(struct raft *raft, const struct raft_event *event)
     case RAFT_EVENT_INSTALLED:
         raft_installed(raft, event);
         break;
+    case RAFT_EVENT_WAKE:
     case RAFT_EVENT_CONTINUE:
         break;
     }
@@ -198,6 +199,9 @@ void raft_step(struct raft *raft, const struct raft_event *event, struct raft_up
     uint64_t term = raft->term, commit = raft->commit;
     uint32_t leader = raft->leader;
     raft->random ^= event->random;
+    if (raft_event_wakes(event)) {
+        raft_wake(raft);
+    }
     raft_dispatch(raft, event);
     raft_config_committed(raft);
     raft_member_settle(raft);
@@ -207,6 +211,11 @@ void raft_step(struct raft *raft, const struct raft_event *event, struct raft_up
     CHECK(raft->role != RAFT_LEADER || raft->leader == raft->params.self);
     raft->update.role_changed = role != raft->role || term != raft->term || leader != raft->leader;
     raft_update_end(raft, ret_update);
+}
+
+bool raft_is_asleep(const struct raft *raft)
+{
+    return raft->asleep;
 }
 
 struct raft_status raft_status(const struct raft *raft)

@@ -52,6 +52,7 @@ struct raft_message {
     uint64_t context; /* HEARTBEAT and its reply: number of the heartbeat round, for ReadIndex. VOTE: 1 when the leader
                          asked for it */
     bool reject;
+    bool sleep; /* HEARTBEAT: nothing is to be done, sleep; its reply: asleep (sleep.c) */
     uint64_t hint,
         hint_term; /* rejected APPEND (log_index: the previous entry it named): where the follower's log may match.
                       rejected PRE_VOTE: index of the newest committed configuration when it leaves the asker out */
@@ -99,6 +100,7 @@ struct raft_params {
     uint32_t group, self;
     uint32_t election_ticks;  /* e.g. 10: an election timeout is uniform in [election, 2 * election) */
     uint32_t heartbeat_ticks; /* e.g. 1 */
+    uint32_t sleep_ticks;     /* a leader idle for so long puts its group to sleep; 0: never */
     uint32_t window_entries;  /* appends in flight per follower */
     uint32_t window_bytes;
     uint64_t cache_bytes; /* entries kept in memory behind the commit index for followers that lag */
@@ -143,6 +145,7 @@ enum raft_event_kind {
     RAFT_EVENT_COMPACTED,   /* the host gives up entries up to `index` <= applied: they are never loaded again */
     RAFT_EVENT_SNAPSHOT_DONE, /* what an update's `snapshots` asked for `peer` ended: `ok`, then it durably holds the
                                  state at `index`; else it is asked again when the peer answers */
+    RAFT_EVENT_WAKE,          /* somebody wants something of the group: it does not sleep on */
     RAFT_EVENT_INSTALLED, /* the machine durably holds the state at (`index`, `term`), `config` in force there: of no
                              effect at or below applied. `term` is not above the instance's own */
 };
@@ -201,6 +204,9 @@ struct raft_update {
 };
 
 void raft_step(struct raft *raft, const struct raft_event *event, struct raft_update *ret_update);
+
+/* The group sleeps here: ticks have no effect until something else happens. */
+bool raft_is_asleep(const struct raft *raft);
 
 /* Present state, for status and tests. */
 struct raft_status {

@@ -93,6 +93,7 @@ void raft_heartbeat_round(struct raft *raft)
         raft_send(raft, (struct raft_message){.kind = RAFT_HEARTBEAT,
                                               .to = raft->peers[i].node,
                                               .context = raft->round,
+                                              .sleep = raft_wants_sleep(raft),
                                               .commit = match < raft->commit ? match : raft->commit});
     }
 }
@@ -105,7 +106,9 @@ void raft_on_heartbeat(struct raft *raft, const struct raft_message *m)
     }
     raft_become_follower(raft, m->term, m->from);
     raft_commit_learn(raft, m->commit);
-    raft_send(raft, (struct raft_message){.kind = RAFT_HEARTBEAT_REPLY, .to = m->from, .context = m->context});
+    bool asleep = raft_sleep_follow(raft, m);
+    raft_send(raft, (struct raft_message){
+                        .kind = RAFT_HEARTBEAT_REPLY, .to = m->from, .context = m->context, .sleep = asleep});
 }
 
 void raft_on_heartbeat_reply(struct raft *raft, const struct raft_message *m, struct raft_peer *peer)
@@ -119,4 +122,5 @@ void raft_on_heartbeat_reply(struct raft *raft, const struct raft_message *m, st
         peer->round = m->context;
     }
     raft_replicate_poke(raft, peer);
+    raft_sleep_answered(raft, peer, m->sleep);
 }

@@ -23,6 +23,7 @@ void raft_wire_send(struct group *group, const struct raft_message *message)
     wire.reject = message->reject;
     wire.hint = message->hint;
     wire.hint_term = message->hint_term;
+    wire.sleep = message->sleep;
     wire.short_of_room = !kv_room(group->params.kv);
     struct slice body = {0};
     if (message->count > 0) {
@@ -73,6 +74,7 @@ enum err raft_wire_decode(struct group *group, const struct message *frame, stru
         .reject = wire->reject != 0,
         .hint = wire->hint,
         .hint_term = wire->hint_term,
+        .sleep = wire->sleep,
     };
     if (err == ERR_OK) {
         group_member_room(group, wire->from, !wire->short_of_room);

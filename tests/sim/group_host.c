@@ -136,6 +136,7 @@ static void raft_message_send(struct host *host, struct effects *fx, const struc
     header.reject = m->reject;
     header.hint = m->hint;
     header.hint_term = m->hint_term;
+    header.sleep = m->sleep;
     struct slice body = {0};
     if (m->count > 0) {
         raft_entries_encode(m->entries, m->count, &body);
@@ -360,6 +361,7 @@ static void host_raft_message(struct host *host, const struct event *event, stru
                              .reject = header->reject != 0,
                              .hint = header->hint,
                              .hint_term = header->hint_term,
+                             .sleep = header->sleep,
                              .entries = entries,
                              .count = count};
     struct raft_event e = {.kind = RAFT_EVENT_MESSAGE, .random = event->random, .message = &m};

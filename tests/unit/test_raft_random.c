@@ -263,6 +263,7 @@ static void random_run(uint32_t count, uint32_t voters, uint64_t seed, struct to
     net->params.election_ticks = 2 + pick(net, 6);
     net->params.window_entries = 1 + pick(net, 12);
     net->params.window_bytes = 200 + pick(net, 400);
+    net->params.sleep_ticks = pick(net, 2) * (1 + pick(net, 8));
     net_start_all(net);
     for (uint32_t round = 0; round < 6; round++) {
         uint32_t side = pick(net, 3) != 0 ? pick(net, 1u << count) : 0;
