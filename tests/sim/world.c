@@ -413,7 +413,9 @@ bool world_run_until(struct world *world, uint64_t until_ns)
         struct item *item = heap_pop(world);
         CHECK(item->at_ns >= world->now_ns);
         world->now_ns = item->at_ns;
+        world->stepping = item->node;
         item_happen(world, item);
+        world->stepping = NULL;
         item_end(world, item);
         WORLD_REQUIRE(world, world->event_limit == 0 || world->event_number <= world->event_limit,
                       "more than %lu steps: it spins", (unsigned long)world->event_limit);
@@ -449,6 +451,10 @@ void world_finding(struct world *world, const char *format, ...)
     va_start(args, format);
     vsnprintf(world->finding, sizeof world->finding, format, args);
     va_end(args);
+    if (world->stepping != NULL) {
+        snprintf(world->finding_node, sizeof world->finding_node, "%s:%u", node_role_name(world->stepping),
+                 world->stepping->id);
+    }
 }
 
 void world_note(struct world *world, const char *format, ...)

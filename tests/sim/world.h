@@ -149,6 +149,8 @@ struct world {
     uint64_t operations, faults; /* for the report: the scenario counts them */
     bool failed;
     char finding[WORLD_FINDING_TEXT];
+    struct node *stepping; /* whose event it is just now; NULL: the scenario's */
+    char finding_node[32]; /* as the trace names it */
 };
 
 struct world *world_create(uint64_t seed, bool print);
