@@ -98,7 +98,7 @@ struct node {
     struct sim_kv *kvs[WORLD_NODE_DIRS];
     struct actor actors[WORLD_NODE_ACTORS];
     unsigned actor_count;
-    uint64_t crash_at_effect; /* effect number; 0 none */
+    uint64_t crash_countdown; /* of its own effects; 0: no crash is planned */
     enum crash_mode crash_mode;
     uint64_t crashes;
 };
