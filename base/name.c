@@ -22,6 +22,15 @@ bool name_is_utf8(const void *text, size_t bytes)
     return true;
 }
 
+static bool name_is_ascii(const void *name, size_t bytes)
+{
+    uint8_t all = 0;
+    for (size_t i = 0; i < bytes; i++) {
+        all |= ((const uint8_t *)name)[i];
+    }
+    return all < 0x80;
+}
+
 enum err name_check(const void *name, size_t bytes)
 {
     const utf8proc_uint8_t *at = name;
@@ -31,7 +40,7 @@ enum err name_check(const void *name, size_t bytes)
     if ((bytes == 1 && at[0] == '.') || (bytes == 2 && at[0] == '.' && at[1] == '.')) {
         return ERR_ILLEGAL_NAME;
     }
-    return name_is_utf8(name, bytes) ? ERR_OK : ERR_ILLEGAL_NAME;
+    return name_is_ascii(name, bytes) || name_is_utf8(name, bytes) ? ERR_OK : ERR_ILLEGAL_NAME;
 }
 
 enum err name_key(const void *name, size_t bytes, struct slice *ret_key)
@@ -39,6 +48,10 @@ enum err name_key(const void *name, size_t bytes, struct slice *ret_key)
     enum err err = name_check(name, bytes);
     if (err != ERR_OK) {
         return err;
+    }
+    if (name_is_ascii(name, bytes)) { /* its own NFC */
+        *ret_key = slice_copy(name, bytes);
+        return ERR_OK;
     }
     utf8proc_uint8_t *form = NULL;
     utf8proc_ssize_t form_bytes =

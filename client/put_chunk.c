@@ -195,27 +195,38 @@ static void chunk_settle(struct client *c, struct op_slot *slot, struct put_chun
     }
 }
 
+static uint32_t shards_in(const struct put_chunk *chunk, enum shard_state state)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < (uint32_t)chunk->k + chunk->m; i++) {
+        count += chunk->shard_states[i] == state;
+    }
+    return count;
+}
+
+/* Sends what is idle where a store can be found for it. Without a map or room it waits for the answers under way first:
+ * they come to a chunk that is SENDING. */
 void put_chunk_send(struct client *c, struct op_slot *slot, struct put_chunk *chunk, struct effects *fx)
 {
     CHECK(chunk->state == CHUNK_SENDING && chunk->sealed);
     const Cairn__MapPool *pool = chunk_pool(c, slot);
     uint32_t count = chunk->k + chunk->m;
-    if (pool == NULL || pool->k + pool->m < count || !call_room(c, count)) {
-        chunk_wait(c, slot, chunk, fx);
+    uint32_t idle = chunk->expired ? 0 : shards_in(chunk, SHARD_IDLE);
+    if (idle > 0 && (pool == NULL || pool->k + pool->m < count || !call_room(c, idle))) {
+        if (shards_in(chunk, SHARD_FLYING) == 0) {
+            chunk_wait(c, slot, chunk, fx);
+        }
         return;
     }
-    uint32_t pg = place_pg(pool, &chunk->chunk);
-    if (!chunk->expired) {
-        (void)place_assign(c, pool, pg, count, &chunk->refusals, chunk->stores);
+    if (idle > 0) {
+        (void)place_assign(c, pool, place_pg(pool, &chunk->chunk), count, &chunk->refusals, chunk->stores);
     }
-    bool flying = false;
-    for (uint32_t i = 0; i < count; i++) {
-        if (!chunk->expired && chunk->shard_states[i] == SHARD_IDLE && chunk->stores[i] != 0) {
+    for (uint32_t i = 0; idle > 0 && i < count; i++) {
+        if (chunk->shard_states[i] == SHARD_IDLE && chunk->stores[i] != 0) {
             shard_send(c, slot, chunk, i, fx);
         }
-        flying = flying || chunk->shard_states[i] == SHARD_FLYING;
     }
-    if (!flying) {
+    if (shards_in(chunk, SHARD_FLYING) == 0) {
         chunk_settle(c, slot, chunk, fx);
     }
 }

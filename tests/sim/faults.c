@@ -275,7 +275,7 @@ void faults_heal(struct cluster *c)
     world->knobs.net_reset_ppm = 0;
     world_heal(world);
     for (unsigned i = 0; i < world->node_count; i++) {
-        world->nodes[i]->crash_at_effect = 0;
+        world->nodes[i]->crash_countdown = 0;
         disk_knobs_mend(disk_knobs(world->nodes[i]->disks[0]));
     }
 }

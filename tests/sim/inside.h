@@ -95,6 +95,7 @@ void event_drop(struct event *event);
 void effect_execute(struct node *node, struct actor *actor, struct effect *effect);
 /* Frees what an effect carries. */
 void effect_drop(struct effect *effect);
+const char *node_role_name(const struct node *node);
 void trace_event(struct node *node, struct actor *actor, const struct event *event);
 void trace_effect(struct node *node, struct actor *actor, const struct effect *effect);
 

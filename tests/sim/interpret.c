@@ -177,14 +177,15 @@ static const char *actor_name(enum actor_kind kind)
     return kind < ACTOR_KINDS ? names[kind] : "?";
 }
 
-static const char *role_name(enum role role)
+const char *node_role_name(const struct node *node)
 {
+    enum role role = node->role;
     return role == ROLE_METAD ? "metad" : role == ROLE_BLOCKD ? "blockd" : role == ROLE_DEVICE ? "device" : "other";
 }
 
 static void trace_head(struct node *node, struct actor *actor, uint64_t number, const char *mark)
 {
-    printf("%12.6f %s:%u %s/%u %s%" PRIu64 " ", (double)node->world->now_ns / 1e9, role_name(node->role), node->id,
+    printf("%12.6f %s:%u %s/%u %s%" PRIu64 " ", (double)node->world->now_ns / 1e9, node_role_name(node), node->id,
            actor_name(actor->kind), actor->index, mark, number);
 }
 

@@ -226,7 +226,7 @@ static void heal(struct log_scenario *s)
     world->knobs.net_reorder_ppm = 0;
     world->crash_at = 0;
     for (unsigned i = 0; i < METADS; i++) {
-        s->nodes[i]->crash_at_effect = 0;
+        s->nodes[i]->crash_countdown = 0;
     }
 }
 

@@ -197,7 +197,7 @@ static void finale(struct store_scenario *s)
     struct world *world = s->world;
     s->calm = true;
     world->crash_at = 0;
-    s->blockd->crash_at_effect = 0;
+    s->blockd->crash_countdown = 0;
     world->knobs.net_reset_ppm = 0;
     if (!world_run_until(world, world->now_ns + 2 * SECOND) || !run_until_ready(s) ||
         !verify(s, "after the last fault") || !world_run_until(world, world->now_ns + 12 * SECOND)) {

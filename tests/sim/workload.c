@@ -13,6 +13,7 @@
 #include "work.h"
 
 enum { TIMER_NEXT = 1, KEYS_BLOCK = 1000 };
+#define REST_NS (30 * MILLISECOND)
 
 enum work_kind work_kind_of(const char *name)
 {
@@ -88,25 +89,28 @@ static struct work *work_find(struct workload_client *client, uint64_t id)
     return NULL;
 }
 
-static void begin_next(struct workload_client *client, struct effects *fx)
+/* All that is left of the verification, as many reads at once as the client makes. */
+static void begin_verification(struct workload_client *client, struct effects *fx)
 {
     struct work *work = work_free(client);
-    if (work == NULL) {
-        return;
-    }
-    bool drawn = client->verifying ? work_draw_verification(client, work) : work_draw(client, work);
-    if (drawn) {
+    while (work != NULL && work_draw_verification(client, work)) {
         work_begin(client, work, client->all->world->now_ns, fx);
+        work = work_free(client);
     }
 }
 
-/* A client that rests looks up now and then only. */
+/* A client that works begins one operation a turn; one that rests or verifies looks up now and then only. */
 static void client_next(struct workload_client *client, uint64_t now_ns, struct effects *fx)
 {
     struct workload *all = client->all;
-    begin_next(client, fx);
-    bool rests = !client->verifying && (all->stopped || workload_over(all));
-    uint64_t pause_ns = rests ? 50 * MILLISECOND : client->verifying ? MILLISECOND : all->params.pause_ns;
+    struct work *work = work_free(client);
+    bool works = !client->verifying && !all->stopped && !workload_over(all);
+    if (client->verifying) {
+        begin_verification(client, fx);
+    } else if (works && work != NULL && work_draw(client, work)) {
+        work_begin(client, work, all->world->now_ns, fx);
+    }
+    uint64_t pause_ns = works ? all->params.pause_ns : REST_NS;
     fx_timer(fx, TIMER_NEXT, now_ns + 1 + rng_below(&all->world->rng_scenario, 2 * pause_ns));
 }
 
@@ -168,6 +172,9 @@ static void client_hear(struct workload_client *client, const struct message *m,
         CHECK(work != NULL && op->id == m->stream);
         work_end(client, work, op, client->all->world->now_ns);
         client_op_destroy(op);
+        if (client->verifying) {
+            begin_verification(client, fx);
+        }
     } else if (m->type == MESSAGE_CLIENT_KEYS_WANTED) {
         give_keys(client, fx);
     } else if (m->type == MESSAGE_CLIENT_WANT && work != NULL) {

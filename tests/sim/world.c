@@ -174,7 +174,7 @@ static void actor_end(struct world *world, struct actor *actor)
 static void node_end(struct node *node, enum crash_mode mode)
 {
     node->up = false;
-    node->crash_at_effect = 0;
+    node->crash_countdown = 0;
     for (unsigned i = 0; i < node->actor_count; i++) {
         actor_end(node->world, &node->actors[i]);
     }
@@ -207,7 +207,7 @@ void node_crash(struct node *node, enum crash_mode mode)
 void node_crash_after(struct node *node, uint64_t effects, enum crash_mode mode)
 {
     CHECK(effects > 0);
-    node->crash_at_effect = node->world->effect_number + effects;
+    node->crash_countdown = effects;
     node->crash_mode = mode;
 }
 
@@ -255,10 +255,9 @@ static void effects_execute(struct node *node, struct actor *actor, struct effec
     uint64_t boot = node->boot;
     for (unsigned long i = 0; i < fx->count; i++) {
         uint64_t number = world->effect_number + 1;
-        if (node->up && node->boot == boot && (number == node->crash_at_effect || number == world->crash_at)) {
-            enum crash_mode mode = number == node->crash_at_effect ? node->crash_mode
-                                   : number % 2 == 0               ? CRASH_POWER
-                                                                   : CRASH_KILL;
+        bool planned = node->up && node->boot == boot && node->crash_countdown > 0 && --node->crash_countdown == 0;
+        if (node->up && node->boot == boot && (planned || number == world->crash_at)) {
+            enum crash_mode mode = planned ? node->crash_mode : number % 2 == 0 ? CRASH_POWER : CRASH_KILL;
             world->crash_at = number == world->crash_at ? 0 : world->crash_at;
             node_crash(node, mode);
         }
@@ -413,7 +412,9 @@ bool world_run_until(struct world *world, uint64_t until_ns)
         struct item *item = heap_pop(world);
         CHECK(item->at_ns >= world->now_ns);
         world->now_ns = item->at_ns;
+        world->stepping = item->node;
         item_happen(world, item);
+        world->stepping = NULL;
         item_end(world, item);
         WORLD_REQUIRE(world, world->event_limit == 0 || world->event_number <= world->event_limit,
                       "more than %lu steps: it spins", (unsigned long)world->event_limit);
@@ -449,6 +450,10 @@ void world_finding(struct world *world, const char *format, ...)
     va_start(args, format);
     vsnprintf(world->finding, sizeof world->finding, format, args);
     va_end(args);
+    if (world->stepping != NULL) {
+        snprintf(world->finding_node, sizeof world->finding_node, "%s:%u", node_role_name(world->stepping),
+                 world->stepping->id);
+    }
 }
 
 void world_note(struct world *world, const char *format, ...)

@@ -98,7 +98,7 @@ struct node {
     struct sim_kv *kvs[WORLD_NODE_DIRS];
     struct actor actors[WORLD_NODE_ACTORS];
     unsigned actor_count;
-    uint64_t crash_at_effect; /* effect number; 0 none */
+    uint64_t crash_countdown; /* of its own effects; 0: no crash is planned */
     enum crash_mode crash_mode;
     uint64_t crashes;
 };
@@ -149,6 +149,8 @@ struct world {
     uint64_t operations, faults; /* for the report: the scenario counts them */
     bool failed;
     char finding[WORLD_FINDING_TEXT];
+    struct node *stepping; /* whose event it is just now; NULL: the scenario's */
+    char finding_node[32]; /* as the trace names it */
 };
 
 struct world *world_create(uint64_t seed, bool print);
