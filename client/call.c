@@ -90,6 +90,23 @@ static bool metad_known(const struct client *c, uint32_t node)
     return false;
 }
 
+static bool metad_heard(const struct client *c, uint32_t node)
+{
+    for (uint32_t i = 0; i < c->params.metad_count; i++) {
+        if (c->params.metads[i] == node) {
+            return (c->heard >> i & 1) != 0;
+        }
+    }
+    return false;
+}
+
+static void metad_note(struct client *c, uint32_t node)
+{
+    for (uint32_t i = 0; i < c->params.metad_count; i++) {
+        c->heard |= c->params.metads[i] == node ? 1ull << i : 0;
+    }
+}
+
 static void request_send(struct client *c, struct request *r, struct effects *fx)
 {
     CHECK(r->header.bytes > 0 || r->store == 0);
@@ -99,7 +116,8 @@ static void request_send(struct client *c, struct request *r, struct effects *fx
     r->sent_ns = c->now_ns;
     uint64_t patience = c->params.store_idle_ns;
     if (r->store == 0) {
-        patience = min_u64(ATTEMPT_FIRST_NS << (r->attempts > 4 ? 4 : r->attempts), ATTEMPT_LAST_NS);
+        uint64_t first_ns = r->attempts == 0 && !metad_heard(c, r->to.node) ? ATTEMPT_UNHEARD_NS : ATTEMPT_FIRST_NS;
+        patience = min_u64(first_ns << (r->attempts > 4 ? 4 : r->attempts), ATTEMPT_LAST_NS);
     }
     uint64_t left = r->deadline_ns > c->now_ns ? r->deadline_ns - c->now_ns : 1;
     struct client_counts *counts = request_counts(c, r);
@@ -365,6 +383,8 @@ void call_on_reply(struct client *c, const struct message *message, struct effec
     }
     if (r->store != 0) {
         place_heard(c, r->store);
+    } else {
+        metad_note(c, r->to.node);
     }
     if ((message->flags & MESSAGE_ERROR) == 0) {
         request_finish(c, r, ERR_OK, message, fx);

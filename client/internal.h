@@ -17,6 +17,7 @@
 #define MILLISECOND_NS       1000000ull
 #define BACKOFF_FIRST_NS     (100 * MILLISECOND_NS)
 #define BACKOFF_LAST_NS      (30 * SECOND_NS)
+#define ATTEMPT_UNHEARD_NS   (1 * SECOND_NS) /* of a metadata node that never answered this client */
 #define ATTEMPT_FIRST_NS     (3 * SECOND_NS)
 #define ATTEMPT_LAST_NS      (15 * SECOND_NS)
 #define BUDGET_NS            (30 * SECOND_NS)
@@ -150,6 +151,7 @@ struct client {
     struct store_health *health;
     uint32_t leaders[LIMIT_GROUPS]; /* metad number, 0 unknown */
     uint32_t rotation;
+    uint64_t heard; /* bit i: params.metads[i] has answered */
     struct workspace workspaces[WORKSPACES];
 
     struct op_slot slots[CLIENT_OPS];

@@ -54,6 +54,7 @@ struct world {
     unsigned long head, count, capacity;
     /* the script */
     uint32_t leader; /* the metad that answers */
+    uint32_t mute;   /* a metad that takes requests and never answers */
     uint32_t standins;
     bool dead[STORES + 1];   /* refuse connections */
     bool silent[STORES + 1]; /* take requests and never answer */
@@ -302,6 +303,9 @@ static void metad(struct world *w, const struct effect *request)
         {MESSAGE_PUT_SMALL, &cairn__put_small_request__descriptor},
         {MESSAGE_MANIFEST, &cairn__manifest_request__descriptor},
     };
+    if (request->send.to.node == w->mute) {
+        return;
+    }
     if (request->send.to.node != w->leader) {
         w->redirects++;
         refuse(w, request, ERR_NOT_LEADER, w->leader);

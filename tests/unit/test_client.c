@@ -164,6 +164,20 @@ static void test_redirect(void **state)
     world_end(w);
 }
 
+/* A node that hangs is no reason to wait long for a first answer: another one knows who leads. */
+static void test_mute_metad_is_left_soon(void **state)
+{
+    (void)state;
+    struct world *w = world_make();
+    w->mute = 1;
+    w->leader = 3;
+    uint64_t begin_ns = w->now_ns;
+    put_whole(w);
+    assert_true(w->redirects > 0);
+    assert_in_range(w->now_ns - begin_ns, 1, 3 * 1500000000ull); /* a second for each group it asks first */
+    world_end(w);
+}
+
 static void test_retry_has_the_same_bytes(void **state)
 {
     (void)state;
@@ -316,6 +330,7 @@ int main(void)
         cmocka_unit_test(test_get_with_wrong_bytes),
         cmocka_unit_test(test_get_of_what_is_lost),
         cmocka_unit_test(test_redirect),
+        cmocka_unit_test(test_mute_metad_is_left_soon),
         cmocka_unit_test(test_retry_has_the_same_bytes),
         cmocka_unit_test(test_session_closed_begins_anew),
         cmocka_unit_test(test_changed_file_is_not_committed),
