@@ -174,7 +174,7 @@ static void test_mute_metad_is_left_soon(void **state)
     uint64_t begin_ns = w->now_ns;
     put_whole(w);
     assert_true(w->redirects > 0);
-    assert_in_range(w->now_ns - begin_ns, 1, 3 * 1500000000ull); /* a second for each group it asks first */
+    assert_true(w->now_ns - begin_ns < 2500000000ull);
     world_end(w);
 }
 
