@@ -17,6 +17,7 @@
 
 #define CHANGED_TRIES 5
 #define GET_TRIES     3
+#define SETTLE_LOOKS  20u /* a millisecond apart; a tick of the kernel is 1 to 10 */
 
 static enum err err_of_errno(int number)
 {
@@ -199,15 +200,35 @@ static int upload_run(struct upload *up, uint32_t file, struct cairn_moved *move
     return result;
 }
 
+/* Within one tick of the kernel's clock a second write leaves a file's times as the first one set them. So what a file
+ * was is taken when its last change lies in a tick that has passed: each later write shows. A file that is written in
+ * every tick is taken as it is; it will be seen to change. Returns errno. */
+static int stat_settled(int fd, struct stat *ret)
+{
+    for (unsigned looks = 0;; looks++) {
+        struct timespec tick, pause = {.tv_nsec = 1000000};
+        clock_gettime(CLOCK_REALTIME_COARSE,
+                      &tick); /* before the look: a write after it has this tick or a later one */
+        if (fstat(fd, ret) != 0) {
+            return errno;
+        }
+        bool settled = ret->st_ctim.tv_sec != tick.tv_sec || ret->st_ctim.tv_nsec < tick.tv_nsec;
+        if (settled || looks == SETTLE_LOOKS) {
+            return 0;
+        }
+        nanosleep(&pause, NULL);
+    }
+}
+
 static int put_file_once(struct upload *up, struct cairn_moved *moved, struct cairn_error *error)
 {
     up->fd = open(up->local, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (up->fd < 0 || fstat(up->fd, &up->before) != 0) {
-        int number = errno;
+    int reason = up->fd < 0 ? errno : stat_settled(up->fd, &up->before);
+    if (reason != 0) {
         if (up->fd >= 0) {
             close(up->fd);
         }
-        return api_fail(error, err_of_errno(number), "%s: %s", up->local, strerror(number));
+        return api_fail(error, err_of_errno(reason), "%s: %s", up->local, strerror(reason));
     }
     if (!S_ISREG(up->before.st_mode)) {
         close(up->fd);
