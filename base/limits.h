@@ -21,12 +21,13 @@
 #define LIMIT_SEALED_BYTES (LIMIT_CHUNK_BYTES + (64u << 10)) /* a sealed chunk, header and tags included */
 #define LIMIT_COPY_CHUNK_BYTES                                                                                         \
     (64u << 10) /* plain chunks up to this are kept as m+1 copies, unless the namespace says else (R-F2) */
-#define LIMIT_SHARDS       16         /* k+m */
-#define LIMIT_ASK_CHUNKS   1024       /* chunk hashes in one ask */
-#define LIMIT_PAGE_ENTRIES 1024       /* chunks in one manifest page */
-#define LIMIT_LIST_ENTRIES 1000       /* entries in one listing page */
-#define LIMIT_FEED_EVENTS  1000       /* events in one feed page */
-#define LIMIT_REPLY_BYTES  (1u << 20) /* one page of any query */
+#define LIMIT_SHARDS        16         /* k+m */
+#define LIMIT_ASK_CHUNKS    1024       /* chunk hashes in one ask */
+#define LIMIT_PAGE_ENTRIES  1024       /* chunks in one manifest page */
+#define LIMIT_OPEN_SESSIONS 4096       /* uploads a device has open in one namespace: past it, BUSY */
+#define LIMIT_LIST_ENTRIES  1000       /* entries in one listing page */
+#define LIMIT_FEED_EVENTS   1000       /* events in one feed page */
+#define LIMIT_REPLY_BYTES   (1u << 20) /* one page of any query */
 
 #define LIMIT_RAFT_MEMBERS        9
 #define LIMIT_GROUPS              256         /* groups of one metad */

@@ -102,8 +102,9 @@ bool cli_parse(struct cli *cli, int argc, char **argv, const char *command, cons
         bool common = letter == 'C' || letter == 'J' || letter == 'H' || letter == 'T';
         bool mine = letter != '?' && strchr(letters, letter == 'R' ? 'r' : letter) != NULL;
         if ((!common && !mine) || !option_take(cli, letter)) {
-            fprintf(stderr, "cairn %s: %s: not an option of it, or a wrong value; see cairn %s --help\n", command,
-                    optind > 1 ? argv[optind - 1] : "", command);
+            bool value = letter != '?' && optarg != NULL && optind > 2 && optarg == argv[optind - 1];
+            fprintf(stderr, "cairn %s: %s%s%s: not an option of it, or a wrong value; see cairn %s --help\n", command,
+                    value ? argv[optind - 2] : "", value ? " " : "", argv[optind - 1], command);
             *ret_exit = CLI_EXIT_USAGE;
             return false;
         }

@@ -9,8 +9,8 @@
 #include "metad/namespace/operations.h"
 #include "metad/namespace/session.h"
 
-#define REAP_KEYS   512u
-#define EXPIRE_SCAN 256u
+#define REAP_KEYS       512u
+#define EXPIRE_SESSIONS 64u /* a command */
 
 /* The first session under the mark 'R' (ended, not yet reaped). */
 static bool ended_session_find(struct state *state, uint64_t ns, uint64_t *ret_session, bool *ret_pages)
@@ -30,41 +30,11 @@ static bool ended_session_find(struct state *state, uint64_t ns, uint64_t *ret_s
     return found;
 }
 
-/* The first idle session among the first few open ones. */
-static Cairn__SessionRecord *idle_session_find(struct state *state, uint64_t ns, uint64_t tick,
-                                               struct proto_arena *arena)
-{
-    struct key prefix = key_begin(state->group, 'S');
-    key_u64(&prefix, ns);
-    struct slice at = slice_copy(prefix.bytes, prefix.count);
-    Cairn__SessionRecord *idle = NULL;
-    for (unsigned i = 0; i < EXPIRE_SCAN && idle == NULL; i++) {
-        struct slice key = {0};
-        struct slice value = {0};
-        enum err err = kv_next(&state->kv->view, at.data, at.bytes, true, &key, &value);
-        slice_drop(&at);
-        at = key;
-        bool inside =
-            err == ERR_OK && key.bytes == prefix.count + 8 && memcmp(key.data, prefix.bytes, prefix.count) == 0;
-        void *record = NULL;
-        if (inside && proto_unpack(&cairn__session_record__descriptor, value, arena, &record) == ERR_OK) {
-            Cairn__SessionRecord *session = record;
-            idle = session->touched_tick + SESSION_IDLE_TICKS < tick ? session : NULL;
-        }
-        slice_drop(&value);
-        if (!inside) {
-            break;
-        }
-    }
-    slice_drop(&at);
-    return idle;
-}
-
 bool maintain_due(struct state *state, uint64_t ns, uint64_t tick, struct proto_arena *arena)
 {
     uint64_t session = 0;
     bool pages = false;
-    return ended_session_find(state, ns, &session, &pages) || idle_session_find(state, ns, tick, arena) != NULL;
+    return ended_session_find(state, ns, &session, &pages) || session_most_idle(state, ns, tick, arena) != NULL;
 }
 
 static struct key key_ended(uint32_t group, uint64_t ns, uint64_t session)
@@ -124,11 +94,13 @@ enum err maintain_apply(struct apply *apply)
     uint64_t ns = NAMESPACE_FIRST;
     uint64_t session = 0;
     bool pages = false;
-    Cairn__SessionRecord *idle = idle_session_find(apply->state, ns, apply->command->tick, apply->arena);
-    if (idle != NULL) {
-        struct key key = key_session(apply->state->group, ns, idle->session);
-        state_delete(apply->state, &key);
-        key = key_ended(apply->state->group, ns, idle->session);
+    for (unsigned i = 0; i < EXPIRE_SESSIONS; i++) {
+        Cairn__SessionRecord *idle = session_most_idle(apply->state, ns, apply->command->tick, apply->arena);
+        if (idle == NULL) {
+            break;
+        }
+        struct key key = key_ended(apply->state->group, ns, idle->session);
+        session_close(apply->state, ns, idle);
         state_put_bytes(apply->state, &key, "x", 1);
     }
     if (!ended_session_find(apply->state, ns, &session, &pages)) {

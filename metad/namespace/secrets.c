@@ -39,7 +39,8 @@ void extra_set_down(const struct keyring *keyring, struct proto_arena *arena, Ca
     }
 }
 
-enum err answers_add_keys(const struct keyring *keyring, struct slice *body)
+/* Puts a copy of an answer body with the keys of missing chunks in its place (R-C2). */
+static enum err answers_add_keys(const struct keyring *keyring, struct slice *body)
 {
     struct slice keyed = slice_copy(body->data, body->bytes);
     for (size_t i = 0; i + ASK_ANSWER_BYTES <= keyed.bytes; i += ASK_ANSWER_BYTES) {
@@ -81,6 +82,24 @@ void capability_issue(const struct keyring *keyring, const struct bootstrap *boo
         .key_id = keyring->signing_key_id,
     };
     capability_sign(&capability, keyring->signing_seed, ret);
+}
+
+enum err upload_answer_finish(struct finish *finish, const struct upload_grant *grant, void *reply,
+                              ProtobufCBinaryData *capability, struct answer *answer, struct proto_arena *arena)
+{
+    Cairn__NamespaceRecord *ns = NULL;
+    uint8_t token[CAPABILITY_BYTES];
+    enum err err = namespace_get(finish->state, grant->ns, arena, &ns);
+    if (err != ERR_OK) {
+        return err;
+    }
+    capability_issue(finish->keyring, finish->bootstrap, ns, grant->writer, grant->session, grant->generation,
+                     CAPABILITY_PUT | CAPABILITY_GET, token);
+    *capability = (ProtobufCBinaryData){sizeof token, token};
+    slice_drop(&answer->header);
+    answer->header = proto_pack(reply);
+    *capability = (ProtobufCBinaryData){0};
+    return answers_add_keys(finish->keyring, &answer->body);
 }
 
 void rest_key_derive(const struct keyring *keyring, uint64_t ns, const char *use, uint8_t ret_key[32])

@@ -1,5 +1,8 @@
-/* Upload sessions: the record under (S, ns, session), and what every operation on one checks first. */
+/* Upload sessions: the record under (S, ns, session), its place in the order of idleness under (i, ns, tick, session),
+ * the count of a device's open ones under (o, ns, device), and what every operation on one checks first. */
 #include "metad/namespace/session.h"
+
+#include <string.h>
 
 #include "base/check.h"
 
@@ -8,6 +11,23 @@ struct key key_session(uint32_t group, uint64_t ns, uint64_t session)
     struct key key = key_begin(group, 'S');
     key_u64(&key, ns);
     key_u64(&key, session);
+    return key;
+}
+
+static struct key key_idle(uint32_t group, uint64_t ns, uint64_t tick, uint64_t session)
+{
+    struct key key = key_begin(group, 'i');
+    key_u64(&key, ns);
+    key_u64(&key, tick);
+    key_u64(&key, session);
+    return key;
+}
+
+static struct key key_open_count(uint32_t group, uint64_t ns, uint32_t device)
+{
+    struct key key = key_begin(group, 'o');
+    key_u64(&key, ns);
+    key_u32(&key, device);
     return key;
 }
 
@@ -26,10 +46,81 @@ enum err session_get(struct state *state, uint64_t ns, uint64_t session, uint64_
     return err;
 }
 
-void session_put(struct state *state, uint64_t ns, const Cairn__SessionRecord *session)
+static void session_put(struct state *state, uint64_t ns, const Cairn__SessionRecord *session)
 {
     struct key key = key_session(state->group, ns, session->session);
     state_put(state, &key, session);
+}
+
+uint32_t session_count(struct state *state, uint64_t ns, uint32_t device)
+{
+    struct key key = key_open_count(state->group, ns, device);
+    struct slice value = {0};
+    enum err err = kv_get(&state->kv->view, key.bytes, key.count, &value);
+    uint32_t count = err == ERR_OK && value.bytes == 4 ? get_u32(value.data) : 0;
+    slice_drop(&value);
+    return count;
+}
+
+static void session_count_set(struct state *state, uint64_t ns, uint32_t device, uint32_t count)
+{
+    struct key key = key_open_count(state->group, ns, device);
+    uint8_t value[4];
+    put_u32(value, count);
+    if (count > 0) {
+        state_put_bytes(state, &key, value, sizeof value);
+    } else {
+        state_delete(state, &key);
+    }
+}
+
+void session_open(struct state *state, uint64_t ns, const Cairn__SessionRecord *session)
+{
+    struct key key = key_idle(state->group, ns, session->touched_tick, session->session);
+    session_put(state, ns, session);
+    state_put_bytes(state, &key, "", 0);
+    session_count_set(state, ns, session->device, session_count(state, ns, session->device) + 1);
+}
+
+void session_touch(struct state *state, uint64_t ns, Cairn__SessionRecord *session, uint64_t tick)
+{
+    struct key key = key_idle(state->group, ns, session->touched_tick, session->session);
+    state_delete(state, &key);
+    session->touched_tick = tick;
+    key = key_idle(state->group, ns, tick, session->session);
+    state_put_bytes(state, &key, "", 0);
+    session_put(state, ns, session);
+}
+
+void session_close(struct state *state, uint64_t ns, const Cairn__SessionRecord *session)
+{
+    struct key key = key_session(state->group, ns, session->session);
+    uint32_t count = session_count(state, ns, session->device);
+    state_delete(state, &key);
+    key = key_idle(state->group, ns, session->touched_tick, session->session);
+    state_delete(state, &key);
+    session_count_set(state, ns, session->device, count > 0 ? count - 1 : 0);
+}
+
+Cairn__SessionRecord *session_most_idle(struct state *state, uint64_t ns, uint64_t tick, struct proto_arena *arena)
+{
+    struct key prefix = key_begin(state->group, 'i');
+    key_u64(&prefix, ns);
+    struct slice found = {0};
+    struct slice value = {0};
+    Cairn__SessionRecord *session = NULL;
+    enum err err = kv_next(&state->kv->view, prefix.bytes, prefix.count, false, &found, &value);
+    bool here = err == ERR_OK && found.bytes == prefix.count + 16 &&
+                memcmp(found.data, prefix.bytes, prefix.count) == 0 &&
+                get_be64(found.data + prefix.count) + SESSION_IDLE_TICKS < tick;
+    if (here) {
+        struct key key = key_session(state->group, ns, get_be64(found.data + prefix.count + 8));
+        err = state_get(state, &key, &cairn__session_record__descriptor, arena, &session);
+        CHECK(err == ERR_OK);
+    }
+    slice_drop(&found);
+    slice_drop(&value);
+    return session;
 }
 
 enum err base_check(const Cairn__EntryRecord *present, uint64_t base_version, bool any_base)

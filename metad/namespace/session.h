@@ -13,7 +13,14 @@
 /* The user's open session, or SESSION_CLOSED (not there, not open any more, or another's: all alike). */
 MUST_CHECK enum err session_get(struct state *state, uint64_t ns, uint64_t session, uint64_t user,
                                 struct proto_arena *arena, Cairn__SessionRecord **ret);
-void session_put(struct state *state, uint64_t ns, const Cairn__SessionRecord *session);
+/* Open sessions of the device in the namespace: at most LIMIT_OPEN_SESSIONS are opened. */
+uint32_t session_count(struct state *state, uint64_t ns, uint32_t device);
+/* A new session; one that was staged to (the record is written, with `tick`); one that is open no longer. */
+void session_open(struct state *state, uint64_t ns, const Cairn__SessionRecord *session);
+void session_touch(struct state *state, uint64_t ns, Cairn__SessionRecord *session, uint64_t tick);
+void session_close(struct state *state, uint64_t ns, const Cairn__SessionRecord *session);
+/* The open session that was not staged to for longest, if that is longer than SESSION_IDLE_TICKS; else NULL. */
+Cairn__SessionRecord *session_most_idle(struct state *state, uint64_t ns, uint64_t tick, struct proto_arena *arena);
 /* Compare-and-swap on the current version: EXISTS, CONFLICT, IS_A_FOLDER or OK. `present` NULL: the name is free. */
 MUST_CHECK enum err base_check(const Cairn__EntryRecord *present, uint64_t base_version, bool any_base);
 /* Commits `record` with `entry` (name, bytes, mode, mtime, safe_losses set) as the next version at `place`: entry,

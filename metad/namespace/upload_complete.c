@@ -69,10 +69,9 @@ static void complete_commit(struct apply *apply, const Cairn__UploadCompleteRequ
     record.manifest = session->entries > 0 ? session->session : 0;
     record.chunk_count = session->entries;
     version_commit(apply, place, &record, &entry);
-    struct key key = key_session(apply->state->group, place->ns->ns, session->session);
-    state_delete(apply->state, &key);
+    session_close(apply->state, place->ns->ns, session);
     if (!session_reap(apply->state, place->ns->ns, session->session, apply->arena, REAP_INLINE)) {
-        key = key_begin(apply->state->group, 'R');
+        struct key key = key_begin(apply->state->group, 'R');
         key_u64(&key, place->ns->ns);
         key_u64(&key, session->session);
         state_put_bytes(apply->state, &key, "", 0);

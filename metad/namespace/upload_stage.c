@@ -195,9 +195,8 @@ static enum err stage_commit(struct apply *apply, const Cairn__UploadStageReques
         if (request->asks > 0) {
             session->generation = ++ns->generation;
         }
-        session->touched_tick = apply->command->tick;
         err = session_ask(apply, ns->ns, session->session, session->writer, extra, &body);
-        session_put(apply->state, ns->ns, session);
+        session_touch(apply->state, ns->ns, session, apply->command->tick);
         namespace_put(apply->state, ns);
         reply.generation = session->generation;
         reply.entries = session->entries;
@@ -230,20 +229,11 @@ enum err upload_stage_finish(struct finish *finish, struct answer *answer)
     const Cairn__UploadStageRequest *request = finish->request;
     struct proto_arena arena = {0};
     void *message = NULL;
-    Cairn__NamespaceRecord *ns = NULL;
     enum err err = proto_unpack(&cairn__upload_stage_reply__descriptor, answer->header, &arena, &message);
     if (err == ERR_OK) {
-        err = namespace_get(finish->state, request->head->ns, &arena, &ns);
-    }
-    if (err == ERR_OK) {
         Cairn__UploadStageReply *reply = message;
-        uint8_t token[CAPABILITY_BYTES];
-        capability_issue(finish->keyring, finish->bootstrap, ns, finish->writer, request->session, reply->generation,
-                         CAPABILITY_PUT | CAPABILITY_GET, token);
-        reply->capability = (ProtobufCBinaryData){sizeof token, token};
-        slice_drop(&answer->header);
-        answer->header = proto_pack(reply);
-        err = answers_add_keys(finish->keyring, &answer->body);
+        const struct upload_grant grant = {request->head->ns, request->session, reply->generation, finish->writer};
+        err = upload_answer_finish(finish, &grant, reply, &reply->capability, answer, &arena);
     }
     proto_arena_deinit(&arena);
     return err;

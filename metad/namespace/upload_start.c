@@ -12,6 +12,11 @@ enum err upload_start_prepare(struct prepare *prepare, Cairn__UploadExtra *extra
     if (prepare->body.bytes % ASK_ENTRY_BYTES != 0 || prepare->body.bytes / ASK_ENTRY_BYTES > LIMIT_ASK_CHUNKS) {
         return ERR_INVALID;
     }
+    const Cairn__UploadStartRequest *request = prepare->request;
+    if (session_count(prepare->state, request->head->ns, prepare->device->device) >= LIMIT_OPEN_SESSIONS) {
+        prepare->text = "this device has too many uploads open; let some end, or wait an hour until they expire";
+        return ERR_BUSY; /* not in apply: an answer is kept under its number, and this one does not last */
+    }
     extra_set_down(prepare->keyring, arena, extra);
     struct writer asks = {0};
     uint32_t count = prepare->body.bytes / ASK_ENTRY_BYTES;
@@ -42,7 +47,7 @@ static enum err start_commit(struct apply *apply, const Cairn__UploadStartReques
     session.touched_tick = apply->command->tick;
     session.writer = apply->user->writer;
     session.safe_losses = UINT32_MAX;
-    session_put(apply->state, ns->ns, &session);
+    session_open(apply->state, ns->ns, &session);
     struct writer body = {0};
     enum err err = session_ask(apply, ns->ns, session.session, session.writer, extra, &body);
     namespace_put(apply->state, ns);
@@ -84,20 +89,11 @@ enum err upload_start_finish(struct finish *finish, struct answer *answer)
     const Cairn__UploadStartRequest *request = finish->request;
     struct proto_arena arena = {0};
     void *message = NULL;
-    Cairn__NamespaceRecord *ns = NULL;
     enum err err = proto_unpack(&cairn__upload_start_reply__descriptor, answer->header, &arena, &message);
     if (err == ERR_OK) {
-        err = namespace_get(finish->state, request->head->ns, &arena, &ns);
-    }
-    if (err == ERR_OK) {
         Cairn__UploadStartReply *reply = message;
-        uint8_t token[CAPABILITY_BYTES];
-        capability_issue(finish->keyring, finish->bootstrap, ns, reply->writer, reply->session, reply->generation,
-                         CAPABILITY_PUT | CAPABILITY_GET, token);
-        reply->capability = (ProtobufCBinaryData){sizeof token, token};
-        slice_drop(&answer->header);
-        answer->header = proto_pack(reply);
-        err = answers_add_keys(finish->keyring, &answer->body);
+        const struct upload_grant grant = {request->head->ns, reply->session, reply->generation, reply->writer};
+        err = upload_answer_finish(finish, &grant, reply, &reply->capability, answer, &arena);
     }
     proto_arena_deinit(&arena);
     return err;

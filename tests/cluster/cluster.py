@@ -68,9 +68,9 @@ class Cluster:
     def start_node(self, name):
         self.dev("start", name)
 
-    def put(self, source, target, **more):
+    def put(self, source, target, *options, **more):
         """What moved: the last line of `cairn put --json`."""
-        return self.lines("put", source, target, **more)[-1]
+        return self.lines("put", *options, source, target, **more)[-1]
 
     def get(self, source, target, **more):
         self.run("get", source, target, **more)

@@ -606,6 +606,79 @@ static void heartbeat(struct node *node, const Cairn__StoreRegisterReply *store,
 
 /* R-B3, R-A8: what is acknowledged counts the stores that are up now; a chunk that one more loss would destroy answers
  * as missing, although it was stored whole once. */
+/* A device may have so many uploads open; one that ends makes room for one. */
+static void test_open_sessions_are_limited(void **state)
+{
+    (void)state;
+    struct node node;
+    node_init(&node);
+    struct ask_entry ask = {.plain_bytes = 99000};
+    ask.sha = sha256("chunk", 5);
+    struct upload upload;
+    Cairn__RequestHead head;
+    Cairn__UploadStartRequest request = CAIRN__UPLOAD_START_REQUEST__INIT;
+    request.name = text_bytes("empty");
+    request.any_base = true;
+    uint64_t last = 0;
+    for (uint32_t i = 0; i < LIMIT_OPEN_SESSIONS; i++) {
+        request.head = node_head(&node, &head);
+        assert_int_equal(node_ask(&node, 1, DEVICE_ROOT, MESSAGE_UPLOAD_START, &request, (struct slice){0}), ERR_OK);
+        last = ((Cairn__UploadStartReply *)node_reply(&node, &cairn__upload_start_reply__descriptor))->session;
+    }
+    assert_int_equal(upload_begin(&node, "one-more", &ask, &upload), ERR_BUSY);
+    assert_int_equal(put_small_at(&node, 0, "small", 0, "x"), ERR_OK);
+    uint32_t safe = 0;
+    struct upload empty = {.session = last};
+    assert_int_equal(upload_end(&node, &empty, 0, &safe), ERR_OK);
+    assert_int_equal(upload_begin(&node, "one-more", &ask, &upload), ERR_OK);
+    assert_int_equal(upload_begin(&node, "two-more", &ask, &upload), ERR_BUSY);
+    node_deinit(&node);
+}
+
+static enum err stage_nothing(struct node *node, uint64_t session)
+{
+    Cairn__RequestHead head;
+    Cairn__UploadStageRequest request = CAIRN__UPLOAD_STAGE_REQUEST__INIT;
+    request.head = node_head(node, &head);
+    request.session = session;
+    return node_ask(node, 1, DEVICE_ROOT, MESSAGE_UPLOAD_STAGE, &request, (struct slice){0});
+}
+
+static void ticks_of_cluster_time(struct node *node, uint64_t count)
+{
+    node_ticks(node, (int)(count * 200)); /* 10 s of 50 ms each */
+}
+
+/* Sessions that are staged to do not hide idle ones behind them: more than any scan looks at are kept busy. What is
+ * idle is expired, and makes room under the limit. */
+static void test_idle_sessions_expire_behind_busy_ones(void **state)
+{
+    (void)state;
+    enum { BUSY = 300, IDLE = 100 };
+    struct node node;
+    node_init(&node);
+    uint64_t sessions[BUSY + IDLE];
+    Cairn__RequestHead head;
+    Cairn__UploadStartRequest request = CAIRN__UPLOAD_START_REQUEST__INIT;
+    request.name = text_bytes("f");
+    request.any_base = true;
+    for (int i = 0; i < BUSY + IDLE; i++) {
+        request.head = node_head(&node, &head);
+        assert_int_equal(node_ask(&node, 1, DEVICE_ROOT, MESSAGE_UPLOAD_START, &request, (struct slice){0}), ERR_OK);
+        sessions[i] = ((Cairn__UploadStartReply *)node_reply(&node, &cairn__upload_start_reply__descriptor))->session;
+    }
+    ticks_of_cluster_time(&node, 200);
+    for (int i = 0; i < BUSY; i++) {
+        assert_int_equal(stage_nothing(&node, sessions[i]), ERR_OK);
+    }
+    ticks_of_cluster_time(&node, 200);
+    for (int i = 0; i < BUSY + IDLE; i++) {
+        assert_int_equal(stage_nothing(&node, sessions[i]), i < BUSY ? ERR_OK : ERR_SESSION_CLOSED);
+    }
+    assert_int_equal(node.halted, ERR_OK);
+    node_deinit(&node);
+}
+
 static void test_endangered_chunks_are_missing(void **state)
 {
     (void)state;
@@ -737,6 +810,8 @@ int main(void)
         cmocka_unit_test(test_idempotency),
         cmocka_unit_test(test_strangers_are_refused_alike),
         cmocka_unit_test(test_upload),
+        cmocka_unit_test(test_open_sessions_are_limited),
+        cmocka_unit_test(test_idle_sessions_expire_behind_busy_ones),
         cmocka_unit_test(test_endangered_chunks_are_missing),
         cmocka_unit_test(test_receipts_are_checked),
         cmocka_unit_test(test_small_content_is_sealed),
