@@ -676,7 +676,16 @@ static int fd_fallocate(const char *path, int mode, off_t offset, off_t bytes, s
     return rc < 0 ? rc : leave(result(fallocate(handle->fd, mode, offset, bytes)));
 }
 
+/* Without asynchronous direct transfers: the kernel would turn a short one of those into EIO. */
+static void *fd_init(struct fuse_conn_info *conn, struct fuse_config *config)
+{
+    conn->want &= ~FUSE_CAP_ASYNC_DIO;
+    config->use_ino = 1;
+    return NULL;
+}
+
 static const struct fuse_operations operations = {
+    .init = fd_init,
     .getattr = fd_getattr,
     .readdir = fd_readdir,
     .mkdir = fd_mkdir,

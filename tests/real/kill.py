@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """kill -9 and SIGSTOP under load. Victims are metadata leaders, followers and block servers, never so many at once that no
 majority or no safe write is left; each is started again and nothing else is done. After the kill of a leader the time to the
-first acknowledged mutation that was invoked after it is taken. Usage: kill.py BIN_DIR [--kills N] [--stops N] [--stop-seconds S]"""
+first acknowledged mutation that was invoked after it is taken. Usage: kill.py BIN_DIR [--kills N] [--stops N] [--stop-seconds S]
+[--times FILE: each time is appended]"""
 
 import signal
 import threading
@@ -94,8 +95,7 @@ def stop_once(trial, seconds):
     wait_until(trial.live.led, 120, "the stopped to follow again")
 
 
-def kill_campaign(trial, kills, stops, stop_seconds):
-    times = []
+def kill_campaign(trial, kills, stops, stop_seconds, times):
     for i in range(max(kills, stops)):
         if i < kills:
             kill_once(trial, i, times)
@@ -103,19 +103,23 @@ def kill_campaign(trial, kills, stops, stop_seconds):
                 say("%d kills, %d acknowledged, %d unavailable", i + 1, trial.load.acknowledged, trial.load.unavailable)
         if i < stops:
             stop_once(trial, trial.random.uniform(2, stop_seconds))
-    if times:
-        say("%s", distribution(times))
 
 
 def main():
-    args = options(__doc__, kills=20, stops=2, stop_seconds=30.0)
+    args = options(__doc__, kills=20, stops=2, stop_seconds=30.0, times="")
+    times = []
     with prepared(args.bin, args.seed, args.keep) as trial:
         trial.live.begin()
         trial.live.serve()
         trial.load.begin()
         trial.load.progress(5)
-        kill_campaign(trial, args.kills, args.stops, args.stop_seconds)
+        kill_campaign(trial, args.kills, args.stops, args.stop_seconds, times)
         trial.conclude()
+    if times:
+        say("%s", distribution(times))
+    if args.times:
+        with open(args.times, "a", encoding="utf-8") as f:
+            f.writelines("%f\n" % t for t in times)
 
 
 if __name__ == "__main__":
