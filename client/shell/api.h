@@ -159,11 +159,20 @@ MUST_CHECK int api_map_get(struct cairn *c, struct proto_arena *arena, Cairn__Cl
 /* ---- history.c ---- */
 /* Opens the file for appending; -1 and errno. */
 int api_history_open(const char *path);
-/* A JSON line at invoke; returns the operation's number in the history, 0 when none is kept. `args` is a JSON object.
- */
-uint64_t api_history_invoke(struct cairn *c, const char *op, const char *args);
+bool api_history_kept(const struct cairn *c);
+/* A JSON line at invoke; returns the operation's number in the history, 0 when none is kept. `args` is a JSON object,
+ * which is taken (the writer is empty afterwards); so are `results`, where nothing is {}. */
+uint64_t api_history_invoke(struct cairn *c, const char *op, struct writer *args);
 void api_history_complete(struct cairn *c, uint64_t number, const char *op, bool mutation, enum err err,
-                          const char *results);
+                          struct writer *results);
+/* Appends text of at most 511 bytes; a member with a string of any length (with a comma before all but the first); a
+ * member "content", none for 0. */
+void api_json_add(struct writer *json, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void api_json_add_string(struct writer *json, const char *name, const char *value);
+void api_json_add_content(struct writer *json, uint64_t content);
+/* A 64-bit name of a file's bytes, for histories only. */
+uint64_t api_content_begin(void);
+uint64_t api_content_add(uint64_t content, const void *data, size_t bytes);
 /* Writes `text` as a JSON string, cut to what fits. */
 void api_json_string(const char *text, char *ret, size_t bytes);
 

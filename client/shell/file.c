@@ -57,6 +57,7 @@ struct upload {
     void *progress_context;
     enum err local_err;
     int local_errno;
+    uint64_t content; /* for the history: of all bytes that were fed, or of the file; 0: not looked at */
 };
 
 static bool same_file(const struct stat *a, const struct stat *b)
@@ -90,6 +91,7 @@ static void upload_feed(struct upload *up, uint64_t id, uint64_t offset, uint64_
         if (n <= 0) {
             break;
         }
+        up->content = api_history_kept(up->c) ? api_content_add(up->content, data.data + got, (size_t)n) : 0;
         got += (uint64_t)n;
     }
     data.bytes = (uint32_t)got;
@@ -155,12 +157,52 @@ static int upload_result(struct upload *up, const struct client_op *op, struct c
     return api_fail(error, op->err, "%s: %s", up->target->what, op->text[0] ? op->text : err_text(op->err));
 }
 
-static void upload_history(struct upload *up, char *ret, size_t bytes)
+/* Reads the file once for its content's name; 0 when it cannot be read. */
+static uint64_t upload_content(const struct upload *up)
 {
-    char path[CAIRN_PATH_BYTES + 64];
-    api_json_string(up->target->what, path, sizeof path);
-    snprintf(ret, bytes, "{\"path\":%s,\"parent\":%llu,\"bytes\":%lld}", path, (unsigned long long)up->target->parent,
-             up->local == NULL ? -1ll : (long long)up->before.st_size);
+    enum { BYTES = 1 << 16 };
+    uint64_t content = api_content_begin();
+    uint8_t *data = mem_alloc(BYTES);
+    ssize_t n = 0;
+    for (off_t at = 0; (n = pread(up->fd, data, BYTES, at)) > 0; at += n) {
+        content = api_content_add(content, data, (size_t)n);
+    }
+    free(data);
+    return n == 0 ? content : 0;
+}
+
+static uint64_t upload_invoke(struct upload *up)
+{
+    struct writer args = {0};
+    const struct api_target *target = up->target;
+    up->content = api_content_begin();
+    api_json_add(&args, "{\"parent\":%llu,\"any_base\":true", (unsigned long long)target->parent);
+    api_json_add_string(&args, "workspace", target->workspace);
+    api_json_add_string(&args, "path", target->what);
+    api_json_add_string(&args, "name", target->name);
+    if (up->local != NULL && api_history_kept(up->c)) {
+        up->content = upload_content(up);
+        api_json_add(&args, ",\"bytes\":%lld", (long long)up->before.st_size);
+        api_json_add_content(&args, up->content);
+    }
+    api_json_add(&args, "}");
+    return api_history_invoke(up->c, "put", &args);
+}
+
+static void upload_complete(struct upload *up, uint64_t history, const struct client_op *op)
+{
+    struct writer results = {0};
+    if (op->err == ERR_OK) {
+        api_json_add(&results, "{\"version\":%llu,\"sequence\":%llu,\"file\":%llu,\"safe_losses\":%u,\"bytes\":%llu",
+                     (unsigned long long)op->put.version, (unsigned long long)op->put.sequence,
+                     (unsigned long long)op->put.file_id, (unsigned)op->put.safe_losses,
+                     (unsigned long long)op->put.stored_bytes);
+        api_json_add_content(&results, up->content);
+        api_json_add(&results, "}");
+    }
+    /* A source that changed is found before anything is committed. */
+    bool may_have_happened = op->err != ERR_FILE_CHANGED && up->local_err == ERR_OK;
+    api_history_complete(up->c, history, "put", may_have_happened, op->err, &results);
 }
 
 static int upload_run(struct upload *up, uint32_t file, struct cairn_moved *moved, struct cairn_error *error)
@@ -176,25 +218,17 @@ static int upload_run(struct upload *up, uint32_t file, struct cairn_moved *move
     op->put.any_base = true;
     op->put.mode = up->local != NULL ? up->before.st_mode & 0777 : 0644;
     op->put.mtime_ns = (int64_t)up->before.st_mtim.tv_sec * 1000000000 + up->before.st_mtim.tv_nsec;
-    char text[CAIRN_PATH_BYTES + 256];
-    upload_history(up, text, sizeof text);
-    uint64_t history = api_history_invoke(up->c, "put", text);
+    uint64_t history = upload_invoke(up);
     struct api_waiter waiter;
     uint64_t id = op->id;
     api_post(up->c, &waiter, op);
     bool done = upload_serve(up, &waiter, id);
     api_finish(up->c, &waiter, done ? op : NULL);
     if (!done) {
-        api_history_complete(up->c, history, "put", true, ERR_INTERNAL, "{}");
+        api_history_complete(up->c, history, "put", true, ERR_INTERNAL, &(struct writer){0});
         return api_fail(error, ERR_INTERNAL, "the client's runtime has ended");
     }
-    snprintf(text, sizeof text, "{\"version\":%llu,\"sequence\":%llu,\"file\":%llu,\"safe_losses\":%u,\"bytes\":%llu}",
-             (unsigned long long)op->put.version, (unsigned long long)op->put.sequence,
-             (unsigned long long)op->put.file_id, (unsigned)op->put.safe_losses,
-             (unsigned long long)op->put.stored_bytes);
-    /* A source that changed is found before anything is committed. */
-    bool may_have_happened = op->err != ERR_FILE_CHANGED && up->local_err == ERR_OK;
-    api_history_complete(up->c, history, "put", may_have_happened, op->err, op->err == ERR_OK ? text : "{}");
+    upload_complete(up, history, op);
     int result = upload_result(up, op, moved, error);
     client_op_destroy(op);
     return result;
@@ -279,13 +313,14 @@ int api_put_feed(struct cairn *c, cairn_read_fn *read, void *read_context, const
 
 /* Hands what arrives to `write`; after a local failure the operation is cancelled and the rest discarded. */
 static bool download_serve(struct cairn *c, struct api_waiter *waiter, uint64_t id, cairn_write_fn *write,
-                           void *context, int *ret_errno)
+                           void *context, int *ret_errno, uint64_t *ret_content)
 {
     while (true) {
         struct api_item *item = api_wait(c, waiter);
         uint16_t type = item->type;
         if (type == MESSAGE_CLIENT_DATA && *ret_errno == 0) {
             *ret_errno = -write(context, item->body.data, item->body.bytes);
+            *ret_content = api_history_kept(c) ? api_content_add(*ret_content, item->body.data, item->body.bytes) : 0;
             uint8_t header[8];
             put_u64(header, item->body.bytes);
             uint16_t answer = *ret_errno == 0 ? MESSAGE_CLIENT_ACK : MESSAGE_CLIENT_CANCEL;
@@ -325,6 +360,31 @@ static int download_result(const struct client_op *op, const struct api_target *
     return err == ERR_OK ? 0 : api_fail(error, err, "%s: %s", source->what, err_text(err));
 }
 
+static uint64_t download_invoke(struct cairn *c, const struct api_target *source)
+{
+    struct writer args = {0};
+    api_json_add(&args, "{\"parent\":%llu", (unsigned long long)source->parent);
+    api_json_add_string(&args, "workspace", source->workspace);
+    api_json_add_string(&args, "path", source->what);
+    api_json_add_string(&args, "name", source->name);
+    api_json_add(&args, "}");
+    return api_history_invoke(c, "get", &args);
+}
+
+static void download_complete(struct cairn *c, uint64_t history, int result, const struct cairn_entry *entry,
+                              uint64_t content)
+{
+    struct writer results = {0};
+    if (result == 0) {
+        api_json_add(&results, "{\"type\":\"file\",\"version\":%llu,\"file\":%llu,\"bytes\":%llu,\"sequence\":%llu",
+                     (unsigned long long)entry->version, (unsigned long long)entry->id,
+                     (unsigned long long)entry->bytes, (unsigned long long)entry->sequence);
+        api_json_add_content(&results, content);
+        api_json_add(&results, "}");
+    }
+    api_history_complete(c, history, "get", false, (enum err)result, &results);
+}
+
 int api_get_feed(struct cairn *c, const struct api_target *source, cairn_write_fn *write, void *write_context,
                  struct cairn_moved *moved, struct cairn_entry *ret_entry, struct cairn_error *error)
 {
@@ -332,25 +392,20 @@ int api_get_feed(struct cairn *c, const struct api_target *source, cairn_write_f
     op->get.parent = source->parent;
     op->get.name_bytes = (uint32_t)strnlen(source->name, LIMIT_NAME_BYTES);
     memcpy(op->get.name, source->name, op->get.name_bytes);
-    char text[CAIRN_PATH_BYTES + 256], path[CAIRN_PATH_BYTES + 64];
-    api_json_string(source->what, path, sizeof path);
-    snprintf(text, sizeof text, "{\"path\":%s,\"parent\":%llu}", path, (unsigned long long)source->parent);
-    uint64_t history = api_history_invoke(c, "get", text);
+    uint64_t history = download_invoke(c, source), content = api_content_begin();
     struct api_waiter waiter;
     uint64_t id = op->id;
     int number = 0;
     api_post(c, &waiter, op);
-    bool done = download_serve(c, &waiter, id, write, write_context, &number);
+    bool done = download_serve(c, &waiter, id, write, write_context, &number, &content);
     api_finish(c, &waiter, done ? op : NULL);
     if (!done) {
-        api_history_complete(c, history, "get", false, ERR_INTERNAL, "{}");
+        api_history_complete(c, history, "get", false, ERR_INTERNAL, &(struct writer){0});
         return api_fail(error, ERR_INTERNAL, "the client's runtime has ended");
     }
     struct cairn_entry *entry = mem_alloc(sizeof *entry);
     int result = download_result(op, source, number, moved, entry, error);
-    snprintf(text, sizeof text, "{\"version\":%llu,\"file\":%llu,\"bytes\":%llu}", (unsigned long long)entry->version,
-             (unsigned long long)entry->id, (unsigned long long)entry->bytes);
-    api_history_complete(c, history, "get", false, (enum err)result, result == 0 ? text : "{}");
+    download_complete(c, history, result, entry, content);
     if (result == 0 && ret_entry != NULL) {
         *ret_entry = *entry;
     }

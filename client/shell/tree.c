@@ -126,6 +126,47 @@ static ProtobufCBinaryData text_bytes(const char *text)
     return (ProtobufCBinaryData){.len = strlen(text), .data = (uint8_t *)(uintptr_t)text};
 }
 
+/* What a history says of an entry: of a name, of what is listed, of an event. */
+static void entry_tell(struct writer *json, const struct cairn_entry *entry)
+{
+    static const char *const types[] = {"absent", "file", "folder", "symlink"};
+    api_json_add(json, "{\"parent\":%llu", (unsigned long long)entry->parent);
+    api_json_add_string(json, "name", entry->name);
+    api_json_add(json, ",\"type\":\"%s\",\"file\":%llu,\"version\":%llu,\"bytes\":%llu,\"sequence\":%llu}",
+                 types[entry->kind <= CAIRN_SYMLINK ? entry->kind : 0], (unsigned long long)entry->id,
+                 (unsigned long long)entry->version, (unsigned long long)entry->bytes,
+                 (unsigned long long)entry->sequence);
+}
+
+/* The names a path led through are not part of it: a stat tells of the last one it looked at. */
+static void locate_tell(struct cairn *c, uint64_t history, const struct api_path *path, uint32_t components, int result,
+                        const struct api_place *place)
+{
+    struct writer results = {0};
+    if (!api_history_kept(c)) {
+        return;
+    }
+    if (result == 0 && components == 0) {
+        api_json_add(&results, "{\"root\":%llu}", (unsigned long long)place->entry.id);
+    } else if (result == 0 && place->found) {
+        entry_tell(&results, &place->entry);
+    } else if (result == 0) {
+        api_json_add(&results, "{\"parent\":%llu", (unsigned long long)place->deepest);
+        api_json_add_string(&results, "name", path->components[place->depth]);
+        api_json_add(&results, "}");
+        result = ERR_NOT_FOUND;
+    }
+    api_history_complete(c, history, "stat", false, (enum err)result, &results);
+}
+
+/* {"workspace":W,"path":P} */
+static void path_args(struct writer *args, const char *workspace, const char *text)
+{
+    api_json_add(args, "{");
+    api_json_add_string(args, "workspace", workspace);
+    api_json_add_string(args, "path", text);
+}
+
 int api_locate(struct cairn *c, const struct api_path *path, uint32_t components, struct api_place *place,
                struct cairn_error *error)
 {
@@ -146,7 +187,11 @@ int api_locate(struct cairn *c, const struct api_path *path, uint32_t components
     };
     struct proto_arena arena = {0};
     Cairn__StatReply *reply = NULL;
+    struct writer args = {0};
     *place = (struct api_place){0};
+    path_args(&args, path->workspace, path->text);
+    api_json_add(&args, "}");
+    uint64_t history = api_history_invoke(c, "stat", &args);
     int result = api_call(c, &call, path->text, &arena, (void **)&reply, error);
     if (result == 0) {
         place->found = reply->entry != NULL && reply->depth == components;
@@ -156,6 +201,7 @@ int api_locate(struct cairn *c, const struct api_path *path, uint32_t components
             api_entry_read(reply->entry, &place->entry);
         }
     }
+    locate_tell(c, history, path, components, result, place);
     proto_arena_deinit(&arena);
     return result;
 }
@@ -180,24 +226,25 @@ int api_mkdir_in(struct cairn *c, const char *workspace, uint64_t parent, const 
         .request = &request,
         .reply = &cairn__mkdir_reply__descriptor,
     };
-    char args[6 * CAIRN_NAME_BYTES + 128], quoted[6 * CAIRN_NAME_BYTES + 16];
-    api_json_string(name, quoted, sizeof quoted);
-    snprintf(args, sizeof args, "{\"parent\":%llu,\"name\":%s}", (unsigned long long)parent, quoted);
-    uint64_t history = api_history_invoke(c, "mkdir", args);
+    struct writer args = {0}, results = {0};
+    api_json_add(&args, "{\"parent\":%llu,\"exist_ok\":true,\"symlink\":%s", (unsigned long long)parent,
+                 target != NULL ? "true" : "false");
+    api_json_add_string(&args, "workspace", workspace);
+    api_json_add_string(&args, "name", name);
+    api_json_add(&args, "}");
+    uint64_t history = api_history_invoke(c, "mkdir", &args);
     struct proto_arena arena = {0};
     Cairn__MkdirReply *reply = NULL;
     struct cairn_error local = {0};
     int result = api_call(c, &call, name, &arena, (void **)&reply, &local);
-    char results[96] = "{}";
     if (result == 0) {
         *ret_file = reply->file;
-        snprintf(results, sizeof results, "{\"file\":%llu,\"sequence\":%llu,\"existed\":%s}",
-                 (unsigned long long)reply->file, (unsigned long long)reply->sequence,
-                 reply->existed ? "true" : "false");
+        api_json_add(&results, "{\"file\":%llu,\"sequence\":%llu,\"existed\":%s}", (unsigned long long)reply->file,
+                     (unsigned long long)reply->sequence, reply->existed ? "true" : "false");
     } else if (error != NULL) {
         *error = local;
     }
-    api_history_complete(c, history, "mkdir", true, (enum err)result, results);
+    api_history_complete(c, history, "mkdir", true, (enum err)result, &results);
     proto_arena_deinit(&arena);
     return result;
 }
@@ -259,6 +306,54 @@ int cairn_stat(struct cairn *c, const char *text, struct cairn_entry *ret_entry,
     return result;
 }
 
+static void list_args(struct writer *args, const char *workspace, uint64_t folder, struct slice after)
+{
+    api_json_add(args, "{\"parent\":%llu", (unsigned long long)folder);
+    api_json_add_string(args, "workspace", workspace);
+    if (after.bytes > 0) {
+        char *text = strndup((const char *)after.data, after.bytes);
+        CHECK(text != NULL);
+        api_json_add_string(args, "after", text);
+        free(text);
+    }
+    api_json_add(args, "}");
+}
+
+static void list_tell(struct writer *results, const Cairn__ListReply *reply, struct cairn_entry *entry)
+{
+    api_json_add(results, "{\"sequence\":%llu", (unsigned long long)reply->sequence);
+    if (reply->next.len > 0) {
+        char *text = strndup((const char *)reply->next.data, reply->next.len);
+        CHECK(text != NULL);
+        api_json_add_string(results, "next", text);
+        free(text);
+    }
+    api_json_add(results, ",\"entries\":[");
+    for (size_t i = 0; i < reply->n_entries; i++) {
+        api_entry_read(reply->entries[i], entry);
+        api_json_add(results, "%s", i > 0 ? "," : "");
+        entry_tell(results, entry);
+    }
+    api_json_add(results, "]}");
+}
+
+/* One page, behind `after`. */
+static int list_page(struct cairn *c, const struct api_call *call, struct slice after, const char *what,
+                     struct cairn_entry *entry, struct proto_arena *arena, Cairn__ListReply **ret_reply,
+                     struct cairn_error *error)
+{
+    const Cairn__ListRequest *request = call->request;
+    struct writer args = {0}, results = {0};
+    list_args(&args, call->workspace, request->folder, after);
+    uint64_t history = api_history_invoke(c, "ls", &args);
+    int result = api_call(c, call, what, arena, (void **)ret_reply, error);
+    if (result == 0 && api_history_kept(c)) {
+        list_tell(&results, *ret_reply, entry);
+    }
+    api_history_complete(c, history, "ls", false, (enum err)result, &results);
+    return result;
+}
+
 int api_list(struct cairn *c, const char *workspace, uint64_t folder, const char *what, cairn_entry_fn *each,
              void *context, struct cairn_error *error)
 {
@@ -279,7 +374,7 @@ int api_list(struct cairn *c, const char *workspace, uint64_t folder, const char
         struct proto_arena arena = {0};
         Cairn__ListReply *reply = NULL;
         struct cairn_entry *entry = mem_alloc(sizeof *entry);
-        result = api_call(c, &call, what, &arena, (void **)&reply, error);
+        result = list_page(c, &call, after, what, entry, &arena, &reply, error);
         for (size_t i = 0; result == 0 && i < reply->n_entries; i++) {
             api_entry_read(reply->entries[i], entry);
             result = each(context, entry);
@@ -360,31 +455,26 @@ int cairn_symlink(struct cairn *c, const char *target, const char *text, struct 
     return result;
 }
 
-/* A mutation with two names for the history's arguments. */
-static int mutate(struct cairn *c, struct api_call *call, const char *op, const char *from, const char *to,
+/* A mutation, told under the arguments given. */
+static int mutate(struct cairn *c, struct api_call *call, const char *op, const char *what, struct writer *args,
                   struct cairn_error *error)
 {
-    char *args = mem_alloc(60000);
-    char *quoted = mem_alloc(2 * (6ul * LIMIT_PATH_BYTES + 16));
-    char *second = quoted + 6ul * LIMIT_PATH_BYTES + 16;
-    api_json_string(from, quoted, 6ul * LIMIT_PATH_BYTES);
-    api_json_string(to == NULL ? "" : to, second, 6ul * LIMIT_PATH_BYTES);
-    snprintf(args, 60000, to == NULL ? "{\"path\":%s}" : "{\"path\":%s,\"to\":%s}", quoted, second);
     uint64_t history = api_history_invoke(c, op, args);
     struct proto_arena arena = {0};
+    struct writer results = {0};
     void *reply = NULL;
     call->mutation = true;
-    int result = api_call(c, call, from, &arena, &reply, error);
-    char results[64] = "{}";
-    if (result == 0) {
-        uint64_t sequence = call->type == MESSAGE_MOVE ? ((Cairn__MoveReply *)reply)->sequence
-                                                       : ((Cairn__RemoveReply *)reply)->sequence;
-        snprintf(results, sizeof results, "{\"sequence\":%llu}", (unsigned long long)sequence);
+    int result = api_call(c, call, what, &arena, &reply, error);
+    if (result == 0 && call->type == MESSAGE_MOVE) {
+        const Cairn__MoveReply *moved = reply;
+        api_json_add(&results, "{\"sequence\":%llu,\"file\":%llu}", (unsigned long long)moved->sequence,
+                     (unsigned long long)moved->file);
+    } else if (result == 0) {
+        const Cairn__RemoveReply *removed = reply;
+        api_json_add(&results, "{\"sequence\":%llu}", (unsigned long long)removed->sequence);
     }
-    api_history_complete(c, history, op, true, (enum err)result, results);
+    api_history_complete(c, history, op, true, (enum err)result, &results);
     proto_arena_deinit(&arena);
-    free(args);
-    free(quoted);
     return result;
 }
 
@@ -426,7 +516,14 @@ static int move_paths(struct cairn *c, const struct api_path *from, const struct
         .request = &request,
         .reply = &cairn__move_reply__descriptor,
     };
-    return mutate(c, &call, "mv", from->text, to->text, error);
+    struct writer args = {0};
+    path_args(&args, from->workspace, from->text);
+    api_json_add_string(&args, "to", to->text);
+    api_json_add_string(&args, "name", from->components[from->depth - 1]);
+    api_json_add_string(&args, "to_name", name);
+    api_json_add(&args, ",\"parent\":%llu,\"to_parent\":%llu,\"replace\":%s}", (unsigned long long)parent,
+                 (unsigned long long)to_parent, replace ? "true" : "false");
+    return mutate(c, &call, "mv", from->text, &args, error);
 }
 
 int cairn_move(struct cairn *c, const char *from_text, const char *to_text, bool replace, struct cairn_error *error)
@@ -466,7 +563,12 @@ int cairn_remove(struct cairn *c, const char *text, bool recursive, struct cairn
             .request = &request,
             .reply = &cairn__remove_reply__descriptor,
         };
-        result = mutate(c, &call, "rm", text, NULL, error);
+        struct writer args = {0};
+        path_args(&args, path.workspace, text);
+        api_json_add_string(&args, "name", path.components[path.depth - 1]);
+        api_json_add(&args, ",\"parent\":%llu,\"recursive\":%s}", (unsigned long long)parent,
+                     recursive ? "true" : "false");
+        result = mutate(c, &call, "rm", text, &args, error);
     }
     api_path_deinit(&path);
     return result;
@@ -474,10 +576,61 @@ int cairn_remove(struct cairn *c, const char *text, bool recursive, struct cairn
 
 /* ---- the feed ---- */
 
+static const char *const change_kinds[] = {"none", "create", "update", "remove", "move"};
+
+static void change_read(const Cairn__Change *from, struct cairn_change *change)
+{
+    change->sequence = from->sequence;
+    change->kind = from->kind < 5 ? change_kinds[from->kind] : "unknown";
+    change->from_parent = from->from_parent;
+    change->wall_ns = from->wall_ns;
+    bytes_copy(from->from_name, change->from_name, sizeof change->from_name);
+    api_entry_read(from->entry, &change->entry);
+}
+
+static void change_tell(struct writer *json, const struct cairn_change *change)
+{
+    api_json_add(json, "{\"sequence\":%llu", (unsigned long long)change->sequence);
+    api_json_add_string(json, "kind", change->kind);
+    api_json_add(json, ",\"entry\":");
+    entry_tell(json, &change->entry);
+    if (change->from_parent != 0) {
+        api_json_add(json, ",\"from_parent\":%llu", (unsigned long long)change->from_parent);
+        api_json_add_string(json, "from_name", change->from_name);
+    }
+    api_json_add(json, "}");
+}
+
+static uint64_t changes_invoke(struct cairn *c, const char *workspace, const struct cairn_cursor *cursor)
+{
+    struct writer args = {0};
+    api_json_add(&args, "{\"after\":%llu,\"incarnation\":%llu", (unsigned long long)cursor->sequence,
+                 (unsigned long long)cursor->incarnation);
+    api_json_add_string(&args, "workspace", workspace);
+    api_json_add(&args, "}");
+    return api_history_invoke(c, "changes", &args);
+}
+
+static void changes_tell(struct cairn *c, uint64_t history, int result, const Cairn__ChangesReply *reply,
+                         struct cairn_change *change)
+{
+    struct writer results = {0};
+    if (result == 0 && api_history_kept(c)) {
+        api_json_add(&results, "{\"incarnation\":%llu,\"last\":%llu,\"changes\":[",
+                     (unsigned long long)reply->incarnation, (unsigned long long)reply->last);
+        for (size_t i = 0; i < reply->n_changes && reply->changes[i]->entry != NULL; i++) {
+            change_read(reply->changes[i], change);
+            api_json_add(&results, "%s", i > 0 ? "," : "");
+            change_tell(&results, change);
+        }
+        api_json_add(&results, "]}");
+    }
+    api_history_complete(c, history, "changes", false, (enum err)result, &results);
+}
+
 static int changes_page(struct cairn *c, const char *workspace, struct cairn_cursor *cursor, cairn_change_fn *each,
                         void *context, bool *ret_more, struct cairn_error *error)
 {
-    static const char *const kinds[] = {"none", "create", "update", "remove", "move"};
     Cairn__ChangesRequest request = CAIRN__CHANGES_REQUEST__INIT;
     request.incarnation = cursor->incarnation;
     request.after = cursor->sequence;
@@ -492,7 +645,9 @@ static int changes_page(struct cairn *c, const char *workspace, struct cairn_cur
     struct proto_arena arena = {0};
     Cairn__ChangesReply *reply = NULL;
     struct cairn_change *change = mem_alloc(sizeof *change);
+    uint64_t history = changes_invoke(c, workspace, cursor);
     int result = api_call(c, &call, workspace, &arena, (void **)&reply, error);
+    changes_tell(c, history, result, reply, change);
     for (size_t i = 0; result == 0 && i < reply->n_changes; i++) {
         const Cairn__Change *from = reply->changes[i];
         if (from->sequence != cursor->sequence + 1 || from->entry == NULL) {
@@ -500,12 +655,7 @@ static int changes_page(struct cairn *c, const char *workspace, struct cairn_cur
                 api_fail(error, ERR_CORRUPT, "the feed has a gap behind %llu", (unsigned long long)cursor->sequence);
             break;
         }
-        change->sequence = from->sequence;
-        change->kind = from->kind < 5 ? kinds[from->kind] : "unknown";
-        change->from_parent = from->from_parent;
-        change->wall_ns = from->wall_ns;
-        bytes_copy(from->from_name, change->from_name, sizeof change->from_name);
-        api_entry_read(from->entry, &change->entry);
+        change_read(from, change);
         cursor->sequence = from->sequence;
         result = each(context, change);
     }

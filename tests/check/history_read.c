@@ -178,12 +178,11 @@ static enum history_change_kind change_kind_of(const struct json *change)
 static void changes_read(struct history_op *op, const struct json *changes)
 {
     for (const struct json *at = changes != NULL ? changes->first : NULL; at != NULL; at = at->next) {
-        const char *name = json_text(at, "name"), *from = json_text(at, "from_name");
+        const struct json *nested = json_member(at, "entry"), *entry = nested != NULL ? nested : at;
+        const char *name = json_text(entry, "name"), *from = json_text(at, "from_name");
         struct history_change *change = history_change_add(op, json_number(at, "sequence"), change_kind_of(at), 0,
                                                            name != NULL ? name : "", name != NULL ? strlen(name) : 0);
-        char *kept = change->entry.name;
-        entry_read(at, &change->entry);
-        change->entry.name = kept;
+        entry_read(entry, &change->entry);
         if (from != NULL) {
             history_change_from(change, json_number(at, "from_parent"), from, strlen(from));
         }

@@ -110,7 +110,9 @@ static void changes_write(const struct history_op *op, FILE *file)
         const struct history_change *change = &op->changes[i];
         fprintf(file, "%s{\"sequence\":%" PRIu64, i > 0 ? "," : "", change->sequence);
         text_write(file, "kind", kinds[change->kind < 5 ? change->kind : 0]);
+        fputs(",\"entry\":{\"existed\":true", file);
         entry_write(file, &change->entry, false);
+        fputc('}', file);
         number_write(file, "from_parent", change->from_parent);
         text_write(file, "from_name", change->from_name);
         fputc('}', file);

@@ -219,7 +219,9 @@ static void check_end(struct versions *v, const struct versions_options *options
     for (unsigned long i = 0; i < v->history->count; i++) {
         const struct history_op *op = v->history->ops[i];
         uint32_t to = CELL_NONE, cell = cells_of_op(&v->cells, op, &to);
-        if (op->kind == HISTORY_GET && op->complete_ns != HISTORY_NEVER && op->invoke_ns > v->left[cell].settled_ns) {
+        bool gone = op->kind == HISTORY_STAT && op->outcome == HISTORY_FAIL && op->err == ERR_NOT_FOUND;
+        if (cell != CELL_NONE && (op->kind == HISTORY_GET || gone) && op->complete_ns != HISTORY_NEVER &&
+            op->invoke_ns > v->left[cell].settled_ns) {
             final_read(v, &v->left[cell], op);
         }
     }
