@@ -1,14 +1,16 @@
 /* Applying committed entries: on every replica, in log order, deterministic. Each command runs against the overlay of
  * the step's batch, so that the commands of one batch see each other; its answer is kept under its idempotency key
  * (R-D6) in the same batch; the leader that proposed it answers the one who waits. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "metad/group.h"
 #include "metad/namespace/operations.h"
 
-static struct key key_answer(uint32_t group, uint32_t device, uint64_t number)
+static struct key key_answer(struct prefix group, uint32_t device, uint64_t number)
 {
     struct key key = key_begin(group, 'I');
     key_u32(&key, device);
@@ -122,8 +124,27 @@ static void apply_mutation(struct apply *apply, const struct operation *operatio
     }
 }
 
+/* All replicas have the same last checkpoint when they apply this entry; one that is there in another state is of no
+ * more use to anybody. */
+static void apply_digest(struct group *group, ProtobufCBinaryData extra)
+{
+    struct reader reader = reader_of(extra.data, extra.len);
+    uint64_t checkpoint = reader_u64(&reader), digest = reader_u64(&reader);
+    if (reader.failed || checkpoint != group->at.checkpoint || digest == group->at.checkpoint_digest) {
+        return;
+    }
+    char what[96];
+    snprintf(what, sizeof what, "what it applied up to entry %llu differs from the leader's",
+             (unsigned long long)checkpoint);
+    group_halt(group, ERR_CORRUPT, what);
+}
+
 static void apply_own(struct group *group, struct apply *apply, struct answer *answer)
 {
+    if (apply->command->op == COMMAND_DIGEST) {
+        apply_digest(group, apply->command->extra);
+        return;
+    }
     if (apply->command->op == COMMAND_MAINTAIN) {
         answer->err = maintain_apply(apply);
         return;
@@ -208,6 +229,7 @@ static void entry_apply_commands(struct group *group, const struct raft_entry *e
             group_halt(group, ERR_CORRUPT, "a committed entry does not decode");
             return;
         }
+        standing_digest(group, (uint64_t)answer.err << 32 ^ crc32c(0, answer.header.data, answer.header.bytes));
         if (answer.err == ERR_CORRUPT) {
             group_halt(group, ERR_CORRUPT, "a stored record does not decode");
         }
@@ -231,18 +253,30 @@ static void entry_apply_commands(struct group *group, const struct raft_entry *e
 
 void group_apply(struct group *group, const struct raft_entry *entry)
 {
-    CHECK(entry->index == group->applied + 1);
+    if (entry->index <= group->at.applied) {
+        return; /* a snapshot that Raft is not told of yet holds it */
+    }
+    CHECK(entry->index == group->at.applied + 1);
+    standing_digest(group, entry->index ^ entry->term << 40 ^ (uint64_t)entry->type << 32);
+    standing_digest(group, crc32c(0, entry->data.data, entry->data.bytes));
     if (entry->type == RAFT_ENTRY_BOOT) {
         namespace_bootstrap(&group->state, group->params.bootstrap);
     } else if (entry->type == RAFT_ENTRY_COMMANDS) {
         entry_apply_commands(group, entry);
+    } else if (entry->type == RAFT_ENTRY_CONFIG) {
+        struct raft_config config;
+        enum err err = raft_config_decode(entry->data, &config);
+        CHECK(err == ERR_OK); /* Raft took it */
+        standing_config(group, entry->index, &config);
     }
-    group->applied = entry->index;
+    group->at.applied = entry->index;
+    group->at.term = entry->term;
     group->applied_since_flush++;
-    uint8_t applied[8];
-    struct key key = key_begin(group->params.group, 'a');
-    put_u64(applied, group->applied);
-    state_put_bytes(&group->state, &key, applied, sizeof applied);
+    if (entry->index % DIGEST_ENTRIES == 0) {
+        group->at.checkpoint = entry->index;
+        group->at.checkpoint_digest = group->at.digest;
+    }
+    standing_put(group);
     if (group->params.group == 0 && entry->type == RAFT_ENTRY_COMMANDS) {
         group_share_root(group);
     }

@@ -26,6 +26,7 @@
 #define WINDOW_BYTES    (4u << 20)
 #define CACHE_BYTES     (8ull << 20)
 #define FLUSH_ENTRIES   20000u /* applied entries that may have to be applied again after a crash */
+#define KEEP_ENTRIES    20000u /* flushed entries that stay in the log: who lags less needs no snapshot */
 #define MAINTAIN_NS     1000000000ull
 #define ASLEEP_NS       10000000000ull /* from tick to tick of a group that sleeps: for its maintenance */
 #define CONTINUE_MAX    64
@@ -49,6 +50,7 @@ void keyring_deinit(struct keyring *keyring)
 void group_destroy(struct group *group)
 {
     group_drop_waiting(group, true);
+    snapshot_send_deinit(group);
     if (group->raft != NULL) {
         raft_destroy(group->raft);
     }
@@ -82,7 +84,7 @@ bool group_is_ready(struct group *group)
         group->ready_term = status.term;
         group->ready_index = status.commit;
     }
-    return group->applied >= group->ready_index;
+    return group->at.applied >= group->ready_index;
 }
 
 /* ---- the log ---- */
@@ -111,10 +113,23 @@ static void log_append(struct group *group, uint64_t number, bool hard_changed, 
     log_send(group, MESSAGE_LOG_APPEND, &header, body);
 }
 
+static void group_log_reset(struct group *group, uint64_t number, uint64_t index, uint64_t term)
+{
+    CHECK(number > group->persist_number);
+    group->persist_number = group->reset_number = number;
+    struct writer header = {0};
+    writer_u32(&header, group->params.group);
+    writer_u64(&header, number);
+    writer_u64(&header, index);
+    writer_u64(&header, term);
+    log_send(group, MESSAGE_LOG_RESET, &header, (struct slice){0});
+}
+
 static void log_read(struct group *group, uint64_t first, uint32_t count)
 {
     struct writer header = {0};
     writer_u32(&header, group->params.group);
+    group->load_first = first;
     writer_u64(&header, first);
     writer_u32(&header, count);
     log_send(group, MESSAGE_LOG_READ, &header, (struct slice){0});
@@ -124,7 +139,9 @@ static void log_read(struct group *group, uint64_t first, uint32_t count)
 
 static void update_carry_out(struct group *group, const struct raft_update *update)
 {
-    if (update->number != 0) {
+    if (update->reset) {
+        group_log_reset(group, update->number, update->reset_index, update->reset_term);
+    } else if (update->number != 0) {
         log_append(group, update->number, update->hard_changed, update->hard, update->append, update->append_count);
     }
     for (uint32_t i = 0; i < update->message_count; i++) {
@@ -144,6 +161,9 @@ static void update_carry_out(struct group *group, const struct raft_update *upda
             group_drop_waiting(group, false);
         }
     }
+    for (uint32_t i = 0; i < update->snapshot_count; i++) {
+        snapshot_wanted(group, update->snapshots[i]);
+    }
     if (update->load_count > 0) {
         log_read(group, update->load_first, update->load_count);
     }
@@ -154,6 +174,7 @@ static void group_role_changed(struct group *group)
     struct raft_status status = raft_status(group->raft);
     if (status.role != RAFT_LEADER) {
         group_drop_waiting(group, true);
+        snapshot_send_end(group);
         group->root.led_since_ns = 0;
         group->own_command_out = false;
     }
@@ -202,31 +223,12 @@ static void group_write_boot(struct group *group)
     group->phase = GROUP_BOOTING;
 }
 
-/* The applied index lies under 'a' in the same batch as what it counts. */
-static enum err applied_read(struct group *group, uint64_t *ret_applied)
+/* `start` says what the log holds. */
+static void group_start_raft(struct group *group, struct raft_start *start)
 {
-    struct key key = key_begin(group->params.group, 'a');
-    struct slice value = {0};
-    enum err err = kv_get(&group->state.kv->view, key.bytes, key.count, &value);
-    if (err == ERR_NOT_FOUND) {
-        *ret_applied = 0;
-        return ERR_OK;
-    }
-    if (err == ERR_OK && value.bytes == 8) {
-        *ret_applied = get_u64(value.data);
-    } else {
-        err = ERR_CORRUPT;
-    }
-    slice_drop(&value);
-    return err;
-}
-
-static void group_start_raft(struct group *group, struct raft_hard_state hard, const struct raft_term_run *runs,
-                             uint32_t run_count, uint64_t last)
-{
-    if (applied_read(group, &group->applied) != ERR_OK || group->applied > last) {
+    if (group->at.applied < start->base_index || group->at.applied > start->last) {
         group_halt(group, ERR_CORRUPT,
-                   "the key-value store is ahead of the log: set the node's directory aside and rejoin");
+                   "the key-value store and the log do not fit: set the node's directory aside and rejoin");
         return;
     }
     struct raft_params params = {
@@ -239,18 +241,16 @@ static void group_start_raft(struct group *group, struct raft_hard_state hard, c
         .cache_bytes = CACHE_BYTES,
         .sleep_ticks = group->params.group == 0 ? 0 : SLEEP_TICKS, /* the root group hears of stores every second */
     };
-    struct raft_start start = {.hard = hard,
-                               .runs = runs,
-                               .run_count = run_count,
-                               .last = last,
-                               .applied = group->applied,
-                               .random = group->event->random};
-    for (uint32_t i = 0; i < group->params.bootstrap->member_count; i++) {
-        start.config.config.members[i] = (struct raft_member){group->params.bootstrap->members[i], RAFT_VOTER};
+    start->applied = group->at.applied;
+    start->config = group->at.config;
+    start->random = group->event->random;
+    if (start->last == 0) {
+        start->config = (struct raft_config_at){0}; /* joins: a leader will say who the members are */
     }
-    start.config.config.count = group->params.bootstrap->member_count;
-    group->raft = raft_create(&params, &start);
-    group->flushed_applied = group->applied;
+    /* Raft counts what it writes from 1 on; nothing of what was written before it is left over */
+    group->persist_number = 0;
+    group->raft = raft_create(&params, start);
+    group->flushed_applied = group->at.applied;
     group->phase = GROUP_RUNNING;
     if (group->params.group == 0) {
         group_share_root(group);
@@ -259,25 +259,94 @@ static void group_start_raft(struct group *group, struct raft_hard_state hard, c
     group_raft(group, &event);
 }
 
+/* CONFIG entries behind the applied index, decoded. */
+static struct raft_config_at *opened_configs(struct group *group, struct reader *reader, struct raft_start *start)
+{
+    uint32_t count = reader_u32(reader);
+    struct raft_config_at *configs = mem_alloc((count + 1ul) * sizeof *configs);
+    for (uint32_t i = 0; i < count && !reader->failed; i++) {
+        struct raft_config_at *config = &configs[start->config_count];
+        config->index = reader_u64(reader);
+        uint32_t bytes = reader_u32(reader);
+        const uint8_t *data = reader_take(reader, bytes);
+        if (config->index <= group->at.applied || data == NULL) {
+            continue;
+        }
+        if (raft_config_decode(slice_borrow(data, bytes), &config->config) != ERR_OK) {
+            group_halt(group, ERR_CORRUPT, "a configuration in the log does not decode");
+        }
+        start->config_count++;
+    }
+    CHECK(!reader->failed && reader->left == 0);
+    start->configs = configs;
+    return configs;
+}
+
+/* The log's term of an index that it has, or begins behind; 0 otherwise. */
+static uint64_t opened_term(const struct raft_start *start, uint64_t index)
+{
+    uint64_t term = index == start->base_index ? start->base_term : 0;
+    for (uint32_t i = 0; i < start->run_count && index > start->base_index && index <= start->last; i++) {
+        term = start->runs[i].first <= index ? start->runs[i].term : term;
+    }
+    return term;
+}
+
+static bool group_is_first_member(const struct group *group)
+{
+    bool found = false;
+    for (uint32_t i = 0; i < group->params.bootstrap->member_count; i++) {
+        found = found || group->params.bootstrap->members[i] == group->params.self;
+    }
+    return found;
+}
+
+/* A crash may have come between the switch to a snapshot and the log's reset: that comes first. */
+static void group_start(struct group *group, struct raft_start *start)
+{
+    uint64_t index = 0, term = 0;
+    bool reset = standing_reset_wanted(group, &index, &term) && index > start->base_index;
+    if (reset && opened_term(start, index) != term) {
+        group->start_hard = start->hard;
+        group->phase = GROUP_RESETTING;
+        group_log_reset(group, 1, index, term);
+        return;
+    }
+    if (group->reset_due) {
+        standing_reset_done(group);
+    }
+    if (start->last == 0 && group_is_first_member(group)) {
+        group_write_boot(group);
+    } else {
+        group_start_raft(group, start);
+    }
+}
+
 static void group_log_opened(struct group *group, struct slice header)
 {
     struct reader reader = reader_of(header.data, header.bytes);
-    struct raft_hard_state hard = {.term = reader_u64(&reader), .vote = reader_u32(&reader)};
-    uint64_t last = reader_u64(&reader), base = reader_u64(&reader);
-    (void)reader_u64(&reader); /* base term */
-    uint32_t run_count = reader_u32(&reader);
-    CHECK(!reader.failed && reader.left >= (size_t)run_count * 16 && base == 0); /* nothing cuts the log yet */
-    if (last == 0) {
-        group_write_boot(group);
+    struct raft_start start = {.hard = {.term = reader_u64(&reader), .vote = reader_u32(&reader)}};
+    start.last = reader_u64(&reader);
+    start.base_index = reader_u64(&reader);
+    start.base_term = reader_u64(&reader);
+    start.run_count = reader_u32(&reader);
+    CHECK(!reader.failed && reader.left >= (size_t)start.run_count * 16);
+    if (standing_load(group) != ERR_OK) {
+        group_halt(group, ERR_CORRUPT, "where its state stands does not decode");
         return;
     }
-    struct raft_term_run *runs = mem_alloc((run_count + 1) * sizeof *runs);
-    for (uint32_t i = 0; i < run_count; i++) {
+    struct raft_term_run *runs = mem_alloc((start.run_count + 1ul) * sizeof *runs);
+    for (uint32_t i = 0; i < start.run_count; i++) {
         runs[i].first = reader_u64(&reader);
         runs[i].term = reader_u64(&reader);
     }
-    group_start_raft(group, hard, runs, run_count, last);
+    start.runs = runs;
+    struct raft_config_at *configs = opened_configs(group, &reader, &start);
+    if (group->phase != GROUP_HALTED) {
+        group_start(group, &start);
+    }
     free(runs);
+    free(configs);
 }
 
 static void group_log_appended(struct group *group, struct slice header)
@@ -286,35 +355,94 @@ static void group_log_appended(struct group *group, struct slice header)
     uint64_t number = get_u64(header.data);
     if (group->phase == GROUP_BOOTING) {
         CHECK(number == 1);
-        /* Raft counts its own appends from 1 on; nothing of the boot append is left over */
-        group->persist_number = 0;
         struct raft_term_run run = {.first = 1, .term = 1};
-        group_start_raft(group, (struct raft_hard_state){.term = 1}, &run, 1, 1);
+        struct raft_start start = {.hard = {.term = 1}, .runs = &run, .run_count = 1, .last = 1};
+        group_start_raft(group, &start);
+        return;
+    }
+    if (number == group->reset_number) {
+        standing_reset_done(group);
+    }
+    if (group->phase == GROUP_RESETTING) {
+        struct raft_start start = {.hard = group->start_hard,
+                                   .base_index = group->at.applied,
+                                   .base_term = group->at.term,
+                                   .last = group->at.applied};
+        group_start_raft(group, &start);
         return;
     }
     struct raft_event event = {.kind = RAFT_EVENT_PERSISTED, .persisted = number, .random = group->event->random};
     group_raft(group, &event);
 }
 
+/* Fewer than asked, even none: they were cut or dropped meanwhile. */
 static void group_log_loaded(struct group *group, const struct message *message)
 {
     struct raft_entry *entries = NULL;
     uint32_t count = 0;
-    enum err err = raft_entries_decode(message->body, &entries, &count);
-    if (err != ERR_OK || count == 0) {
-        group_halt(group, ERR_CORRUPT, "the log gave back no entries");
+    if (raft_entries_decode(message->body, &entries, &count) != ERR_OK) {
+        group_halt(group, ERR_CORRUPT, "the log gave back entries that do not decode");
     } else {
         struct raft_event event = {.kind = RAFT_EVENT_LOADED,
                                    .random = group->event->random,
                                    .loaded = entries,
                                    .loaded_count = count,
-                                   .load_first = entries[0].index};
+                                   .load_first = group->load_first};
         group_raft(group, &event);
     }
     for (uint32_t i = 0; i < count; i++) {
         slice_drop(&entries[i].data);
     }
     free(entries);
+}
+
+/* ---- what the key-value store has durably, the log may give up ---- */
+
+static void group_cut(struct group *group)
+{
+    uint64_t keep = group->params.keep_entries != 0 ? group->params.keep_entries : KEEP_ENTRIES;
+    uint64_t index = group->flushed_applied > keep ? group->flushed_applied - keep : 0;
+    uint64_t floor = snapshot_send_floor(group);
+    index = index < floor ? index : floor; /* who gets a snapshot goes on behind it */
+    struct raft_status status = raft_status(group->raft);
+    if (index <= status.base || group->reset_due || index > status.applied) {
+        return;
+    }
+    struct raft_event event = {.kind = RAFT_EVENT_COMPACTED, .random = group->event->random, .index = index};
+    group_raft(group, &event);
+    struct writer header = {0};
+    writer_u32(&header, group->params.group);
+    writer_u64(&header, index);
+    writer_u64(&header, raft_status(group->raft).base_term);
+    log_send(group, MESSAGE_LOG_CUT, &header, (struct slice){0});
+}
+
+static void group_flushed(struct group *group, uint64_t flush)
+{
+    if (flush == group->flushing) {
+        group->flushing = 0;
+        group->flushed_applied =
+            group->flushing_applied > group->flushed_applied ? group->flushing_applied : group->flushed_applied;
+    }
+    if (group->phase == GROUP_RUNNING) {
+        snapshot_receive_flushed(group, flush);
+    }
+    if (group->phase == GROUP_RUNNING) {
+        group_cut(group);
+    }
+}
+
+static void group_kv_done(struct group *group, const struct event *event)
+{
+    uint64_t number = event->kv.token & (TOKEN_FLUSH - 1);
+    if (event->kv.err != ERR_OK) {
+        group_halt(group, event->kv.err, "the key-value store does not flush or read");
+    } else if (event->kv.token & TOKEN_FLUSH) {
+        group_flushed(group, number);
+    } else {
+        CHECK(event->kv.token & TOKEN_SCAN);
+        snapshot_send_scanned(group, number, event->kv.data);
+    }
 }
 
 /* ---- keys and map ---- */
@@ -379,9 +507,24 @@ static void group_root_state(struct group *group, struct slice header)
 
 /* ---- time ---- */
 
+/* Puts the digest at the last checkpoint into the log, once: replicas that reach it compare (R-E6). */
+static bool group_tell_digest(struct group *group)
+{
+    if (group->at.checkpoint <= group->digest_told) {
+        return false;
+    }
+    group->digest_told = group->at.checkpoint;
+    struct writer extra = {0};
+    writer_u64(&extra, group->at.checkpoint);
+    writer_u64(&extra, group->at.checkpoint_digest);
+    group_propose_own(group, COMMAND_DIGEST, writer_take(&extra));
+    writer_deinit(&extra);
+    return true;
+}
+
 static void group_maintain(struct group *group)
 {
-    if (!group_is_ready(group) || group->own_command_out) {
+    if (!group_is_ready(group) || group->own_command_out || group_tell_digest(group)) {
         return;
     }
     struct proto_arena arena = {0};
@@ -428,6 +571,11 @@ static void group_tick(struct group *group)
     }
     struct raft_event event = {.kind = RAFT_EVENT_TICK, .random = group->event->random};
     group_raft(group, &event);
+    if (group->phase == GROUP_RUNNING) {
+        snapshot_send_tick(group);
+        snapshot_receive_tick(group);
+        standing_clean(group);
+    }
     if (group->phase == GROUP_RUNNING && group->event->now_ns >= group->maintain_at_ns) {
         group->maintain_at_ns = group->event->now_ns + MAINTAIN_NS;
         if (group->root_share_due && group->params.group == 0) {
@@ -456,12 +604,13 @@ static void group_raft_frame(struct group *group, const struct message *frame)
     free(message.entries);
 }
 
-/* An inbox of this process was full. A lost ROOT_STATE is sent again; without its log a group cannot go on. */
+/* An inbox of this process was full. A lost ROOT_STATE is sent again, a LOG_CUT with the next one; without its
+ * log a group cannot go on. */
 static void group_bounced(struct group *group, uint16_t type)
 {
     if (type == MESSAGE_ROOT_STATE) {
         group->root_share_due = true;
-    } else {
+    } else if (type != MESSAGE_LOG_CUT) {
         group_halt(group, ERR_BUSY, "the node's log took no more");
     }
 }
@@ -474,21 +623,26 @@ static void group_message(struct group *group, const struct message *message)
     } else if (local && message->type == MESSAGE_ROOT_STATE) {
         group_root_state(group, message->header);
     } else if (local && message->type == MESSAGE_LOG_PINNED) {
-        group->applied_since_flush = FLUSH_ENTRIES; /* flushes as soon as it may */
+        group->flush_due = true;
     } else if (local && (message->flags & MESSAGE_REPLY) && message->type == MESSAGE_LOG_OPEN) {
         group_log_opened(group, message->header);
-    } else if (local && (message->flags & MESSAGE_REPLY) && message->type == MESSAGE_LOG_APPEND) {
+    } else if (local && (message->flags & MESSAGE_REPLY) &&
+               (message->type == MESSAGE_LOG_APPEND || message->type == MESSAGE_LOG_RESET)) {
         group_log_appended(group, message->header);
     } else if (local && (message->flags & MESSAGE_REPLY) && message->type == MESSAGE_LOG_READ) {
         group_log_loaded(group, message);
     } else if (message->flags & MESSAGE_REPLY) {
-        return;
+        if (message->type == MESSAGE_SNAPSHOT && group->phase == GROUP_RUNNING) {
+            snapshot_send_answered(group, message);
+        }
     } else if (group->phase != GROUP_RUNNING) {
         if (message->type != MESSAGE_RAFT) {
             group_refuse(group, message, ERR_NOT_READY, NULL);
         }
     } else if (message->type == MESSAGE_RAFT) {
         group_raft_frame(group, message);
+    } else if (message->type == MESSAGE_SNAPSHOT) {
+        snapshot_receive(group, message);
     } else {
         group_request(group, message);
     }
@@ -517,10 +671,7 @@ static void group_event(struct group *group, const struct event *event)
         }
         break;
     case EVENT_KV_DONE:
-        group->flushing = false;
-        if (event->kv.err != ERR_OK) {
-            group_halt(group, event->kv.err, "the key-value store did not flush");
-        }
+        group_kv_done(group, event);
         break;
     default:
         break;
@@ -536,10 +687,17 @@ static void group_commit_batch(struct group *group)
         fx_kv_commit(group->fx, group->batch);
     }
     group->batch = NULL;
-    if (group->applied_since_flush >= FLUSH_ENTRIES && !group->flushing) {
+    uint32_t entries = group->params.flush_entries != 0 ? group->params.flush_entries : FLUSH_ENTRIES;
+    if ((group->applied_since_flush >= entries || group->flush_due) && group->flushing == 0) {
         group->applied_since_flush = 0;
-        group->flushing = true;
-        fx_kv_flush(group->fx, ++group->flush_number);
+        group->flush_due = false;
+        group->flushing = ++group->flush_number;
+        group->flushing_applied = group->at.applied;
+        fx_kv_flush(group->fx, TOKEN_FLUSH | group->flushing);
+    }
+    if (group->in.flush != 0 && !group->in.flush_asked) {
+        group->in.flush_asked = true;
+        fx_kv_flush(group->fx, TOKEN_FLUSH | group->in.flush);
     }
 }
 
@@ -554,20 +712,17 @@ void group_step(void *actor, const struct event *event, struct effects *fx)
     group->fx = fx;
     group->batch = kv_batch_create();
     kv_overlay_init(&group->overlay, group->batch, group->params.kv);
-    group->state = (struct state){.group = group->params.group, .kv = &group->overlay};
+    group->state = (struct state){.group = {.group = group->params.group, .view = group->view}, .kv = &group->overlay};
     group_event(group, event);
     if (group->phase == GROUP_RUNNING) {
         group_pump(group);
         group_answer_reads(group);
     }
     group_tick_arm(group, event->kind == EVENT_TIMER);
-    if (group->applied > 0 && kv_batch_count(group->batch) > 0) {
-        uint8_t applied[8];
-        struct key key = key_begin(group->params.group, 'a');
-        put_u64(applied, group->applied);
-        state_put_bytes(&group->state, &key, applied, sizeof applied);
-    }
     group_commit_batch(group);
+    if (group->phase == GROUP_RUNNING) {
+        snapshot_send_start(group);
+    }
     group->event = NULL;
     group->fx = NULL;
 }

@@ -11,7 +11,45 @@
 #define ENTRY_COMMANDS_BYTES (256u << 10) /* an entry takes no further command past this */
 #define FLIGHTS_MAX          8u           /* entries proposed and not yet applied */
 
-enum group_phase { GROUP_STARTING, GROUP_OPENING, GROUP_BOOTING, GROUP_RUNNING, GROUP_HALTED };
+#define SNAPSHOTS_OUT 2u           /* sent at a time */
+#define TOKEN_FLUSH   (1ull << 56) /* KV_DONE of a flush, of a scan for a snapshot: with the number below */
+#define TOKEN_SCAN    (2ull << 56)
+
+enum group_phase { GROUP_STARTING, GROUP_OPENING, GROUP_BOOTING, GROUP_RESETTING, GROUP_RUNNING, GROUP_HALTED };
+
+/* Where a group's machine stands: lies in the same batch as what it counts, so that it travels with it. */
+struct standing {
+    uint64_t applied, term;                 /* the last entry applied */
+    uint64_t digest;                        /* rolling, of what was applied (R-E6) */
+    uint64_t checkpoint, checkpoint_digest; /* the digest at the last multiple of DIGEST_ENTRIES */
+    struct raft_config_at config;           /* in force at `applied` */
+};
+#define DIGEST_ENTRIES 256u
+
+/* A snapshot under way to a follower: one piece is out at a time. */
+struct snapshot_out {
+    uint32_t peer; /* 0: free */
+    uint64_t id, pin, stream;
+    uint64_t index, index_term;
+    uint64_t piece; /* number of the one that is read or out */
+    uint32_t view, checksum;
+    struct slice from; /* where the next scan begins */
+    struct slice body; /* of the piece that is out */
+    bool scanning, last;
+    bool ending; /* over; the scan that is out ends it */
+    uint64_t sent_ns;
+    uint32_t tries;
+};
+/* One that comes in. */
+struct snapshot_in {
+    uint32_t from; /* 0: none */
+    uint64_t id, index, index_term, next;
+    uint32_t view, their_view, checksum;
+    uint64_t flush; /* switched: durable once this flush is done */
+    bool flush_asked;
+    struct raft_config_at config; /* switched: in force at index */
+    struct message answer;        /* whom to tell; its slices are not kept */
+};
 
 /* Who waits for a command's answer. type 0: nobody (the group's own command). */
 struct waiter {
@@ -39,11 +77,24 @@ struct group {
     enum group_phase phase;
     struct raft *raft;
     uint64_t boot_random;
-    uint64_t applied;
+    uint32_t view, view_next;          /* of the key prefix; the highest that was ever begun */
+    bool leftover;                     /* there may be keys of other views */
+    bool reset_due;                    /* a snapshot was switched to, the log not reset yet */
+    uint64_t reset_number;             /* of the LOG_RESET that is out */
+    struct raft_hard_state start_hard; /* GROUP_RESETTING */
+    struct standing at;
     uint64_t ready_term, ready_index; /* leading: the term, and what was committed when its no-op was */
-    uint64_t flushed_applied, flush_number;
-    bool flushing;
+    uint64_t flush_number;
+    uint64_t flushing, flushing_applied, flushed_applied; /* number of the flush that is out, 0 none; what it covers */
+    struct snapshot_out out[SNAPSHOTS_OUT];
+    struct snapshot_in in;
+    uint32_t wanted[RAFT_MEMBERS_MAX]; /* peers that Raft wants brought a snapshot */
+    uint32_t wanted_count;
+    uint64_t snapshot_number; /* streams and pins */
+    uint64_t digest_told;     /* leading: the last checkpoint proposed for comparison */
     uint64_t applied_since_flush;
+    bool flush_due;          /* the log asks for it */
+    uint64_t load_first;     /* of the read that is out */
     uint64_t persist_number; /* of the last append sent to the log */
 
     struct proposal *queue; /* waits for an entry: [head, tail) */
@@ -95,11 +146,45 @@ void group_member_room(struct group *group, uint32_t node, bool room);
 bool group_has_room(struct group *group);
 /* Proposes a command of the group's own. */
 void group_propose_own(struct group *group, uint16_t op, struct slice extra);
-enum { COMMAND_ROOT = 1000, COMMAND_MAINTAIN = 1001 };
+enum { COMMAND_ROOT = 1000, COMMAND_MAINTAIN = 1001, COMMAND_DIGEST = 1002 };
 
 /* apply.c */
 void group_apply(struct group *group, const struct raft_entry *entry);
 void group_answer(struct group *group, const struct waiter *waiter, struct answer *answer);
+
+/* standing.c */
+/* Reads view, standing and a reset that is due; what is not there yet is as at the first start. */
+MUST_CHECK enum err standing_load(struct group *group);
+MUST_CHECK enum err standing_read(struct group *group, struct standing *ret_standing);
+void standing_put(struct group *group);
+void standing_config(struct group *group, uint64_t index, const struct raft_config *config);
+/* Counts an applied entry into the digest. */
+void standing_digest(struct group *group, uint64_t value);
+/* From now on the state lies under `view`; durable with the next flush. The log is to be reset to (index, term). */
+void standing_switch(struct group *group, uint32_t view, uint64_t index, uint64_t term);
+bool standing_reset_wanted(struct group *group, uint64_t *ret_index, uint64_t *ret_term);
+void standing_reset_done(struct group *group);
+/* Deletes some keys of views that are neither in force nor being received. */
+void standing_clean(struct group *group);
+
+/* host/snapshot_send.c */
+void snapshot_wanted(struct group *group, uint32_t peer);
+/* At the end of a step, behind its commit: starts what is wanted. */
+void snapshot_send_start(struct group *group);
+void snapshot_send_scanned(struct group *group, uint64_t pin, struct slice pairs);
+void snapshot_send_answered(struct group *group, const struct message *message);
+void snapshot_send_tick(struct group *group);
+/* No more leader: gives all up. */
+void snapshot_send_end(struct group *group);
+void snapshot_send_deinit(struct group *group);
+/* The least index a snapshot under way stands at; UINT64_MAX: none is. */
+uint64_t snapshot_send_floor(const struct group *group);
+
+/* host/snapshot_receive.c */
+void snapshot_receive(struct group *group, const struct message *message);
+void snapshot_receive_flushed(struct group *group, uint64_t flush);
+/* Gives up one whose sender is not followed any more. */
+void snapshot_receive_tick(struct group *group);
 
 /* group.c */
 void group_raft(struct group *group, const struct raft_event *event);

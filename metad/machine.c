@@ -1,6 +1,6 @@
 /* Keys, records, events and answers: what every operation of a group is written with (machine.h).
  *
- * A group's whole state lies under (group u32, view u32); the view is 1 until a snapshot is installed beside it (R-E4).
+ * A group's whole state lies under (group u32, view u32); which view, standing.c says (R-E4).
  */
 #include "metad/machine.h"
 
@@ -11,14 +11,13 @@
 #include "base/hash.h"
 #include "base/name.h"
 
-#define KEY_VIEW          1u
 #define FEED_BATCH_EVENTS 256u /* events in one packed value */
 
-struct key key_begin(uint32_t group, char letter)
+struct key key_begin(struct prefix group, char letter)
 {
     struct key key = {.count = 9};
-    put_be32(key.bytes, group);
-    put_be32(key.bytes + 4, KEY_VIEW);
+    put_be32(key.bytes, group.group);
+    put_be32(key.bytes + 4, group.view);
     key.bytes[8] = (uint8_t)letter;
     return key;
 }
@@ -98,14 +97,14 @@ void state_delete(struct state *state, const struct key *key)
     kv_batch_delete(state->kv->batch, key->bytes, key->count);
 }
 
-struct key key_user(uint32_t group, uint64_t user)
+struct key key_user(struct prefix group, uint64_t user)
 {
     struct key key = key_begin(group, 'U');
     key_u64(&key, user);
     return key;
 }
 
-struct key key_device(uint32_t group, uint32_t device)
+struct key key_device(struct prefix group, uint32_t device)
 {
     struct key key = key_begin(group, 'D');
     key_u32(&key, device);

@@ -41,12 +41,16 @@ struct root;
 
 /* ---- keys: (group u32, view u32) prefix, a letter, then big-endian fields (R-F9) ---- */
 
+/* Where a group's state lies: its view is another after a snapshot was installed beside it (R-E4). */
+struct prefix {
+    uint32_t group, view;
+};
 struct key {
     uint8_t bytes[KV_KEY_BYTES];
     size_t count;
 };
-/* Begins a key of `group` with `letter`. */
-struct key key_begin(uint32_t group, char letter);
+/* Begins a key of `group`'s state with `letter`. */
+struct key key_begin(struct prefix group, char letter);
 void key_u64(struct key *key, uint64_t v);
 void key_u32(struct key *key, uint32_t v);
 void key_u8(struct key *key, uint8_t v);
@@ -56,7 +60,7 @@ void key_bytes(struct key *key, const void *data, size_t bytes);
 
 /* A group's state as one step sees it: an overlay over the node's database. */
 struct state {
-    uint32_t group;
+    struct prefix group;
     struct kv_overlay *kv;
 };
 /* Reads and unpacks the record under `key` into the arena; NOT_FOUND; any other failure is CORRUPT. */
@@ -177,14 +181,14 @@ MUST_CHECK enum err authorize(struct state *state, struct principal peer, enum r
 
 /* ---- shared by namespace operations (namespace/tree.c, namespace/chunks.c) ---- */
 
-struct key key_namespace(uint32_t group, uint64_t ns);
-struct key key_entry(uint32_t group, uint64_t ns, uint64_t parent, struct slice name_key);
-struct key key_folder(uint32_t group, uint64_t ns, uint64_t folder);
-struct key key_session(uint32_t group, uint64_t ns, uint64_t session);
-struct key key_page(uint32_t group, uint64_t ns, const void *page);
-struct key key_page_link(uint32_t group, uint64_t ns, uint64_t manifest, uint64_t first_entry);
-struct key key_user(uint32_t group, uint64_t user);
-struct key key_device(uint32_t group, uint32_t device);
+struct key key_namespace(struct prefix group, uint64_t ns);
+struct key key_entry(struct prefix group, uint64_t ns, uint64_t parent, struct slice name_key);
+struct key key_folder(struct prefix group, uint64_t ns, uint64_t folder);
+struct key key_session(struct prefix group, uint64_t ns, uint64_t session);
+struct key key_page(struct prefix group, uint64_t ns, const void *page);
+struct key key_page_link(struct prefix group, uint64_t ns, uint64_t manifest, uint64_t first_entry);
+struct key key_user(struct prefix group, uint64_t user);
+struct key key_device(struct prefix group, uint32_t device);
 
 MUST_CHECK enum err namespace_get(struct state *state, uint64_t ns, struct proto_arena *arena,
                                   Cairn__NamespaceRecord **ret);

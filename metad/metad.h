@@ -30,9 +30,12 @@ struct group_params {
     uint32_t self;                     /* this node */
     const struct bootstrap *bootstrap; /* borrowed, outlives the group */
     uint8_t cluster_key[32];
-    struct kv_view *kv;   /* the node's database, borrowed */
-    uint32_t group_count; /* groups on this node: 0 .. count-1 */
-    uint64_t tick_ns;     /* Raft tick, e.g. 50 ms */
+    struct kv_view *kv;     /* the node's database, borrowed */
+    uint32_t group_count;   /* groups on this node: 0 .. count-1 */
+    uint64_t tick_ns;       /* Raft tick, e.g. 50 ms */
+    uint32_t flush_entries; /* applied since the last flush, the next one is due; 0: the usual */
+    uint32_t keep_entries;  /* behind a flush that stay in the log for followers that lag; 0: the usual */
+    uint32_t piece_bytes;   /* of a snapshot; 0: the usual */
 };
 
 struct group;

@@ -381,7 +381,7 @@ void group_pump(struct group *group)
 
 void group_answer_reads(struct group *group)
 {
-    if (group->read_out_count == 0 || group->read_index == 0 || group->applied < group->read_index) {
+    if (group->read_out_count == 0 || group->read_index == 0 || group->at.applied < group->read_index) {
         return;
     }
     for (unsigned long i = 0; i < group->read_out_count; i++) {

@@ -223,6 +223,7 @@ struct raft_status raft_status(const struct raft *raft)
     struct raft_status status = {.role = raft->role,
                                  .term = raft->term,
                                  .base = raft->log.base,
+                                 .base_term = raft->log.base_term,
                                  .last = raft->log.last,
                                  .commit = raft->commit,
                                  .applied = raft->applied,

@@ -211,8 +211,9 @@ bool raft_is_asleep(const struct raft *raft);
 /* Present state, for status and tests. */
 struct raft_status {
     enum raft_role role;
-    uint64_t term, base, last, commit, applied; /* base: the log begins behind it; applied: delivered in `committed` */
-    uint32_t leader;                            /* 0 unknown */
+    uint64_t term, base, base_term, last, commit,
+        applied;     /* base: the log begins behind it; applied: delivered in `committed` */
+    uint32_t leader; /* 0 unknown */
     uint32_t vote;
     bool ready;                       /* leader whose no-op is committed: reads and membership may go */
     uint32_t transfer;                /* leader: whom it hands over to, 0 nobody */

@@ -53,7 +53,7 @@ static void bootstrap_workspace(struct state *state, const struct bootstrap *boo
 void namespace_bootstrap(struct state *state, const struct bootstrap *bootstrap)
 {
     bootstrap_user(state, bootstrap);
-    if (state->group == 1) {
+    if (state->group.group == 1) {
         bootstrap_workspace(state, bootstrap);
     }
 }

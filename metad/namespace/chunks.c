@@ -32,7 +32,7 @@ static void key_ref(struct key *key, const struct chunk_ref *ref)
     key_bytes(key, ref->encoding.bytes, sizeof ref->encoding.bytes);
 }
 
-struct key key_chunk(uint32_t group, uint64_t ns, const struct chunk_ref *ref)
+struct key key_chunk(struct prefix group, uint64_t ns, const struct chunk_ref *ref)
 {
     struct key key = key_begin(group, 'C');
     key_u64(&key, ns);
@@ -40,7 +40,7 @@ struct key key_chunk(uint32_t group, uint64_t ns, const struct chunk_ref *ref)
     return key;
 }
 
-static struct key key_session_part(uint32_t group, uint64_t ns, uint64_t session, char part)
+static struct key key_session_part(struct prefix group, uint64_t ns, uint64_t session, char part)
 {
     struct key key = key_begin(group, 's');
     key_u64(&key, ns);
@@ -51,22 +51,22 @@ static struct key key_session_part(uint32_t group, uint64_t ns, uint64_t session
     return key;
 }
 
-struct key key_session_pin(uint32_t group, uint64_t ns, uint64_t session, const struct chunk_ref *ref)
+struct key key_session_pin(struct prefix group, uint64_t ns, uint64_t session, const struct chunk_ref *ref)
 {
     struct key key = key_session_part(group, ns, session, 'c');
     key_ref(&key, ref);
     return key;
 }
 
-struct key key_session_missing(uint32_t group, uint64_t ns, uint64_t session, const struct chunk_id *chunk)
+struct key key_session_missing(struct prefix group, uint64_t ns, uint64_t session, const struct chunk_id *chunk)
 {
     struct key key = key_session_part(group, ns, session, 'm');
     key_bytes(&key, chunk->bytes, sizeof chunk->bytes);
     return key;
 }
 
-struct key key_session_receipt(uint32_t group, uint64_t ns, uint64_t session, const struct chunk_ref *ref, uint8_t k,
-                               uint8_t m)
+struct key key_session_receipt(struct prefix group, uint64_t ns, uint64_t session, const struct chunk_ref *ref,
+                               uint8_t k, uint8_t m)
 {
     struct key key = key_session_part(group, ns, session, 'r');
     key_ref(&key, ref);
@@ -348,7 +348,7 @@ bool session_resolve(struct apply *apply, uint64_t ns, Cairn__SessionRecord *ses
 
 /* ---- pages ---- */
 
-struct key key_page(uint32_t group, uint64_t ns, const void *page)
+struct key key_page(struct prefix group, uint64_t ns, const void *page)
 {
     struct key key = key_begin(group, 'P');
     key_u64(&key, ns);
@@ -356,7 +356,7 @@ struct key key_page(uint32_t group, uint64_t ns, const void *page)
     return key;
 }
 
-struct key key_page_link(uint32_t group, uint64_t ns, uint64_t manifest, uint64_t first_entry)
+struct key key_page_link(struct prefix group, uint64_t ns, uint64_t manifest, uint64_t first_entry)
 {
     struct key key = key_begin(group, 'p');
     key_u64(&key, ns);

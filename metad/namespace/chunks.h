@@ -16,12 +16,12 @@ struct chunk_ref {
 void chunk_ref_encode(const struct chunk_ref *ref, uint8_t *data);
 void chunk_ref_decode(const uint8_t *data, struct chunk_ref *ret_ref);
 
-struct key key_chunk(uint32_t group, uint64_t ns, const struct chunk_ref *ref);
+struct key key_chunk(struct prefix group, uint64_t ns, const struct chunk_ref *ref);
 /* The session's pin on a chunk; its mark that a chunk was called missing; what receipts of one code have shown. */
-struct key key_session_pin(uint32_t group, uint64_t ns, uint64_t session, const struct chunk_ref *ref);
-struct key key_session_missing(uint32_t group, uint64_t ns, uint64_t session, const struct chunk_id *chunk);
-struct key key_session_receipt(uint32_t group, uint64_t ns, uint64_t session, const struct chunk_ref *ref, uint8_t k,
-                               uint8_t m);
+struct key key_session_pin(struct prefix group, uint64_t ns, uint64_t session, const struct chunk_ref *ref);
+struct key key_session_missing(struct prefix group, uint64_t ns, uint64_t session, const struct chunk_id *chunk);
+struct key key_session_receipt(struct prefix group, uint64_t ns, uint64_t session, const struct chunk_ref *ref,
+                               uint8_t k, uint8_t m);
 
 /* Answers an ask (R-A2): pins what this writer's live chunks hold, marks the rest missing. Appends ASK_ANSWER_BYTES per
  * chunk with an empty key. */

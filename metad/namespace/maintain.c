@@ -37,7 +37,7 @@ bool maintain_due(struct state *state, uint64_t ns, uint64_t tick, struct proto_
     return ended_session_find(state, ns, &session, &pages) || session_most_idle(state, ns, tick, arena) != NULL;
 }
 
-static struct key key_ended(uint32_t group, uint64_t ns, uint64_t session)
+static struct key key_ended(struct prefix group, uint64_t ns, uint64_t session)
 {
     struct key key = key_begin(group, 'R');
     key_u64(&key, ns);

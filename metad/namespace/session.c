@@ -6,7 +6,7 @@
 
 #include "base/check.h"
 
-struct key key_session(uint32_t group, uint64_t ns, uint64_t session)
+struct key key_session(struct prefix group, uint64_t ns, uint64_t session)
 {
     struct key key = key_begin(group, 'S');
     key_u64(&key, ns);
@@ -14,7 +14,7 @@ struct key key_session(uint32_t group, uint64_t ns, uint64_t session)
     return key;
 }
 
-static struct key key_idle(uint32_t group, uint64_t ns, uint64_t tick, uint64_t session)
+static struct key key_idle(struct prefix group, uint64_t ns, uint64_t tick, uint64_t session)
 {
     struct key key = key_begin(group, 'i');
     key_u64(&key, ns);
@@ -23,7 +23,7 @@ static struct key key_idle(uint32_t group, uint64_t ns, uint64_t tick, uint64_t 
     return key;
 }
 
-static struct key key_open_count(uint32_t group, uint64_t ns, uint32_t device)
+static struct key key_open_count(struct prefix group, uint64_t ns, uint32_t device)
 {
     struct key key = key_begin(group, 'o');
     key_u64(&key, ns);

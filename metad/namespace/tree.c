@@ -8,14 +8,14 @@
 #include "base/name.h"
 #include "metad/machine.h"
 
-struct key key_namespace(uint32_t group, uint64_t ns)
+struct key key_namespace(struct prefix group, uint64_t ns)
 {
     struct key key = key_begin(group, 'N');
     key_u64(&key, ns);
     return key;
 }
 
-struct key key_entry(uint32_t group, uint64_t ns, uint64_t parent, struct slice name_key)
+struct key key_entry(struct prefix group, uint64_t ns, uint64_t parent, struct slice name_key)
 {
     struct key key = key_begin(group, 'E');
     key_u64(&key, ns);
@@ -24,7 +24,7 @@ struct key key_entry(uint32_t group, uint64_t ns, uint64_t parent, struct slice 
     return key;
 }
 
-struct key key_folder(uint32_t group, uint64_t ns, uint64_t folder)
+struct key key_folder(struct prefix group, uint64_t ns, uint64_t folder)
 {
     struct key key = key_begin(group, 'F');
     key_u64(&key, ns);
@@ -33,7 +33,8 @@ struct key key_folder(uint32_t group, uint64_t ns, uint64_t folder)
 }
 
 /* (parent, name, descending sequence): the newest history of a name stands first. */
-static struct key key_history(uint32_t group, uint64_t ns, uint64_t parent, struct slice name_key, uint64_t sequence)
+static struct key key_history(struct prefix group, uint64_t ns, uint64_t parent, struct slice name_key,
+                              uint64_t sequence)
 {
     struct key key = key_begin(group, 'H');
     key_u64(&key, ns);

@@ -77,7 +77,7 @@ enum err admin_group_query(struct query *query, const void *message, struct answ
     (void)message;
     const struct raft_status *raft = &query->raft;
     Cairn__AdminGroupReply reply = CAIRN__ADMIN_GROUP_REPLY__INIT;
-    reply.group = query->state->group;
+    reply.group = query->state->group.group;
     reply.leader = raft->leader;
     reply.term = raft->term;
     reply.commit = raft->commit;

@@ -21,14 +21,15 @@ void root_deinit(struct root *root)
     *root = (struct root){0};
 }
 
-static struct key key_root(void)
+struct key key_root(struct prefix group)
 {
-    return key_begin(0, 'm');
+    CHECK(group.group == 0);
+    return key_begin(group, 'm');
 }
 
 enum err root_record_get(struct state *state, struct proto_arena *arena, Cairn__RootRecord **ret)
 {
-    struct key key = key_root();
+    struct key key = key_root(state->group);
     enum err err = state_get(state, &key, &cairn__root_record__descriptor, arena, ret);
     if (err == ERR_OK && (*ret)->map == NULL) {
         return ERR_CORRUPT;
@@ -38,7 +39,7 @@ enum err root_record_get(struct state *state, struct proto_arena *arena, Cairn__
 
 static void root_record_put(struct state *state, const Cairn__RootRecord *record)
 {
-    struct key key = key_root();
+    struct key key = key_root(state->group);
     state_put(state, &key, record);
 }
 

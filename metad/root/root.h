@@ -30,6 +30,8 @@ struct root {
 void root_deinit(struct root *root);
 
 /* The record under (0, m); NOT_FOUND before the first. */
+/* Of group 0. */
+struct key key_root(struct prefix group);
 MUST_CHECK enum err root_record_get(struct state *state, struct proto_arena *arena, Cairn__RootRecord **ret);
 /* First record: fresh keys from the cluster key, the bootstrap's and the event's random bits, wrapped by the cluster
  * key. */

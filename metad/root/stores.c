@@ -127,7 +127,7 @@ enum err store_register_apply(struct apply *apply, struct answer *answer)
     }
     if (changed) {
         map->epoch++;
-        struct key key = key_begin(0, 'm');
+        struct key key = key_root(apply->state->group);
         state_put(apply->state, &key, record);
     }
     Cairn__StoreRegisterReply reply = CAIRN__STORE_REGISTER_REPLY__INIT;

@@ -26,6 +26,7 @@ struct append { /* asked, not acknowledged */
     uint64_t first;
     struct held *entries;
     uint32_t count;
+    uint64_t reset_index, reset_term; /* of a LOG_RESET; 0: an append */
 };
 struct shadow {
     struct held_log log; /* acknowledged */
@@ -73,9 +74,22 @@ void log_check_destroy(struct log_check *check)
     free(check);
 }
 
+/* The log goes on behind a snapshot: nothing is known of what lies before its last entry. */
+static void held_reset(struct held_log *log, uint64_t index, uint64_t term)
+{
+    log->entries = mem_grow(log->entries, &log->capacity, index, sizeof *log->entries);
+    memset(log->entries, 0, index * sizeof *log->entries);
+    log->entries[index - 1].term = term;
+    log->count = index;
+}
+
 /* The first `count` entries of an append, onto a log: they cut what is there from the first on. */
 static void held_apply(struct held_log *log, const struct append *append, uint32_t count)
 {
+    if (append->reset_index != 0) {
+        held_reset(log, append->reset_index, append->reset_term);
+        return;
+    }
     if (count == 0) {
         return;
     }
@@ -114,6 +128,20 @@ static void note_append(struct log_check *check, struct node *node, const struct
     shadow->appends[shadow->append_count++] = append;
 }
 
+static void note_reset(struct log_check *check, struct node *node, const struct effect *effect)
+{
+    struct reader r = reader_of(effect->send.header.data, effect->send.header.bytes);
+    uint32_t g = reader_u32(&r);
+    struct append append = {.number = reader_u64(&r)};
+    append.reset_index = reader_u64(&r);
+    append.reset_term = reader_u64(&r);
+    CHECK(!r.failed && g < GROUPS && append.reset_index > 0);
+    struct shadow *shadow = &check->shadows[node->id][g];
+    shadow->appends =
+        mem_grow(shadow->appends, &shadow->append_capacity, shadow->append_count + 1, sizeof *shadow->appends);
+    shadow->appends[shadow->append_count++] = append;
+}
+
 static void note_appended(struct log_check *check, struct node *node, uint32_t g, const struct effect *effect)
 {
     struct shadow *shadow = &check->shadows[node->id][g];
@@ -130,19 +158,19 @@ static void note_appended(struct log_check *check, struct node *node, uint32_t g
     if (append->hard_changed) {
         shadow->hard = append->hard;
     }
-    shadow->cuts += append->count > 0 && append->first <= shadow->log.count;
+    shadow->cuts += append->reset_index > 0 || (append->count > 0 && append->first <= shadow->log.count);
     held_apply(&shadow->log, append, append->count);
     appends_drop(shadow, 1);
 }
 
-/* Does the log equal what was opened: `last` entries with these terms? */
+/* Does the log equal what was opened: `last` entries with these terms, 0 being one that is not known any more? */
 static bool held_is(const struct held_log *log, const uint64_t *terms, uint64_t last)
 {
     if (log->count != last) {
         return false;
     }
     for (uint64_t i = 0; i < last; i++) {
-        if (log->entries[i].term != terms[i]) {
+        if (log->entries[i].term != terms[i] && terms[i] != 0 && log->entries[i].term != 0) {
             return false;
         }
     }
@@ -157,7 +185,7 @@ static bool explain(struct shadow *shadow, const uint64_t *terms, uint64_t last)
     }
     for (unsigned long i = 0; i < shadow->append_count; i++) {
         const struct append *append = &shadow->appends[i];
-        for (uint32_t count = 1; count <= append->count; count++) {
+        for (uint32_t count = 1; count <= append->count || (count == 1 && append->reset_index != 0); count++) {
             struct held_log *log = &shadow->log;
             held_apply(log, append, count);
             if (held_is(log, terms, last)) {
@@ -199,14 +227,16 @@ static void note_opened(struct log_check *check, struct node *node, uint32_t g, 
     struct raft_hard_state hard = {.term = reader_u64(&r)};
     hard.vote = reader_u32(&r);
     uint64_t last = reader_u64(&r);
-    (void)reader_u64(&r); /* base: nothing is cut in this scenario */
-    (void)reader_u64(&r);
+    uint64_t base = reader_u64(&r), base_term = reader_u64(&r);
     uint32_t run_count = reader_u32(&r);
     if (r.failed || run_count > r.left / 16 || last > 1u << 24) {
         world_finding(check->world, "node %u: the log's answer to LOG_OPEN is malformed", node->id);
         return;
     }
     uint64_t *terms = terms_read(&r, last, run_count);
+    if (base > 0 && base <= last) {
+        terms[base - 1] = base_term;
+    }
     uint64_t durable = shadow->log.count;
     WORLD_REQUIRE(check->world, hard_explained(shadow, hard),
                   "node %u: the log opens group %u with term %lu vote %u; durable was term %lu vote %u", node->id, g,
@@ -232,7 +262,8 @@ static void note_read(struct log_check *check, struct node *node, uint32_t g, co
     if (effect->send.flags & MESSAGE_ERROR) {
         return;
     }
-    if (raft_entries_decode(effect->send.body, &entries, &count) != ERR_OK || count == 0) {
+    bool none = shadow->cuts == shadow->read_cuts; /* nothing was given up since it was asked */
+    if (raft_entries_decode(effect->send.body, &entries, &count) != ERR_OK || (count == 0 && none)) {
         world_finding(check->world, "node %u: the log's answer to LOG_READ does not decode", node->id);
         return;
     }
@@ -266,9 +297,13 @@ void log_check_send(struct log_check *check, struct node *node, const struct act
     } else if (actor->kind == ACTOR_GROUP && effect->send.type == MESSAGE_LOG_READ && actor->index < GROUPS) {
         struct shadow *shadow = &check->shadows[node->id][actor->index];
         shadow->read_cuts = shadow->cuts;
+    } else if (actor->kind == ACTOR_GROUP && effect->send.type == MESSAGE_LOG_RESET) {
+        note_reset(check, node, effect);
+    } else if (actor->kind == ACTOR_GROUP && effect->send.type == MESSAGE_LOG_CUT && actor->index < GROUPS) {
+        check->shadows[node->id][actor->index].cuts++;
     } else if (actor->kind != ACTOR_LOG || g >= GROUPS) {
         return;
-    } else if (effect->send.type == MESSAGE_LOG_APPEND) {
+    } else if (effect->send.type == MESSAGE_LOG_APPEND || effect->send.type == MESSAGE_LOG_RESET) {
         note_appended(check, node, g, effect);
     } else if (effect->send.type == MESSAGE_LOG_OPEN) {
         note_opened(check, node, g, effect);

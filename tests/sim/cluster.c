@@ -51,7 +51,10 @@ static void metad_boot(struct world *world, struct node *node, void *context)
                                      .bootstrap = &c->bootstrap,
                                      .kv = sim_kv_view(node->kvs[0]),
                                      .group_count = CLUSTER_GROUPS,
-                                     .tick_ns = c->plan->tick_ms * MILLISECOND};
+                                     .tick_ns = c->plan->tick_ms * MILLISECOND,
+                                     .flush_entries = c->flush_entries,
+                                     .keep_entries = c->keep_entries,
+                                     .piece_bytes = c->piece_bytes};
         memset(group.cluster_key, 0x33, sizeof group.cluster_key);
         world_actor_add(node, ACTOR_GROUP, g, group_step, group_end, group_create(&group), 0);
     }
@@ -192,6 +195,11 @@ static void draw_world(struct cluster *c)
     struct rng *rng = &world->rng_scenario;
     c->log_segment_bytes = rng_chance(rng, 500000) ? 256 << 10 : 1 << 20;
     c->store_segment_bytes = rng_chance(rng, 500000) ? 256 << 10 : 1 << 20;
+    if (rng_chance(rng, 700000)) { /* logs are cut early, so that who was away for long needs snapshots */
+        c->flush_entries = (uint32_t)rng_between(rng, 4, 60);
+        c->keep_entries = (uint32_t)rng_between(rng, 1, 30);
+        c->piece_bytes = (uint32_t)rng_between(rng, 512, 8192);
+    }
     world->knobs.net_reset_ppm = (uint32_t)rng_below(rng, c->plan->reset_ppm + 1);
     world->event_limit = c->plan->steps;
     world->effect_probe = on_effect;

@@ -19,11 +19,12 @@ struct cluster {
     struct workload *workload;
     struct node *metads[PLAN_METADS], *blockds[PLAN_BLOCKDS], *clients[WORKLOAD_CLIENTS];
     uint32_t log_segment_bytes, store_segment_bytes;
-    bool rebuild[PLAN_BLOCKDS];  /* the index is gone at the next start */
-    bool disk_hurt[WORLD_NODES]; /* its disk failed or was full: it may halt */
-    struct node *victim;         /* the block server whose disk may corrupt bytes: one a seed */
-    uint32_t faults;             /* happened so far */
-    bool calm;                   /* no more of them */
+    uint32_t flush_entries, keep_entries, piece_bytes; /* of a group; 0: the usual */
+    bool rebuild[PLAN_BLOCKDS];                        /* the index is gone at the next start */
+    bool disk_hurt[WORLD_NODES];                       /* its disk failed or was full: it may halt */
+    struct node *victim;                               /* the block server whose disk may corrupt bytes: one a seed */
+    uint32_t faults;                                   /* happened so far */
+    bool calm;                                         /* no more of them */
 };
 
 /* Draws what the plan leaves open and starts all nodes. */

@@ -365,14 +365,14 @@ static void add_second_user(struct node *node)
     user.user = 2;
     user.name = "second";
     user.writer = 2;
-    struct key key = key_user(1, user.user);
+    struct key key = key_user((struct prefix){1, 1}, user.user);
     struct slice packed = proto_pack(&user);
     kv_batch_put(node->db, key.bytes, key.count, packed.data, packed.bytes);
     slice_drop(&packed);
     Cairn__DeviceRecord device = CAIRN__DEVICE_RECORD__INIT;
     device.device = 2;
     device.user = 2;
-    key = key_device(1, device.device);
+    key = key_device((struct prefix){1, 1}, device.device);
     packed = proto_pack(&device);
     kv_batch_put(node->db, key.bytes, key.count, packed.data, packed.bytes);
     slice_drop(&packed);
