@@ -30,6 +30,9 @@ struct node_log {
     struct raft_entry *entries;
     unsigned long count, capacity;
     struct raft_hard_state hard;
+    uint64_t base, base_term; /* it begins behind; entries up to there are holes */
+    uint32_t resets;
+    bool mute; /* a reset is not answered, as if power failed before it was durable */
 };
 
 struct node {
@@ -52,6 +55,7 @@ struct node {
     uint64_t stream, key;
     struct proto_arena arena;
     enum err halted;
+    uint64_t flush[NODE_GROUPS]; /* token of the last flush asked for; the test answers it */
 };
 
 static enum err node_kv_get(struct kv_view *view, const void *key, size_t bytes, struct slice *ret)
@@ -128,6 +132,14 @@ static void node_push(struct node *node, uint32_t group, uint16_t type, uint8_t 
         (struct effect){.kind = EFFECT_SEND, .send = {.type = type, .flags = flags, .header = header, .body = body}};
 }
 
+static void node_log_drop(struct node_log *log)
+{
+    for (unsigned long i = log->base; i < log->count; i++) {
+        slice_drop(&log->entries[i].data);
+    }
+    log->count = log->base;
+}
+
 static void node_log_send(struct node *node, uint32_t group, const struct effect *effect)
 {
     struct node_log *log = &node->logs[group];
@@ -139,15 +151,15 @@ static void node_log_send(struct node *node, uint32_t group, const struct effect
         writer_u64(&reply, log->hard.term);
         writer_u32(&reply, log->hard.vote);
         writer_u64(&reply, log->count);
-        writer_u64(&reply, 0); /* base */
-        writer_u64(&reply, 0);
+        writer_u64(&reply, log->base);
+        writer_u64(&reply, log->base_term);
         uint32_t runs = 0;
-        for (unsigned long i = 0; i < log->count; i++) {
-            runs += i == 0 || log->entries[i].term != log->entries[i - 1].term;
+        for (unsigned long i = log->base; i < log->count; i++) {
+            runs += i == log->base || log->entries[i].term != log->entries[i - 1].term;
         }
         writer_u32(&reply, runs);
-        for (unsigned long i = 0; i < log->count; i++) {
-            if (i == 0 || log->entries[i].term != log->entries[i - 1].term) {
+        for (unsigned long i = log->base; i < log->count; i++) {
+            if (i == log->base || log->entries[i].term != log->entries[i - 1].term) {
                 writer_u64(&reply, log->entries[i].index);
                 writer_u64(&reply, log->entries[i].term);
             }
@@ -171,6 +183,21 @@ static void node_log_send(struct node *node, uint32_t group, const struct effect
         }
         free(entries);
         writer_u64(&reply, number);
+    } else if (effect->send.type == MESSAGE_LOG_RESET) {
+        uint64_t number = reader_u64(&reader);
+        log->resets++;
+        if (log->mute) {
+            return;
+        }
+        node_log_drop(log);
+        log->base = reader_u64(&reader);
+        log->base_term = reader_u64(&reader);
+        log->entries = mem_grow(log->entries, &log->capacity, log->base, sizeof *log->entries);
+        memset(log->entries, 0, log->base * sizeof *log->entries);
+        log->count = log->base;
+        writer_u64(&reply, number);
+    } else if (effect->send.type == MESSAGE_LOG_CUT) {
+        return;
     } else {
         uint64_t first = reader_u64(&reader);
         uint32_t count = reader_u32(&reader);
@@ -199,6 +226,8 @@ static void node_effects(struct node *node, uint32_t group, struct effects *fx)
                       (struct slice){0});
         } else if (effect->kind == EFFECT_KV_COMMIT) {
             node_commit(node, effect->kv.batch);
+        } else if (effect->kind == EFFECT_KV_FLUSH) {
+            node->flush[group] = effect->kv.token;
         } else if (effect->kind == EFFECT_HALT) {
             node->halted = effect->halt.err;
         }
@@ -275,7 +304,7 @@ static void node_stop(struct node *node)
     }
 }
 
-static void node_init(struct node *node)
+static inline void node_init(struct node *node)
 {
     *node = (struct node){.view.ops = &node_kv_ops, .db = kv_batch_create(), .now_ns = 1};
     node->bootstrap = (struct bootstrap){.cluster_incarnation = 1,
@@ -304,9 +333,7 @@ static void node_deinit(struct node *node)
     proto_arena_deinit(&node->arena);
     node_stop(node);
     for (int g = 0; g < NODE_GROUPS; g++) {
-        for (unsigned long i = 0; i < node->logs[g].count; i++) {
-            slice_drop(&node->logs[g].entries[i].data);
-        }
+        node_log_drop(&node->logs[g]);
         free(node->logs[g].entries);
     }
     kv_batch_destroy(node->db);
@@ -315,8 +342,8 @@ static void node_deinit(struct node *node)
 
 /* Sends one request as (role, id) and steps until it is answered: its error code; the reply in node->header and body.
  */
-static enum err node_ask(struct node *node, uint32_t group, struct principal peer, uint16_t type, const void *request,
-                         struct slice body)
+static inline enum err node_ask(struct node *node, uint32_t group, struct principal peer, uint16_t type,
+                                const void *request, struct slice body)
 {
     node_answer_drop(node);
     struct event event = {.kind = EVENT_MESSAGE};

@@ -1,0 +1,232 @@
+/* A group takes a snapshot in (R-E4): pieces, what is refused, the switch, what waits for the flush, what a crash
+ * leaves. The sending side and everything together run in the simulator. */
+#include "group_node.h"
+#include "metad/group.h"
+
+#define FROM  2u
+#define TERM  5u
+#define INDEX 50u
+
+/* One member of three, told by node 2 that it leads. */
+static void follower_init(struct node *node)
+{
+    *node = (struct node){.view.ops = &node_kv_ops, .db = kv_batch_create(), .now_ns = 1};
+    node->bootstrap = (struct bootstrap){.cluster_incarnation = 1,
+                                         .members = {1, 2, 3},
+                                         .member_count = 3,
+                                         .stores = 6,
+                                         .workspace = "home",
+                                         .pool = "rs-4-2",
+                                         .chunk_bytes = LIMIT_CHUNK_BYTES,
+                                         .device = 1};
+    memset(node->cluster_key, 7, 32);
+    node_start(node);
+}
+
+static void send_to_group(struct node *node, uint16_t type, const void *header, struct slice body)
+{
+    node_answer_drop(node);
+    struct event event = {.kind = EVENT_MESSAGE};
+    event.message = (struct message){.from = {.role = ROLE_METAD, .node = FROM, .conn = 9},
+                                     .peer = {ROLE_METAD, FROM},
+                                     .type = type,
+                                     .target = 1,
+                                     .stream = ++node->stream,
+                                     .header = proto_pack(header),
+                                     .body = body};
+    node_step(node, 1, event);
+    slice_drop(&event.message.header);
+    node_drain(node);
+}
+
+static void follow(struct node *node)
+{
+    Cairn__RaftMessage beat = CAIRN__RAFT_MESSAGE__INIT;
+    beat.kind = RAFT_HEARTBEAT;
+    beat.group = 1;
+    beat.cluster = (ProtobufCBinaryData){16, node->bootstrap.cluster.uuid.bytes};
+    beat.cluster_incarnation = 1;
+    beat.from = FROM;
+    beat.term = TERM;
+    beat.context = 1;
+    send_to_group(node, MESSAGE_RAFT, &beat, (struct slice){0});
+    assert_int_equal(group_status(node->groups[1]).leader, FROM);
+}
+
+struct piece {
+    uint64_t id, number;
+    struct slice body;
+    uint32_t checksum;
+    bool last;
+};
+
+/* The answer: BAD_PROTO and the like, or OK with the reply in ret. Nothing is answered: ret->next is UINT64_MAX. */
+static enum err send_piece(struct node *node, const struct piece *piece, Cairn__SnapshotReply *ret)
+{
+    Cairn__SnapshotPiece wire = CAIRN__SNAPSHOT_PIECE__INIT;
+    wire.group = 1;
+    wire.cluster = (ProtobufCBinaryData){16, node->bootstrap.cluster.uuid.bytes};
+    wire.cluster_incarnation = 1;
+    wire.from = FROM;
+    wire.term = TERM;
+    wire.id = piece->id;
+    wire.index = INDEX;
+    wire.index_term = 4;
+    wire.view = 3;
+    wire.piece = piece->number;
+    wire.checksum = piece->checksum;
+    wire.last = piece->last;
+    send_to_group(node, MESSAGE_SNAPSHOT, &wire, piece->body);
+    ret->next = UINT64_MAX;
+    if (!node->answered) {
+        return ERR_OK;
+    }
+    if (node->flags & MESSAGE_ERROR) {
+        uint32_t leader = 0;
+        return error_reply_decode(node->header, &leader);
+    }
+    const Cairn__SnapshotReply *reply = node_reply(node, &cairn__snapshot_reply__descriptor);
+    ret->next = reply->next;
+    ret->installed = reply->installed;
+    return ERR_OK;
+}
+
+static struct slice pairs_make(uint32_t view, const char *letter)
+{
+    struct writer pairs = {0}, at = {0};
+    struct key key = key_begin((struct prefix){1, view}, letter[0]);
+    if (letter[0] == 'a') {
+        writer_u64(&at, INDEX);
+        writer_u64(&at, 4);
+        writer_u64(&at, 0);
+        writer_u64(&at, 0);
+        writer_u64(&at, 0);
+    } else {
+        writer_put(&at, "value", 5);
+    }
+    kv_pair_put(&pairs, slice_borrow(key.bytes, key.count), slice_borrow(at.data, at.bytes));
+    struct slice packed = writer_take(&pairs);
+    writer_deinit(&at);
+    writer_deinit(&pairs);
+    return packed;
+}
+
+static bool db_has(struct node *node, uint32_t view, char letter)
+{
+    struct key key = key_begin((struct prefix){1, view}, letter);
+    struct slice value = {0};
+    bool has = node_kv_get(&node->view, key.bytes, key.count, &value) == ERR_OK;
+    slice_drop(&value);
+    return has;
+}
+
+/* All pieces, up to the last one; nothing is durable yet. */
+static void send_all(struct node *node, uint64_t id)
+{
+    Cairn__SnapshotReply reply = CAIRN__SNAPSHOT_REPLY__INIT;
+    struct slice first = pairs_make(3, "Z"), second = pairs_make(3, "a");
+    uint32_t sum = crc32c(0, first.data, first.bytes), sums = crc32c(sum, second.data, second.bytes);
+    assert_int_equal(send_piece(node, &(struct piece){id, 0, first, sum, false}, &reply), ERR_OK);
+    assert_int_equal(reply.next, 1);
+    assert_int_equal(send_piece(node, &(struct piece){id, 0, first, sum, false}, &reply), ERR_OK);
+    assert_int_equal(reply.next, 1); /* sent again: taken once */
+    assert_int_equal(send_piece(node, &(struct piece){id, 1, second, sums, false}, &reply), ERR_OK);
+    assert_int_equal(reply.next, 2);
+    assert_int_equal(group_status(node->groups[1]).applied < INDEX, true);
+    assert_int_equal(send_piece(node, &(struct piece){id, 2, (struct slice){0}, sums, true}, &reply), ERR_OK);
+    assert_false(node->answered); /* not before it is durable */
+    slice_drop(&first);
+    slice_drop(&second);
+}
+
+static void flush_done(struct node *node)
+{
+    assert_true(node->flush[1] != 0);
+    node_step(node, 1, (struct event){.kind = EVENT_KV_DONE, .kv.token = node->flush[1]});
+    node_drain(node);
+}
+
+static void test_snapshot_is_installed_behind_a_flush(void **state)
+{
+    (void)state;
+    struct node node;
+    follower_init(&node);
+    follow(&node);
+    send_all(&node, 9);
+    assert_int_equal(node.logs[1].resets, 0);
+    assert_true(group_status(node.groups[1]).applied < INDEX); /* Raft knows nothing of it */
+    flush_done(&node);
+    assert_true(node.answered && !(node.flags & MESSAGE_ERROR));
+    const Cairn__SnapshotReply *reply = node_reply(&node, &cairn__snapshot_reply__descriptor);
+    assert_int_equal(reply->installed, 1);
+    assert_true(node.logs[1].resets == 1 && node.logs[1].base == INDEX && node.logs[1].base_term == 4);
+    struct raft_status status = group_status(node.groups[1]);
+    assert_true(status.applied == INDEX && status.base == INDEX && status.commit == INDEX);
+    assert_true(db_has(&node, 2, 'Z') && db_has(&node, 2, 'a') && !db_has(&node, 0, 'r'));
+    node_ticks(&node, 2); /* nothing is left of the old view */
+    assert_false(db_has(&node, 1, 'a'));
+    assert_int_equal(node.halted, ERR_OK);
+    node_deinit(&node);
+}
+
+/* The switch is durable, the log's reset is not: the next start does that before anything else. */
+static void test_crash_between_switch_and_reset(void **state)
+{
+    (void)state;
+    struct node node;
+    follower_init(&node);
+    follow(&node);
+    node.logs[1].mute = true;
+    send_all(&node, 9);
+    flush_done(&node);
+    assert_true(node.logs[1].resets == 1 && node.logs[1].base == 0 && db_has(&node, 0, 'r'));
+    node_stop(&node);
+    node.logs[1].mute = false;
+    node_answer_drop(&node);
+    node_start(&node);
+    assert_true(node.logs[1].resets == 2 && node.logs[1].base == INDEX);
+    assert_int_equal(group_status(node.groups[1]).applied, INDEX);
+    assert_false(db_has(&node, 0, 'r'));
+    assert_int_equal(node.halted, ERR_OK);
+    node_deinit(&node);
+}
+
+static void test_pieces_that_do_not_fit(void **state)
+{
+    (void)state;
+    struct node node;
+    Cairn__SnapshotReply reply = CAIRN__SNAPSHOT_REPLY__INIT;
+    struct slice good = pairs_make(3, "Z"), other_view = pairs_make(4, "Z");
+    uint32_t sum = crc32c(0, good.data, good.bytes);
+    struct piece piece = {9, 0, good, sum, false};
+    follower_init(&node);
+    assert_int_equal(send_piece(&node, &piece, &reply), ERR_CONFLICT); /* of one it does not follow */
+    follow(&node);
+    piece.number = 1;
+    assert_int_equal(send_piece(&node, &piece, &reply), ERR_CONFLICT); /* the first was never seen */
+    piece = (struct piece){9, 0, good, sum + 1, false};
+    assert_int_equal(send_piece(&node, &piece, &reply), ERR_BAD_PROTO);
+    piece = (struct piece){9, 0, other_view, crc32c(0, other_view.data, other_view.bytes), false};
+    assert_int_equal(send_piece(&node, &piece, &reply), ERR_BAD_PROTO);
+    piece = (struct piece){10, 0, good, sum, false};
+    assert_int_equal(send_piece(&node, &piece, &reply), ERR_OK);
+    piece = (struct piece){10, 1, (struct slice){0}, sum, true};
+    assert_int_equal(send_piece(&node, &piece, &reply), ERR_BAD_PROTO); /* it ends, and does not say where it stands */
+    assert_true(node.flush[1] == 0 && !db_has(&node, 0, 'v'));
+    send_all(&node, 11); /* and from the beginning it goes */
+    flush_done(&node);
+    assert_int_equal(group_status(node.groups[1]).applied, INDEX);
+    slice_drop(&good);
+    slice_drop(&other_view);
+    node_deinit(&node);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_snapshot_is_installed_behind_a_flush),
+        cmocka_unit_test(test_crash_between_switch_and_reset),
+        cmocka_unit_test(test_pieces_that_do_not_fit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
