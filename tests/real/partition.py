@@ -129,10 +129,11 @@ def isolated_leader(trial, net):
 
 
 def bridge(trial, net):
-    """Two metadata nodes do not hear each other, the third and everybody else hears both."""
-    a, b, _ = trial.random.sample([node.name for node in trial.live.metads], 3)
-    net.separate([a], [b])
-    return "%s | %s" % (a, b)
+    """The leader and one other do not hear each other, the third and everybody else hears both."""
+    leader = trial.live.leader_node()
+    other = trial.random.choice([node for node in trial.live.metads if node is not leader])
+    net.separate([leader.name], [other.name])
+    return "%s | %s" % (leader.name, other.name)
 
 
 def deaf_leader(trial, net):
