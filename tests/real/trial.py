@@ -7,11 +7,12 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 
-from judge import Judge
+from judge import Feed, Judge
 from load import Client, Load, tag_of
 from nodes import SKIP, Failed, Live, NotPermitted, alive, say
 
@@ -26,6 +27,7 @@ class Trial:
         self.histories = os.path.join(work, "histories")
         self.load = Load(live, self.histories, seed)
         self.clients = []
+        self.last = self.client("last")
 
     def client(self, name):
         client = Client(self.live, self.histories, name)
@@ -36,7 +38,7 @@ class Trial:
         """{(folder, name): tag} of every file there is, by one `cairn get` of everything."""
         target = os.path.join(self.work, "back")
         shutil.rmtree(target, ignore_errors=True)
-        self.live.run("get", "home:/", target, timeout=1200)
+        self.live.run("get", "home:/", target, "--history", self.last.history, timeout=1200)
         found = {}
         for here, _, names in os.walk(target):
             for name in names:
@@ -45,6 +47,13 @@ class Trial:
                     found["" if folder == "." else folder, name] = tag_of(f.read()) or "WRONG BYTES"
         return found
 
+    def read_gone(self, events):
+        """Asks for each name that the feed names and that is not there any more: that it is gone was acknowledged too."""
+        feed = Feed(events)
+        for (folder, name) in feed.names:
+            if name not in feed.state[folder]:
+                self.last.get("home:/%s/%s" % (folder, name))
+
     def check_histories(self):
         """cairn-check over the history files as the programs wrote them, where they write what it reads."""
         program = os.path.join(self.bin_dir, "cairn-check")
@@ -52,18 +61,20 @@ class Trial:
         if not os.access(program, os.X_OK) or not all(names_entries(path) for path in files):
             say("cairn-check: left out, these programs do not write what it reads")
             return
-        result = subprocess.run([program, "--from-empty", *files], capture_output=True, timeout=600, check=False)
+        result = subprocess.run([program, "--from-empty", "--complete", *files], capture_output=True, timeout=600, check=False)
         if result.returncode != 0:
             raise Failed("cairn-check: exit code %d\n%s%s" % (result.returncode, result.stdout.decode()[-3000:], result.stderr.decode()[-1000:]))
-        say("cairn-check: %s", (result.stdout.decode().strip().splitlines() or ["nothing said"])[-1])
+        say("cairn-check: %s", "; ".join(" ".join(line.split()) for line in result.stdout.decode().splitlines()))
 
     def conclude(self):
         """Ends the load, lets the cluster heal by itself, reads everything back and judges."""
         self.load.end()
         self.live.heal()
-        events = self.live.lines("changes", "home", timeout=300)
+        events = self.live.lines("changes", "home", "--history", self.last.history, timeout=300)
+        tree = self.read_back()
+        self.read_gone(events)
         judge = Judge(self.load.records(*self.clients), events)
-        judge.judge(self.read_back())
+        judge.judge(tree)
         say("judged: %s", judge.summary())
         self.check_histories()
 
@@ -107,7 +118,9 @@ def options(text, **counts):
 
 
 def run_trial(trial, *arguments):
-    """The end of a script: exit code 0, 1 with what failed, or SKIP with what is not permitted."""
+    """The end of a script: exit code 0, 1 with what failed, or SKIP with what is not permitted. SIGTERM ends it as an interrupt
+    does: what was mounted and started is taken down."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         trial(*arguments)
     except NotPermitted as reason:
