@@ -79,4 +79,21 @@ cairn_progress_fn bar_progress; /* context: struct bar * */
 void bar_end(struct bar *bar);
 uint64_t cli_now_ns(void);
 
+/* ---- mover.c: a put or a get, with its bar, its failures and its last line ---- */
+struct mover {
+    struct cli *cli; /* borrowed */
+    struct bar bar;
+    struct cairn_transfer transfer; /* for the calls: its context is the mover, which stays where it is */
+    struct cairn_moved moved;
+    char dst[CAIRN_PATH_BYTES + 2]; /* the last argument; with several sources it is a folder */
+    int first;                      /* code of the first failure */
+};
+typedef void mover_summary(const struct cli *cli, const struct cairn_moved *moved, double seconds);
+/* False after it has said that the destination is too long. */
+bool mover_begin(struct mover *mover, struct cli *cli);
+/* One source is through: the first failure decides the end, further ones are said at once. */
+void mover_take(struct mover *mover, int code, const struct cairn_error *error);
+/* Says what moved (`summary`, NULL: nothing), closes, returns the exit code. */
+int mover_end(struct mover *mover, mover_summary *summary);
+
 #endif

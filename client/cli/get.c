@@ -27,13 +27,6 @@ static int stdout_write(void *context, const void *data, size_t bytes)
     return 0;
 }
 
-static void failure(void *context, const char *path, const struct cairn_error *error)
-{
-    (void)context;
-    (void)path;
-    fprintf(stderr, "cairn get: %s (%s)\n", error->text, cairn_error_name(error->code));
-}
-
 static void summary(const struct cli *cli, const struct cairn_moved *moved, double seconds)
 {
     if (cli->json) {
@@ -57,45 +50,26 @@ static void summary(const struct cli *cli, const struct cairn_moved *moved, doub
 int cli_get(int argc, char **argv)
 {
     struct cli cli;
+    struct mover mover;
     int code = 0;
-    if (!cli_parse(&cli, argc, argv, "get", get_usage, "qt", 2, 1 << 20, &code) || !cli_open(&cli, &code)) {
+    if (!cli_parse(&cli, argc, argv, "get", get_usage, "qt", 2, 1 << 20, &code)) {
         return code;
     }
-    const char *dst = cli.argv[cli.argc - 1];
-    bool to_stdout = strcmp(dst, "-") == 0;
-    char folder[CAIRN_PATH_BYTES + 2];
-    if (cli.argc > 2 && !to_stdout) {
-        snprintf(folder, sizeof folder, "%s/", dst);
-        dst = folder;
+    if (!mover_begin(&mover, &cli)) {
+        return CLI_EXIT_USAGE;
     }
-    struct bar bar;
-    bar_begin(&bar, &cli);
-    bar.on = bar.on && !to_stdout;
-    struct cairn_transfer transfer = {
-        .progress = bar_progress,
-        .failure = failure,
-        .context = &bar,
-        .threads = cli.threads,
-    };
-    struct cairn_moved moved = {.safe_losses = UINT32_MAX};
-    int first = 0;
+    if (!cli_open(&cli, &code)) {
+        return code;
+    }
+    bool to_stdout = strcmp(mover.dst, "-") == 0;
+    mover.bar.on = mover.bar.on && !to_stdout;
     for (int i = 0; i + 1 < cli.argc; i++) {
         struct cairn_error error = {0};
-        code = to_stdout ? cairn_get_stream(cli.cairn, cli.argv[i], stdout_write, NULL, &moved, &error)
-                         : cairn_get(cli.cairn, cli.argv[i], dst, &transfer, &moved, &error);
-        if (code != 0 && first == 0) {
-            first = code;
-            cli.error = error;
-        } else if (code != 0) {
-            failure(NULL, NULL, &error);
-        }
+        code = to_stdout ? cairn_get_stream(cli.cairn, cli.argv[i], stdout_write, NULL, &mover.moved, &error)
+                         : cairn_get(cli.cairn, cli.argv[i], mover.dst, &mover.transfer, &mover.moved, &error);
+        mover_take(&mover, code, &error);
     }
-    bar_end(&bar);
-    moved.wire_bytes = cairn_wire_bytes(cli.cairn);
-    if (!to_stdout && (first == 0 || moved.files > 0)) {
-        summary(&cli, &moved, (double)(cli_now_ns() - bar.begin_ns) / 1e9);
-    }
-    return cli_end(&cli, first);
+    return mover_end(&mover, to_stdout ? NULL : summary);
 }
 
 int cli_cat(int argc, char **argv)

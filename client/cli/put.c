@@ -23,13 +23,6 @@ static int64_t stdin_read(void *context, void *data, size_t bytes)
     return n < 0 ? -errno : n;
 }
 
-static void failure(void *context, const char *path, const struct cairn_error *error)
-{
-    (void)context;
-    (void)path;
-    fprintf(stderr, "cairn put: %s (%s)\n", error->text, cairn_error_name(error->code));
-}
-
 static void summary(const struct cli *cli, const struct cairn_moved *moved, double seconds)
 {
     uint32_t safe_losses = moved->safe_losses == UINT32_MAX ? 0 : moved->safe_losses;
@@ -60,54 +53,26 @@ static void summary(const struct cli *cli, const struct cairn_moved *moved, doub
            (unsigned long long)moved->chunks, cli_size_text((double)moved->bytes_sent), (unsigned)safe_losses);
 }
 
-/* With several sources the destination is a folder. */
-static int destination(const struct cli *cli, char *ret, size_t bytes, const char *dst)
-{
-    size_t n = strlen(dst);
-    bool slash = n == 0 || dst[n - 1] == '/';
-    return snprintf(ret, bytes, cli->argc > 2 && !slash ? "%s/" : "%s", dst) < (int)bytes;
-}
-
 int cli_put(int argc, char **argv)
 {
     struct cli cli;
+    struct mover mover;
     int code = 0;
     if (!cli_parse(&cli, argc, argv, "put", usage, "qt", 2, 1 << 20, &code)) {
         return code;
     }
-    char dst[CAIRN_PATH_BYTES + 2];
-    if (!destination(&cli, dst, sizeof dst, cli.argv[cli.argc - 1])) {
-        fprintf(stderr, "cairn put: DST is too long\n");
+    if (!mover_begin(&mover, &cli)) {
         return CLI_EXIT_USAGE;
     }
     if (!cli_open(&cli, &code)) {
         return code;
     }
-    struct bar bar;
-    bar_begin(&bar, &cli);
-    struct cairn_transfer transfer = {
-        .progress = bar_progress,
-        .failure = failure,
-        .context = &bar,
-        .threads = cli.threads,
-    };
-    struct cairn_moved moved = {.safe_losses = UINT32_MAX};
-    int first = 0;
     for (int i = 0; i + 1 < cli.argc; i++) {
         struct cairn_error error = {0};
-        code = strcmp(cli.argv[i], "-") == 0 ? cairn_put_stream(cli.cairn, stdin_read, NULL, dst, &moved, &error)
-                                             : cairn_put(cli.cairn, cli.argv[i], dst, &transfer, &moved, &error);
-        if (code != 0 && first == 0) {
-            first = code;
-            cli.error = error;
-        } else if (code != 0) {
-            fprintf(stderr, "cairn put: %s (%s)\n", error.text, cairn_error_name(error.code));
-        }
+        code = strcmp(cli.argv[i], "-") == 0
+                   ? cairn_put_stream(cli.cairn, stdin_read, NULL, mover.dst, &mover.moved, &error)
+                   : cairn_put(cli.cairn, cli.argv[i], mover.dst, &mover.transfer, &mover.moved, &error);
+        mover_take(&mover, code, &error);
     }
-    bar_end(&bar);
-    moved.wire_bytes = cairn_wire_bytes(cli.cairn);
-    if (first == 0 || moved.files > 0) {
-        summary(&cli, &moved, (double)(cli_now_ns() - bar.begin_ns) / 1e9);
-    }
-    return cli_end(&cli, first);
+    return mover_end(&mover, summary);
 }
