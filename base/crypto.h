@@ -9,6 +9,8 @@
 
 #include "ids.h"
 
+#define SIGNATURES_KEPT 16u
+
 struct crypto {
     const EVP_MD *sha256;
     const EVP_CIPHER *gcm; /* AES-256-GCM */
@@ -18,6 +20,11 @@ struct crypto {
     EVP_MAC_CTX *hmac;     /* set to SHA-256 */
     EVP_PKEY *sign_key;    /* Ed25519, of sign_seed; NULL: none yet */
     uint8_t sign_seed[32]; /* wiped with the thread */
+    struct {
+        struct sha256 data;
+        uint8_t signature[64];
+    } signatures[SIGNATURES_KEPT]; /* the last ones by sign_key, a ring */
+    unsigned signature_count;
 };
 
 /* The calling thread's contexts. Freed when the thread ends. */

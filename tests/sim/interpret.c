@@ -249,7 +249,8 @@ void trace_event(struct node *node, struct actor *actor, const struct event *eve
         break;
     case EVENT_DISK_DONE:
         trace_word(trace, event->disk.token ^ (uint64_t)event->disk.err << 56);
-        trace_bytes(trace, event->disk.data.data, event->disk.data.bytes);
+        /* The beginning is enough: what was written is in the trace, what is made of it will be. */
+        trace_bytes(trace, event->disk.data.data, event->disk.data.bytes < 512 ? event->disk.data.bytes : 512);
         break;
     case EVENT_KV_DONE:
         trace_word(trace, event->kv.token);

@@ -39,14 +39,14 @@ static const struct values defaults = {
     .drop_index_percent = 10,
     .clients = 4,
     .operations = 1000,
-    .pause_ms = 70,
+    .pause_ms = 80,
     .at_once = 6,
     .own_names = 10,
     .shared_names = 8,
     .folders = 3,
     .shared_percent = 60,
-    .most_chunks = 6,
-    .inline_percent = 50,
+    .most_chunks = 5,
+    .inline_percent = 60,
     .most_seconds = 240,
     .steps = 2000000,
 };
@@ -132,9 +132,9 @@ static bool take_lists(const struct values *v, struct plan *plan, char *ret_text
     for (uint32_t i = 0; i < plan->chunk_count; i++) {
         plan->chunk_bytes[i] = v->chunk_bytes.count > 0 ? (uint32_t)v->chunk_bytes.items[i] : default_chunks[i];
     }
-    if (!take_range(&v->fault_every_ms, 200, 1400, &plan->fault_min_ns, &plan->fault_max_ns) ||
-        !take_range(&v->fault_lasts_ms, 100, 5000, &plan->lasts_min_ns, &plan->lasts_max_ns) ||
-        !take_range(&v->restart_ms, 1, 3000, &plan->restart_min_ns, &plan->restart_max_ns)) {
+    if (!take_range(&v->fault_every_ms, 400, 1600, &plan->fault_min_ns, &plan->fault_max_ns) ||
+        !take_range(&v->fault_lasts_ms, 100, 2000, &plan->lasts_min_ns, &plan->lasts_max_ns) ||
+        !take_range(&v->restart_ms, 1, 1200, &plan->restart_min_ns, &plan->restart_max_ns)) {
         return refuse(ret_text, "%s must be [least, most]", "faults.every_ms, lasts_ms and restart_ms");
     }
     return take_pools(&v->pools, plan, ret_text) &&

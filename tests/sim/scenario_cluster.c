@@ -119,6 +119,7 @@ static void verify(struct cluster *c, const char *when)
     if (c->world->failed) {
         return;
     }
+    world_note(c->world, "%s: all is read", when);
     workload_verify(c->workload);
     bool done = run_until(c, all_verified, 300 * SECOND);
     WORLD_REQUIRE(c->world, done, "%s: not all could be read within 300 s", when);
@@ -140,6 +141,7 @@ static void last_power_cut(struct cluster *c)
 static void finale(struct cluster *c)
 {
     struct world *world = c->world;
+    world_note(world, "the end of faults and operations");
     faults_heal(c);
     workload_stop(c->workload);
     if (!world_run_until(world, world->now_ns + c->plan->restart_max_ns)) {
