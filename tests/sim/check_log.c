@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "check_raft.h"
 #include "metad/host/log.h"
+#include "proto/cairn.pb-c.h"
 #include "proto/message.h"
 
 enum { NODES = 10, GROUPS = 2 };
@@ -286,8 +287,36 @@ static void note_read(struct log_check *check, struct node *node, uint32_t g, co
     free(entries);
 }
 
+/* What a message to another node promises is durable. */
+static void note_promise(struct log_check *check, const struct node *node, const struct effect *effect)
+{
+    struct proto_arena arena = {0};
+    Cairn__RaftMessage *m = NULL;
+    uint32_t g = effect->send.target, to = effect->send.to.node;
+    if (g >= GROUPS ||
+        proto_unpack(&cairn__raft_message__descriptor, effect->send.header, &arena, (void **)&m) != ERR_OK) {
+        return;
+    }
+    const struct shadow *shadow = &check->shadows[node->id][g];
+    uint32_t candidate = m->kind == RAFT_VOTE ? node->id : to;
+    bool vote = m->kind == RAFT_VOTE || (m->kind == RAFT_VOTE_REPLY && !m->reject);
+    bool append = m->kind == RAFT_APPEND_REPLY && !m->reject;
+    WORLD_REQUIRE(check->world, !vote || (shadow->hard.term == m->term && shadow->hard.vote == candidate),
+                  "promises: node %u group %u votes for %u in term %lu; durable is term %lu vote %u", node->id, g,
+                  candidate, (unsigned long)m->term, (unsigned long)shadow->hard.term, shadow->hard.vote);
+    WORLD_REQUIRE(check->world, !append || (shadow->hard.term >= m->term && shadow->log.count >= m->log_index),
+                  "promises: node %u group %u acknowledges entry %lu in term %lu; durable are %lu in term %lu",
+                  node->id, g, (unsigned long)m->log_index, (unsigned long)m->term, (unsigned long)shadow->log.count,
+                  (unsigned long)shadow->hard.term);
+    proto_arena_deinit(&arena);
+}
+
 void log_check_send(struct log_check *check, struct node *node, const struct actor *actor, const struct effect *effect)
 {
+    if (effect->send.type == MESSAGE_RAFT && node->id < NODES) {
+        note_promise(check, node, effect);
+        return;
+    }
     if (effect->send.to.conn != 0 || effect->send.to.role != ROLE_LOCAL || node->id >= NODES) {
         return;
     }
@@ -310,6 +339,18 @@ void log_check_send(struct log_check *check, struct node *node, const struct act
     } else if (effect->send.type == MESSAGE_LOG_READ) {
         note_read(check, node, g, effect);
     }
+}
+
+void log_check_commit(struct log_check *check, uint32_t g, uint32_t members, uint64_t commit)
+{
+    uint32_t durable = 0;
+    CHECK(members < NODES);
+    for (uint32_t node = 1; node <= members && g < GROUPS; node++) {
+        durable += check->shadows[node][g].log.count >= commit;
+    }
+    WORLD_REQUIRE(check->world, g >= GROUPS || durable > members / 2,
+                  "commit: group %u has committed entry %lu, which is durable on %u nodes of %u", g,
+                  (unsigned long)commit, durable, members);
 }
 
 uint64_t log_check_reopened(const struct log_check *check)

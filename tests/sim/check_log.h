@@ -2,7 +2,10 @@
  * the log has acknowledged as durable and what it has been asked since: durability   after any crash the log opens with
  * all it acknowledged, plus the entries of some first part of what it had been asked since; term and vote likewise
  *   integrity    what it reads back is what it was given
- *   order        acknowledgements of one group come in order */
+ *   order        acknowledgements of one group come in order
+ *   promises     a vote, a request for votes and an acknowledged append leave a node only when the log has acknowledged
+ *                what they promise: term, vote, entries
+ *   majority     what a leader has committed is durable on a majority */
 #ifndef CAIRN_SIM_CHECK_LOG_H
 #define CAIRN_SIM_CHECK_LOG_H
 
@@ -11,8 +14,10 @@
 struct log_check;
 struct log_check *log_check_create(struct world *world);
 void log_check_destroy(struct log_check *check);
-/* A local message of a metad is about to be sent. */
+/* A message of a metad is about to be sent. */
 void log_check_send(struct log_check *check, struct node *node, const struct actor *actor, const struct effect *effect);
+/* After a step of a node that leads the group of metads 1..members: its commit index. */
+void log_check_commit(struct log_check *check, uint32_t group, uint32_t members, uint64_t commit);
 uint64_t log_check_reopened(const struct log_check *check);
 
 #endif

@@ -27,6 +27,11 @@ struct asked {
     uint32_t group;
 };
 
+struct standing { /* of a node's group after its last step */
+    uint64_t boot, term, commit;
+    bool leads;
+};
+
 struct group_check {
     struct place *places; /* by index */
     unsigned long place_count, place_capacity;
@@ -37,6 +42,9 @@ struct group_check {
     uint64_t committed, acknowledged_index, acknowledgements;
     uint64_t applied[NODES];
     uint64_t promised[NODES], promised_before[NODES], boot[NODES];
+    uint64_t *firsts; /* by term: the lowest entry of it that was seen; 0: none */
+    unsigned long first_capacity;
+    struct standing standings[NODES];
 };
 
 struct raft_check {
@@ -66,6 +74,7 @@ void raft_check_destroy(struct raft_check *check)
         free(group->places);
         free(group->leaders);
         free(group->votes);
+        free(group->firsts);
     }
     free(check->proposals);
     free(check->reads);
@@ -150,6 +159,34 @@ static void check_term(struct raft_check *check, struct node *node, uint32_t g, 
     }
 }
 
+static void note_first(struct group_check *group, const struct raft_entry *entry)
+{
+    CHECK(entry->term < 1u << 24);
+    group->firsts = mem_grow(group->firsts, &group->first_capacity, entry->term + 1, sizeof *group->firsts);
+    uint64_t *first = &group->firsts[entry->term];
+    *first = *first == 0 || entry->index < *first ? entry->index : *first;
+}
+
+void raft_check_status(struct raft_check *check, const struct node *node, uint32_t g, const struct raft_status *status)
+{
+    if (g >= RAFT_CHECK_GROUPS || node->id >= NODES) {
+        return;
+    }
+    struct group_check *group = &check->groups[g];
+    struct standing *was = &group->standings[node->id];
+    bool same_boot = was->boot == node->boot, leads = status->role == RAFT_LEADER;
+    WORLD_REQUIRE(check->world, !same_boot || status->commit >= was->commit,
+                  "commit: group %u node %u goes back from %lu to %lu", g, node->id, (unsigned long)was->commit,
+                  (unsigned long)status->commit);
+    if (same_boot && leads && was->leads && was->term == status->term && status->commit > was->commit) {
+        uint64_t first = status->term < group->first_capacity ? group->firsts[status->term] : 0;
+        WORLD_REQUIRE(check->world, first != 0 && status->commit >= first,
+                      "commit: group %u node %u leads term %lu and commits entry %lu of an older one by counting", g,
+                      node->id, (unsigned long)status->term, (unsigned long)status->commit);
+    }
+    *was = (struct standing){node->boot, status->term, status->commit, leads};
+}
+
 static void check_entries(struct raft_check *check, uint32_t node, uint32_t g, const Cairn__RaftMessage *m,
                           struct slice body)
 {
@@ -166,6 +203,7 @@ static void check_entries(struct raft_check *check, uint32_t node, uint32_t g, c
         WORLD_REQUIRE(check->world, entries[i].index == m->log_index + 1 + i && entries[i].term <= m->term,
                       "group %u node %u sends entries out of order", g, node);
         check_entry(check, node, g, &entries[i]);
+        note_first(&check->groups[g], &entries[i]);
         slice_drop(&entries[i].data);
     }
     free(entries);

@@ -5,7 +5,8 @@
  *   state machines     every node applies the same entries, in order, from where it had durably applied
  *   acknowledgement    an acknowledged proposal is committed as it was proposed, and stays
  *   reads              a ReadIndex sees all that was acknowledged before it was asked
- *   promises           a node never speaks in a term below one it promised something in before a crash */
+ *   promises           a node never speaks in a term below one it promised something in before a crash
+ *   commit             a leader moves its commit index only to entries of its own term (3.6.2), and never back */
 #ifndef CAIRN_SIM_CHECK_RAFT_H
 #define CAIRN_SIM_CHECK_RAFT_H
 
@@ -29,6 +30,10 @@ void raft_check_acknowledged(struct raft_check *check, uint32_t group, uint64_t 
 /* A read is asked (its number is returned) and answered from a state. */
 uint64_t raft_check_read_asked(struct raft_check *check, uint32_t group);
 void raft_check_read_answered(struct raft_check *check, uint32_t group, uint64_t read, uint64_t index);
+
+/* After each step of a node's group: where it stands. */
+void raft_check_status(struct raft_check *check, const struct node *node, uint32_t group,
+                       const struct raft_status *status);
 
 uint64_t raft_check_committed(const struct raft_check *check, uint32_t group);
 uint64_t raft_check_acknowledgements(const struct raft_check *check, uint32_t group);

@@ -137,6 +137,20 @@ static void on_effect(struct world *world, struct node *node, struct actor *acto
     }
 }
 
+static void on_step(struct world *world, struct node *node, struct actor *actor, void *context)
+{
+    (void)world;
+    struct cluster *c = context;
+    if (actor->kind != ACTOR_GROUP) {
+        return;
+    }
+    struct raft_status status = group_status(actor->self);
+    raft_check_status(c->raft, node, actor->index, &status);
+    if (status.role == RAFT_LEADER) {
+        log_check_commit(c->log, actor->index, c->plan->metads, status.commit);
+    }
+}
+
 static void call_start(struct world *world, void *context, uint64_t slot)
 {
     struct cluster *c = context;
@@ -204,6 +218,7 @@ static void draw_world(struct cluster *c)
     world->event_limit = c->plan->steps;
     world->effect_probe = on_effect;
     world->effect_context = c;
+    world_probe_add(world, on_step, c);
     world->node_down = on_down;
     world->node_down_context = c;
     world->message_lost = on_lost;

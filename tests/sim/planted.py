@@ -22,7 +22,8 @@ CORES = ("base", "proto", "raft", "metad", "blockd", "client")
 LEAST_PLANTS = 25
 LINES = 3
 # Seeds a start may take until the plant counts as not found, by scenario.
-SEEDS = {"log": 60, "store": 40, "cluster": 25}
+SEEDS = {"log": 60, "store": 40}
+SEEDS_OF_CLUSTERS = 30
 RUN_SECONDS = 300
 # What a finding's text says of its checker; the first that fits.
 CHECKERS = [
@@ -84,7 +85,7 @@ def check(source, plants):
             steps = file.split("/")
             if steps[0] not in CORES or "shell" in steps or "cli" in steps:
                 faults.append("%s: changes %s, which is no core" % (plant.name, file))
-        if plant.scenario not in SEEDS:
+        if not scenario_exists(source, plant.scenario):
             faults.append("%s: unknown scenario %s" % (plant.name, plant.scenario))
     if len(plants) < LEAST_PLANTS:
         faults.append("only %d plants" % len(plants))
@@ -125,10 +126,18 @@ def build_simulator(tree, build, plant, program):
         apply(tree, plant, "--reverse")
 
 
-def run_seed(program, scenario, seed):
+def seeds_of(scenario):
+    return SEEDS.get(scenario, SEEDS_OF_CLUSTERS)
+
+
+def scenario_exists(source, scenario):
+    return scenario in SEEDS or os.path.exists(os.path.join(source, "tests", "sim", "scenarios", scenario + ".toml"))
+
+
+def run_seed(program, scenarios, scenario, seed):
     """What was found under a seed, "" when nothing was."""
     try:
-        done = subprocess.run([program, "--scenario", scenario, "--seed", str(seed)], capture_output=True, text=True,
+        done = subprocess.run([program, "--scenarios", scenarios, "--scenario", scenario, "--seed", str(seed)], capture_output=True, text=True,
                               errors="replace", timeout=RUN_SECONDS)
     except subprocess.TimeoutExpired:
         return "a run that spins: no end after %d s" % RUN_SECONDS
@@ -141,10 +150,10 @@ def run_seed(program, scenario, seed):
     return "a broken CHECK: %s" % (said[-1] if said else "signal %d" % -done.returncode)
 
 
-def run_start(program, scenario, start):
+def run_start(program, scenarios, scenario, start):
     """(seeds until something was found, what); (None, "") when nothing was."""
-    for count in range(1, SEEDS[scenario] + 1):
-        text = run_seed(program, scenario, start + count - 1)
+    for count in range(1, seeds_of(scenario) + 1):
+        text = run_seed(program, scenarios, scenario, start + count - 1)
         if text:
             return count, text
     return None, ""
@@ -157,8 +166,8 @@ def checker_of(text):
     return "other"
 
 
-def try_plant(program, plant, starts, pool):
-    results = list(pool.map(lambda start: run_start(program, plant.scenario, 1 + 1000 * start), range(starts)))
+def try_plant(program, scenarios, plant, starts, pool):
+    results = list(pool.map(lambda start: run_start(program, scenarios, plant.scenario, 1 + 1000 * start), range(starts)))
     counts = [count for count, _ in results if count is not None]
     names = [checker_of(text) for count, text in results if count is not None]
     checkers = sorted(set(names), key=lambda name: (-names.count(name), name))
@@ -192,11 +201,11 @@ def main():
         for plant in plants:
             program = os.path.join(bin_dir, plant.name)
             build_simulator(tree, build, plant, program)
-            counts, checkers, texts = try_plant(program, plant, options.starts, pool)
+            counts, checkers, texts = try_plant(program, os.path.join(tree, "tests", "sim", "scenarios"), plant, options.starts, pool)
             os.remove(program)
             whole = len(counts) == options.starts
             missed += not whole
-            median = "%g" % statistics.median(counts) if whole else ">%d" % SEEDS[plant.scenario] if not counts else "-"
+            median = "%g" % statistics.median(counts) if whole else ">%d" % seeds_of(plant.scenario) if not counts else "-"
             print(row % (plant.name, plant.scenario, ", ".join(checkers) or "NOBODY", "%d/%d" % (len(counts), options.starts), median,
                          texts[0][:100] if texts else ""), flush=True)
     print("%d plants, %d not found from every start, %.0f s" % (len(plants), missed, time.monotonic() - began))

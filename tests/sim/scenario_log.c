@@ -89,6 +89,19 @@ static void on_effect(struct world *world, struct node *node, struct actor *acto
     }
 }
 
+static void on_step(struct world *world, struct node *node, struct actor *actor, void *context)
+{
+    (void)world;
+    struct raft_status status;
+    if (actor->kind == ACTOR_GROUP && host_status(actor->self, &status)) {
+        struct log_scenario *s = context;
+        raft_check_status(s->raft, node, actor->index, &status);
+        if (status.role == RAFT_LEADER) {
+            log_check_commit(s->log, actor->index, METADS, status.commit);
+        }
+    }
+}
+
 static void call_start(struct world *world, void *context, uint64_t slot)
 {
     (void)context;
@@ -298,6 +311,7 @@ static void log_run(struct world *world)
     draw_knobs(&s);
     world->effect_probe = on_effect;
     world->effect_context = &s;
+    world_probe_add(world, on_step, &s);
     world->node_down = on_down;
     world->node_down_context = &s;
     for (unsigned i = 0; i < METADS; i++) {
