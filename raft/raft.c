@@ -223,6 +223,7 @@ struct raft_status raft_status(const struct raft *raft)
                                  .ready = raft_is_ready(raft)};
     for (uint32_t i = 0; i < raft->params.member_count && raft->role == RAFT_LEADER; i++) {
         status.match[i] = i == raft->self ? raft->log.persisted : raft->peers[i].match;
+        status.in_flight[i] = raft->peers[i].inflight_count;
     }
     return status;
 }

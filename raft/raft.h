@@ -143,8 +143,9 @@ struct raft_status {
     uint64_t term, last, commit, applied; /* applied: delivered in `committed` */
     uint32_t leader;                      /* 0 unknown */
     uint32_t vote;
-    bool ready;                         /* leader whose no-op is committed: reads and membership may go */
-    uint64_t match[LIMIT_RAFT_MEMBERS]; /* leader: per member, in params order */
+    bool ready;                             /* leader whose no-op is committed: reads and membership may go */
+    uint64_t match[LIMIT_RAFT_MEMBERS];     /* leader: per member, in params order */
+    uint32_t in_flight[LIMIT_RAFT_MEMBERS]; /* leader: appends sent to it and not answered */
 };
 struct raft_status raft_status(const struct raft *raft);
 

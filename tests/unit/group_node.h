@@ -333,7 +333,7 @@ static enum err node_ask(struct node *node, uint32_t group, struct principal pee
 
 #define DEVICE_ROOT ((struct principal){ROLE_DEVICE, 1})
 /* The reply unpacked; lives until node_deinit. */
-static void *node_reply(struct node *node, const ProtobufCMessageDescriptor *descriptor)
+static inline void *node_reply(struct node *node, const ProtobufCMessageDescriptor *descriptor)
 {
     void *reply = NULL;
     assert_int_equal(proto_unpack(descriptor, node->header, &node->arena, &reply), ERR_OK);
