@@ -51,6 +51,7 @@ struct agent {
     uint64_t map_epoch;
     bool seated;      /* the map has placed its pools: before, it is asked for ten times as often */
     struct slice map; /* packed ClusterMap; empty until heard */
+    uint64_t refused[ERR_LIMIT];
     uint32_t link_count;
     struct link *links;
 };
@@ -89,6 +90,11 @@ void agent_note_disk(struct agent *agent, uint32_t position, uint64_t submission
     CHECK(position < agent->link_count);
     agent->links[position].submissions = submissions;
     agent->links[position].submitted = submitted;
+}
+
+void agent_note_refused(struct agent *agent, const uint64_t *refused)
+{
+    memcpy(agent->refused, refused, sizeof agent->refused);
 }
 
 struct slice agent_map(const struct agent *agent, uint64_t *ret_epoch)
@@ -153,6 +159,17 @@ static void link_heartbeat(struct agent *agent, struct link *link, uint64_t now_
     request.capacity_bytes = report->capacity_bytes;
     request.map_epoch = agent->map_epoch;
     request.counters = &counters;
+    Cairn__Refusals rows[ERR_LIMIT], *pointers[ERR_LIMIT];
+    request.refusals = pointers;
+    for (uint32_t code = 0; code < ERR_LIMIT; code++) {
+        if (agent->refused[code] > 0) {
+            Cairn__Refusals *row = &rows[request.n_refusals];
+            *row = (Cairn__Refusals)CAIRN__REFUSALS__INIT;
+            row->code = code;
+            row->count = agent->refused[code];
+            pointers[request.n_refusals++] = row;
+        }
+    }
     agent_ask(agent, link, MESSAGE_STORE_HEARTBEAT, proto_pack(&request), now_ns, fx);
 }
 

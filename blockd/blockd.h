@@ -28,6 +28,9 @@ struct store *store_create(const struct store_params *params);
 void store_destroy(struct store *store);
 actor_step store_step;
 
+/* Requests refused since the start, by reason: ERR_LIMIT counts. On the store's thread. */
+const uint64_t *store_refused(const struct store *store);
+
 /* What repair has done (repair.h), for the log. On the store's thread. */
 struct store_repair {
     uint64_t passes;  /* ended */
@@ -56,6 +59,8 @@ struct agent *agent_create(const struct agent_params *params);
 void agent_destroy(struct agent *agent);
 /* What the shell counts of a store's disk, for the next heartbeat. On the agent's thread. */
 void agent_note_disk(struct agent *agent, uint32_t position, uint64_t submissions, uint64_t submitted);
+/* What the whole node refused so far, by reason (ERR_LIMIT counts), for the next heartbeat. On the agent's thread. */
+void agent_note_refused(struct agent *agent, const uint64_t *refused);
 /* The newest map, packed (borrowed until the next step; empty: none yet), and its epoch. On the agent's thread. */
 struct slice agent_map(const struct agent *agent, uint64_t *ret_epoch);
 actor_step agent_step;

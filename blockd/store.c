@@ -67,11 +67,17 @@ void store_lost_add(struct store *store, uint64_t first, uint64_t last)
     store->lost[store->lost_count++] = (struct sequence_range){first, last};
 }
 
+const uint64_t *store_refused(const struct store *store)
+{
+    return store->refused;
+}
+
 void store_answer_error(struct store *store, const struct requester *to, enum err err, const char *text,
                         struct effects *fx)
 {
-    CHECK(err != ERR_OK);
+    CHECK(err != ERR_OK && err < ERR_LIMIT);
     store->counters.refused++;
+    store->refused[err]++;
     fx_answer(fx, to->from, to->type, to->stream, MESSAGE_REPLY | MESSAGE_ERROR,
               error_reply_encode(err, text ? text : err_text(err), 0), (struct slice){0});
 }

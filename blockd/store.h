@@ -156,6 +156,7 @@ struct store {
     uint32_t read_count;
     uint64_t read_ids, read_bytes;
     struct store_counters counters;
+    uint64_t refused[ERR_LIMIT]; /* requests, by reason */
     struct repair *repair;
 };
 

@@ -593,6 +593,7 @@ static void group_raft_frame(struct group *group, const struct message *frame)
     struct raft_message message = {0};
     enum err err = raft_wire_decode(group, frame, &message);
     if (err != ERR_OK) {
+        group->refused[err]++;
         group_refuse(group, frame, err, NULL);
         return;
     }

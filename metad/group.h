@@ -110,6 +110,8 @@ struct group {
     uint64_t read_id;
     uint64_t read_index; /* answered: once applied is that far; 0 not yet */
 
+    uint64_t refused[ERR_LIMIT]; /* frames of peers and requests, by reason, since the start */
+
     struct keyring keyring;
     struct root root;                       /* group 0 */
     bool root_share_due;                    /* group 0: an inbox was full, ROOT_STATE goes again */

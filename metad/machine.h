@@ -132,7 +132,9 @@ struct query {
     uint32_t device;
     struct proto_arena *arena;
     struct raft_status raft;
-    struct root *root; /* group 0 on its leader */
+    struct root *root;                    /* group 0 on its leader */
+    const uint64_t *refused;              /* by the group: ERR_LIMIT counts */
+    const struct node_counters *counters; /* NULL: none */
 };
 
 /* ---- events of one batch ---- */

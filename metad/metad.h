@@ -25,17 +25,24 @@ struct bootstrap {
     struct sha256 bearer; /* SHA-256 of its public key (DER SubjectPublicKeyInfo) */
 };
 
+/* What the node counts beside its groups; kept by the shell on the groups' loop. */
+struct node_counters {
+    uint64_t refused[ERR_LIMIT]; /* before any group saw it, by reason */
+    uint64_t log_syncs, log_entries;
+};
+
 struct group_params {
     uint32_t group;                    /* 0: root */
     uint32_t self;                     /* this node */
     const struct bootstrap *bootstrap; /* borrowed, outlives the group */
     uint8_t cluster_key[32];
-    struct kv_view *kv;     /* the node's database, borrowed */
-    uint32_t group_count;   /* groups on this node: 0 .. count-1 */
-    uint64_t tick_ns;       /* Raft tick, e.g. 50 ms */
-    uint32_t flush_entries; /* applied since the last flush, the next one is due; 0: the usual */
-    uint32_t keep_entries;  /* behind a flush that stay in the log for followers that lag; 0: the usual */
-    uint32_t piece_bytes;   /* of a snapshot; 0: the usual */
+    struct kv_view *kv;                   /* the node's database, borrowed */
+    uint32_t group_count;                 /* groups on this node: 0 .. count-1 */
+    uint64_t tick_ns;                     /* Raft tick, e.g. 50 ms */
+    uint32_t flush_entries;               /* applied since the last flush, the next one is due; 0: the usual */
+    uint32_t keep_entries;                /* behind a flush that stay in the log for followers that lag; 0: the usual */
+    uint32_t piece_bytes;                 /* of a snapshot; 0: the usual */
+    const struct node_counters *counters; /* borrowed, outlives the group; NULL: none */
 };
 
 struct group;

@@ -222,6 +222,8 @@ static enum err query_run(struct group *group, const struct message *message, co
         .arena = arena,
         .raft = raft_status(group->raft),
         .root = &group->root,
+        .refused = group->refused,
+        .counters = group->params.counters,
     };
     return operation->query(&query, request, answer);
 }
@@ -302,6 +304,7 @@ void group_request(struct group *group, const struct message *message)
     const struct operation *operation = operation_find(message->type);
     bool here = operation != NULL && (operation->any_group || operation->root == (group->params.group == 0));
     if (!here) {
+        group->refused[ERR_WRONG_GROUP]++;
         group_refuse(group, message, ERR_WRONG_GROUP, NULL);
         return;
     }
@@ -309,6 +312,9 @@ void group_request(struct group *group, const struct message *message)
     struct answer answer = {0};
     enum err err = request_take(group, message, operation, &arena, &answer);
     answer.err = err;
+    if (err != ERR_OK && err != ERR_WOULD_BLOCK) {
+        group->refused[err]++;
+    }
     if (err != ERR_WOULD_BLOCK) { /* WOULD_BLOCK: it waits, its answer comes later */
         group_deliver(group, message, &answer);
     }

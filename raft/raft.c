@@ -234,6 +234,7 @@ struct raft_status raft_status(const struct raft *raft)
                                  .config = *raft_config(raft)};
     for (uint32_t i = 0; i < raft->peer_count && raft->role == RAFT_LEADER; i++) {
         status.match[i] = i == raft->self ? raft->log.persisted : raft->peers[i].match;
+        status.in_flight[i] = raft->peers[i].inflight_count;
     }
     return status;
 }

@@ -215,10 +215,11 @@ struct raft_status {
         applied;     /* base: the log begins behind it; applied: delivered in `committed` */
     uint32_t leader; /* 0 unknown */
     uint32_t vote;
-    bool ready;                       /* leader whose no-op is committed: reads and membership may go */
-    uint32_t transfer;                /* leader: whom it hands over to, 0 nobody */
-    struct raft_config_at config;     /* in force: the newest of the log, committed or not */
-    uint64_t match[RAFT_MEMBERS_MAX]; /* leader: per member of `config` */
+    bool ready;                           /* leader whose no-op is committed: reads and membership may go */
+    uint32_t transfer;                    /* leader: whom it hands over to, 0 nobody */
+    struct raft_config_at config;         /* in force: the newest of the log, committed or not */
+    uint64_t match[RAFT_MEMBERS_MAX];     /* leader: per member of `config` */
+    uint32_t in_flight[RAFT_MEMBERS_MAX]; /* leader: appends sent to it and not answered */
 };
 struct raft_status raft_status(const struct raft *raft);
 

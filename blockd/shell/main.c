@@ -7,6 +7,7 @@
  * failure: it is dropped and rebuilt from the segments. */
 #include <errno.h>
 #include <getopt.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +46,8 @@ struct blockd_store {
     struct file_info *files;
     struct runtime_kv *kv;
     struct store *store;
-    struct store_repair repair; /* as it was logged */
+    struct store_repair repair;          /* as it was logged */
+    _Atomic uint64_t refused[ERR_LIMIT]; /* by reason: the store's thread writes, the agent's reads */
 };
 
 /* All that lives while the server runs, in the order it is made. */
@@ -160,6 +162,10 @@ static void store_with_log(void *actor, const struct event *event, struct effect
 {
     struct blockd_store *self = actor;
     store_step(self->store, event, fx);
+    const uint64_t *refused = store_refused(self->store);
+    for (uint32_t code = 0; code < ERR_LIMIT && event->kind == EVENT_TIMER; code++) {
+        atomic_store_explicit(&self->refused[code], refused[code], memory_order_relaxed);
+    }
     struct store_repair now = store_repair_state(self->store), before = self->repair;
     if (now.passes == before.passes) {
         return;
@@ -239,6 +245,19 @@ static void learn_addresses(struct blockd *blockd)
     proto_arena_deinit(&arena);
 }
 
+/* What connections and stores refused, by reason. */
+static void note_refused(struct blockd *blockd)
+{
+    uint64_t refused[ERR_LIMIT];
+    for (uint32_t code = 0; code < ERR_LIMIT; code++) {
+        refused[code] = runtime_refused(blockd->runtime, (enum err)code);
+        for (uint32_t i = 0; i < blockd->config.stores.count; i++) {
+            refused[code] += atomic_load_explicit(&blockd->stores[i].refused[code], memory_order_relaxed);
+        }
+    }
+    agent_note_refused(blockd->agent, refused);
+}
+
 /* The agent with what only the shell can do: the counters of the stores' rings in, the map's addresses out. */
 static void agent_with_shell(void *actor, const struct event *event, struct effects *fx)
 {
@@ -248,6 +267,7 @@ static void agent_with_shell(void *actor, const struct event *event, struct effe
             struct runtime_disk_counters disk = runtime_disk_counters(blockd->runtime, ACTOR_STORE, i);
             agent_note_disk(blockd->agent, i, disk.submissions, disk.submitted);
         }
+        note_refused(blockd);
     }
     agent_step(blockd->agent, event, fx);
     learn_addresses(blockd);

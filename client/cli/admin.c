@@ -6,9 +6,47 @@
 static const char usage[] =
     "usage: cairn admin status|groups|stores|nodes\n\n"
     "  status   one object: stores by state, chunks by missing shards, the map, what is not at its default\n"
-    "  groups   a line a Raft group: leader, term, commit, members with lag\n"
+    "  groups   a line a Raft group: leader, term, indexes; per member lag, appends in flight, entries per fsync,\n"
+    "           what the group refused there and why\n"
     "  stores   a line a store, with its counters\n"
-    "  nodes    a line a node\n";
+    "  nodes    a line a node, with what it refused since its start and why\n";
+
+/* {"WRONG_CLUSTER":3,...} */
+static void refusals_text(const struct cairn_refusals *rows, uint32_t count, char *ret, size_t bytes)
+{
+    size_t n = (size_t)snprintf(ret, bytes, "{");
+    for (uint32_t i = 0; i < count && n + 64 < bytes; i++) {
+        n += (size_t)snprintf(ret + n, bytes - n, "%s\"%s\":%llu", i > 0 ? "," : "", rows[i].reason,
+                              (unsigned long long)rows[i].count);
+    }
+    snprintf(ret + n, bytes - n, "}");
+}
+
+static double entries_per_sync(const struct cairn_group_member *member)
+{
+    return member->log_syncs > 0 ? (double)member->log_entries / (double)member->log_syncs : 0;
+}
+
+static void members_text(const struct cairn_group *group, char *ret, size_t bytes)
+{
+    char refused[4096];
+    size_t n = (size_t)snprintf(ret, bytes, "[");
+    for (uint32_t i = 0; i < group->member_count && n + sizeof refused + 512 < bytes; i++) {
+        const struct cairn_group_member *member = &group->members[i];
+        refusals_text(member->refusals, member->refusal_count, refused, sizeof refused);
+        n += (size_t)snprintf(
+            ret + n, bytes - n,
+            "%s{\"name\":\"metad%u\",\"answered\":%s,\"term\":%llu,\"match\":%llu,\"lag\":%llu,\"commit\":%llu,"
+            "\"applied\":%llu,\"in_flight\":%u,\"log_entries\":%llu,\"log_syncs\":%llu,\"entries_per_sync\":%.2f,"
+            "\"refused\":%s}",
+            i > 0 ? "," : "", (unsigned)member->node, member->answered ? "true" : "false",
+            (unsigned long long)member->term, (unsigned long long)member->match, (unsigned long long)member->lag,
+            (unsigned long long)member->commit, (unsigned long long)member->applied, (unsigned)member->in_flight,
+            (unsigned long long)member->log_entries, (unsigned long long)member->log_syncs, entries_per_sync(member),
+            refused);
+    }
+    snprintf(ret + n, bytes - n, "]");
+}
 
 static int group_print(void *context, const struct cairn_group *group)
 {
@@ -23,8 +61,12 @@ static int group_print(void *context, const struct cairn_group *group)
                (unsigned long long)group->applied);
         for (uint32_t i = 0; i < group->member_count; i++) {
             const struct cairn_group_member *member = &group->members[i];
-            printf(member->answered ? " metad%u lag %llu" : " metad%u silent", (unsigned)member->node,
-                   (unsigned long long)member->lag);
+            if (member->answered) {
+                printf(" metad%u lag %llu in flight %u entries/fsync %.1f ", (unsigned)member->node,
+                       (unsigned long long)member->lag, (unsigned)member->in_flight, entries_per_sync(member));
+            } else {
+                printf(" metad%u silent ", (unsigned)member->node);
+            }
         }
         putchar('\n');
         return 0;
@@ -40,16 +82,8 @@ static int group_print(void *context, const struct cairn_group *group)
     json_number(&json, "term", group->term);
     json_number(&json, "commit", group->commit);
     json_number(&json, "applied", group->applied);
-    char members[2048] = "[";
-    size_t n = 1;
-    for (uint32_t i = 0; i < group->member_count && n + 128 < sizeof members; i++) {
-        const struct cairn_group_member *member = &group->members[i];
-        n += (size_t)snprintf(members + n, sizeof members - n,
-                              "%s{\"name\":\"metad%u\",\"answered\":%s,\"match\":%llu,\"lag\":%llu}", i > 0 ? "," : "",
-                              (unsigned)member->node, member->answered ? "true" : "false",
-                              (unsigned long long)member->match, (unsigned long long)member->lag);
-    }
-    strcat(members, "]");
+    static char members[96 << 10];
+    members_text(group, members, sizeof members);
     json_raw(&json, "members", members);
     json_end(&json);
     return 0;
@@ -91,9 +125,16 @@ static int node_print(void *context, const struct cairn_node *node)
 {
     const struct cli *cli = context;
     if (!cli->json) {
-        printf("%s%u  %s  %s\n", node->role, (unsigned)node->id, node->address, node->host);
+        printf("%s%u  %s  %s ", node->role, (unsigned)node->id, node->address, node->host);
+        for (uint32_t i = 0; i < node->refusal_count; i++) {
+            printf("%s%s %llu", i > 0 ? ", " : " refused ", node->refusals[i].reason,
+                   (unsigned long long)node->refusals[i].count);
+        }
+        putchar('\n');
         return 0;
     }
+    char refused[4096];
+    refusals_text(node->refusals, node->refusal_count, refused, sizeof refused);
     struct json json;
     char name[32];
     snprintf(name, sizeof name, "%s%u", node->role, (unsigned)node->id);
@@ -103,6 +144,7 @@ static int node_print(void *context, const struct cairn_node *node)
     json_text(&json, "addr", node->address);
     json_text(&json, "host", node->host);
     json_text(&json, "rack", node->rack);
+    json_raw(&json, "refused", node->answered ? refused : "null");
     json_end(&json);
     return 0;
 }

@@ -136,10 +136,22 @@ int cairn_get_stream(struct cairn *cairn, const char *remote, cairn_write_fn *wr
 
 /* ---- administration ---- */
 
+/* How often a node refused something since its start, for this reason ("WRONG_CLUSTER"). */
+struct cairn_refusals {
+    const char *reason; /* static */
+    uint64_t count;
+};
+#define CAIRN_REFUSALS_MAX 128
+
 struct cairn_group_member {
     uint32_t node;
     bool answered;
     uint64_t match, lag;
+    uint32_t in_flight;              /* appends the leader sent it that are not answered */
+    uint64_t term, commit, applied;  /* as the member itself says */
+    uint64_t log_syncs, log_entries; /* of its node's log since the start: entries made durable, by so many fsyncs */
+    uint32_t refusal_count;          /* what the group refused there */
+    struct cairn_refusals refusals[CAIRN_REFUSALS_MAX];
 };
 struct cairn_group {
     uint32_t group, leader; /* metad number, 0 none */
@@ -180,6 +192,9 @@ struct cairn_node {
     const char *role; /* metad, blockd */
     uint32_t id;
     char address[256], host[256], rack[256];
+    bool answered;          /* what it refused is known */
+    uint32_t refusal_count; /* of its connections, and of its stores' requests */
+    struct cairn_refusals refusals[CAIRN_REFUSALS_MAX];
 };
 typedef int cairn_node_fn(void *context, const struct cairn_node *node);
 int cairn_admin_nodes(struct cairn *cairn, cairn_node_fn *each, void *context, struct cairn_error *error);

@@ -27,24 +27,45 @@ int api_map_get(struct cairn *c, struct proto_arena *arena, Cairn__ClusterMap **
     return result;
 }
 
-/* Asks one member what it knows; the freshest leader's words win. */
-static void group_ask(struct cairn *c, uint32_t node, struct cairn_group *group, struct cairn_group_member *member)
+static uint32_t refusals_take(Cairn__Refusals *const *rows, size_t count, struct cairn_refusals *ret_rows)
+{
+    uint32_t taken = 0;
+    for (size_t i = 0; i < count && taken < CAIRN_REFUSALS_MAX; i++) {
+        ret_rows[taken++] = (struct cairn_refusals){err_name((enum err)rows[i]->code), rows[i]->count};
+    }
+    return taken;
+}
+
+static bool member_ask(struct cairn *c, uint32_t group, uint32_t node, struct proto_arena *arena,
+                       Cairn__AdminGroupReply **ret_reply)
 {
     Cairn__AdminGroupRequest request = CAIRN__ADMIN_GROUP_REQUEST__INIT;
     struct api_call call = {
         .type = MESSAGE_ADMIN_GROUP,
         .route = CLIENT_ROUTE_NODE,
-        .group = group->group,
+        .group = group,
         .node = node,
         .budget_ns = MEMBER_BUDGET_NS,
         .request = &request,
         .reply = &cairn__admin_group_reply__descriptor,
     };
+    return api_call(c, &call, "group", arena, (void **)ret_reply, NULL) == 0;
+}
+
+/* Asks one member what it knows; the freshest leader's words win. */
+static void group_ask(struct cairn *c, uint32_t node, struct cairn_group *group, struct cairn_group_member *member)
+{
     struct proto_arena arena = {0};
     Cairn__AdminGroupReply *reply = NULL;
     member->node = node;
-    member->answered = api_call(c, &call, "group", &arena, (void **)&reply, NULL) == 0;
+    member->answered = member_ask(c, group->group, node, &arena, &reply);
     if (member->answered) {
+        member->term = reply->term;
+        member->commit = reply->commit;
+        member->applied = reply->applied;
+        member->log_syncs = reply->log_syncs;
+        member->log_entries = reply->log_entries;
+        member->refusal_count = refusals_take(reply->refusals, reply->n_refusals, member->refusals);
         bool leads = reply->leader == node && reply->term >= group->term;
         if (member->match == 0) {
             member->match = reply->last;
@@ -58,6 +79,7 @@ static void group_ask(struct cairn *c, uint32_t node, struct cairn_group *group,
                     if (group->members[j].node == reply->members[i]->node) {
                         group->members[j].match = reply->members[i]->match;
                         group->members[j].lag = reply->members[i]->lag;
+                        group->members[j].in_flight = reply->members[i]->in_flight;
                     }
                 }
             }
@@ -156,24 +178,34 @@ int cairn_admin_stores(struct cairn *c, cairn_store_fn *each, void *context, str
 
 int cairn_admin_nodes(struct cairn *c, cairn_node_fn *each, void *context, struct cairn_error *error)
 {
+    Cairn__AdminNodesRequest request = CAIRN__ADMIN_NODES_REQUEST__INIT;
+    Cairn__AdminNodesReply *reply = NULL;
     struct proto_arena arena = {0};
-    Cairn__ClusterMap *map = NULL;
-    int result = api_map_get(c, &arena, &map, error);
+    int result = call_root(c, MESSAGE_ADMIN_NODES, &request, &cairn__admin_nodes_reply__descriptor, "nodes", &arena,
+                           (void **)&reply, error);
     for (uint32_t i = 0; result == 0 && i < c->config.metad_count; i++) {
         const struct api_metad *metad = &c->config.metads[i];
         struct cairn_node node = {.role = "metad", .id = metad->node};
+        struct proto_arena own_arena = {0};
+        Cairn__AdminGroupReply *own = NULL;
         snprintf(node.address, sizeof node.address, "%.240s:%u", metad->host, metad->port);
+        node.answered = member_ask(c, 0, metad->node, &own_arena, &own);
+        if (node.answered) {
+            node.refusal_count = refusals_take(own->node_refusals, own->n_node_refusals, node.refusals);
+        }
         result = each(context, &node);
+        proto_arena_deinit(&own_arena);
     }
-    for (size_t i = 0; result == 0 && i < map->n_nodes; i++) {
-        const Cairn__MapNode *from = map->nodes[i];
-        struct cairn_node node = {.role = "blockd", .id = from->id};
-        if (from->role != ROLE_BLOCKD) {
+    for (size_t i = 0; result == 0 && i < reply->n_nodes; i++) {
+        const Cairn__MapNode *from = reply->nodes[i]->node;
+        if (from == NULL || from->role != ROLE_BLOCKD) {
             continue;
         }
+        struct cairn_node node = {.role = "blockd", .id = from->id, .answered = true};
         snprintf(node.address, sizeof node.address, "%s", from->address);
         snprintf(node.host, sizeof node.host, "%s", from->host);
         snprintf(node.rack, sizeof node.rack, "%s", from->rack);
+        node.refusal_count = refusals_take(reply->nodes[i]->refusals, reply->nodes[i]->n_refusals, node.refusals);
         result = each(context, &node);
     }
     proto_arena_deinit(&arena);

@@ -1,5 +1,6 @@
 /* Raft messages on the wire: RaftMessage in the frame's header, entries packed in its body. Group, cluster, incarnation
  * and membership stand in each and are checked before the core hears of it. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -43,6 +44,38 @@ static bool member(const struct bootstrap *bootstrap, uint32_t node)
     return false;
 }
 
+/* Indexes and terms that no sound peer could send: the log is never touched by them. What is merely old or late is the
+ * core's business. */
+static enum err message_check(const struct group *group, const struct raft_message *message)
+{
+    const uint64_t most = UINT64_MAX / 2;
+    struct raft_status own = raft_status(group->raft);
+    bool possible = message->term > 0 && message->term <= most && message->log_index <= most &&
+                    message->commit <= most && message->log_term <= message->term &&
+                    (message->log_index > 0 || message->log_term == 0);
+    if (message->kind == RAFT_APPEND_REPLY && own.role == RAFT_LEADER && own.term == message->term) {
+        possible = possible && message->log_index <= own.last;
+    }
+    uint64_t term = message->log_term;
+    for (uint32_t i = 0; i < message->count && possible; i++) {
+        const struct raft_entry *entry = &message->entries[i];
+        possible = entry->index == message->log_index + 1 + i && entry->term > 0 && entry->term >= term &&
+                   entry->term <= message->term;
+        term = entry->term;
+    }
+    return possible ? ERR_OK : ERR_IMPOSSIBLE;
+}
+
+static void message_entries_free(struct raft_message *message)
+{
+    for (uint32_t i = 0; i < message->count; i++) {
+        slice_drop(&message->entries[i].data);
+    }
+    free(message->entries);
+    message->entries = NULL;
+    message->count = 0;
+}
+
 enum err raft_wire_decode(struct group *group, const struct message *frame, struct raft_message *ret_message)
 {
     const struct bootstrap *bootstrap = group->params.bootstrap;
@@ -56,11 +89,14 @@ enum err raft_wire_decode(struct group *group, const struct message *frame, stru
     if (wire->cluster.len != 16 || memcmp(wire->cluster.data, bootstrap->cluster.uuid.bytes, 16) != 0 ||
         wire->cluster_incarnation != bootstrap->cluster_incarnation) {
         err = ERR_WRONG_CLUSTER;
-    } else if (wire->group != group->params.group || wire->from != frame->peer.id || !member(bootstrap, wire->from) ||
-               wire->from == group->params.self) {
+    } else if (wire->group != group->params.group) {
         err = ERR_WRONG_GROUP;
-    } else if (wire->kind < RAFT_PRE_VOTE || wire->kind > RAFT_TIMEOUT_NOW || wire->term > UINT64_MAX / 2) {
-        err = ERR_INVALID;
+    } else if (wire->from != frame->peer.id || !member(bootstrap, wire->from) || wire->from == group->params.self) {
+        err = ERR_NOT_MEMBER;
+    } else if (wire->kind < RAFT_PRE_VOTE || wire->kind > RAFT_TIMEOUT_NOW) {
+        err = ERR_UNKNOWN_TYPE;
+    } else if (frame->body.bytes > 0 && wire->kind != RAFT_APPEND) {
+        err = ERR_BAD_PROTO;
     }
     struct raft_message message = {
         .kind = (uint8_t)wire->kind,
@@ -84,7 +120,12 @@ enum err raft_wire_decode(struct group *group, const struct message *frame, stru
         err = raft_entries_decode(frame->body, &message.entries, &message.count);
     }
     if (err == ERR_OK) {
+        err = message_check(group, &message);
+    }
+    if (err == ERR_OK) {
         *ret_message = message;
+    } else {
+        message_entries_free(&message);
     }
     return err;
 }

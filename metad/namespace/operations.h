@@ -28,6 +28,7 @@ enum err resolve_query(struct query *query, const void *message, struct answer *
 enum err map_get_query(struct query *query, const void *message, struct answer *answer);
 enum err admin_status_query(struct query *query, const void *message, struct answer *answer);
 enum err admin_stores_query(struct query *query, const void *message, struct answer *answer);
+enum err admin_nodes_query(struct query *query, const void *message, struct answer *answer);
 enum err admin_group_query(struct query *query, const void *message, struct answer *answer);
 
 /* Writes the first records of a namespace group when its boot entry is applied. */

@@ -72,6 +72,48 @@ enum err admin_stores_query(struct query *query, const void *message, struct ans
     return ERR_OK;
 }
 
+/* The reasons that were met, of ERR_LIMIT counts. */
+static Cairn__Refusals **refusals_of(const uint64_t *refused, struct proto_arena *arena, size_t *ret_count)
+{
+    Cairn__Refusals **rows = proto_arena_take(arena, ERR_LIMIT * sizeof *rows);
+    *ret_count = 0;
+    for (uint32_t code = 0; code < ERR_LIMIT; code++) {
+        if (refused[code] > 0) {
+            Cairn__Refusals *row = PROTO_TAKE(Cairn__Refusals, arena);
+            *row = (Cairn__Refusals)CAIRN__REFUSALS__INIT;
+            row->code = code;
+            row->count = refused[code];
+            rows[(*ret_count)++] = row;
+        }
+    }
+    return rows;
+}
+
+enum err admin_nodes_query(struct query *query, const void *message, struct answer *answer)
+{
+    (void)message;
+    Cairn__RootRecord *record = NULL;
+    enum err err = root_query_record(query, &record);
+    if (err != ERR_OK) {
+        return err;
+    }
+    Cairn__AdminNodesReply reply = CAIRN__ADMIN_NODES_REPLY__INIT;
+    reply.n_nodes = record->map->n_nodes;
+    reply.nodes = proto_arena_take(query->arena, (reply.n_nodes + 1) * sizeof *reply.nodes);
+    for (size_t i = 0; i < reply.n_nodes; i++) {
+        Cairn__AdminNode *node = PROTO_TAKE(Cairn__AdminNode, query->arena);
+        *node = (Cairn__AdminNode)CAIRN__ADMIN_NODE__INIT;
+        node->node = record->map->nodes[i];
+        const struct node_health *health = root_node_find(query->root, node->node->id);
+        if (health != NULL) {
+            node->refusals = refusals_of(health->refused, query->arena, &node->n_refusals);
+        }
+        reply.nodes[i] = node;
+    }
+    answer_set(answer, &reply);
+    return ERR_OK;
+}
+
 enum err admin_group_query(struct query *query, const void *message, struct answer *answer)
 {
     (void)message;
@@ -84,6 +126,12 @@ enum err admin_group_query(struct query *query, const void *message, struct answ
     reply.applied = raft->applied;
     reply.last = raft->last;
     const struct raft_config *config = &raft->config.config;
+    reply.refusals = refusals_of(query->refused, query->arena, &reply.n_refusals);
+    if (query->counters != NULL) {
+        reply.log_syncs = query->counters->log_syncs;
+        reply.log_entries = query->counters->log_entries;
+        reply.node_refusals = refusals_of(query->counters->refused, query->arena, &reply.n_node_refusals);
+    }
     reply.n_members = raft->role == RAFT_LEADER ? config->count : 0;
     reply.members = proto_arena_take(query->arena, (reply.n_members + 1) * sizeof *reply.members);
     for (size_t i = 0; i < reply.n_members; i++) {
@@ -92,6 +140,7 @@ enum err admin_group_query(struct query *query, const void *message, struct answ
         member->node = config->members[i].node;
         member->match = raft->match[i];
         member->lag = raft->last > raft->match[i] ? raft->last - raft->match[i] : 0;
+        member->in_flight = raft->in_flight[i];
         reply.members[i] = member;
     }
     answer_set(answer, &reply);

@@ -18,6 +18,7 @@
 void root_deinit(struct root *root)
 {
     free(root->stores);
+    free(root->nodes);
     *root = (struct root){0};
 }
 

@@ -20,14 +20,24 @@ struct store_health {
     Cairn__StoreCounters counters;
 };
 
+/* What it knows of a block server. */
+struct node_health {
+    uint32_t node;
+    uint64_t refused[ERR_LIMIT]; /* since that node's start, by reason */
+};
+
 struct root {
     struct store_health *stores;
     unsigned long count, capacity;
+    struct node_health *nodes;
+    unsigned long node_count, node_capacity;
     uint64_t next_tick_ns;
     uint64_t led_since_ns; /* 0: not leading */
 };
 
 void root_deinit(struct root *root);
+/* What is known of a block server, or NULL. */
+const struct node_health *root_node_find(const struct root *root, uint32_t node);
 
 /* The record under (0, m); NOT_FOUND before the first. */
 /* Of group 0. */

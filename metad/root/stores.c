@@ -174,6 +174,35 @@ static struct store_health *health_find(struct root *root, uint32_t store, uint6
     return health;
 }
 
+const struct node_health *root_node_find(const struct root *root, uint32_t node)
+{
+    for (unsigned long i = 0; i < root->node_count; i++) {
+        if (root->nodes[i].node == node) {
+            return &root->nodes[i];
+        }
+    }
+    return NULL;
+}
+
+/* The node's own words about what it refused; codes beyond the table are dropped. */
+static void node_note_refusals(struct root *root, uint32_t node, const Cairn__StoreHeartbeatRequest *request)
+{
+    unsigned long at = 0;
+    while (at < root->node_count && root->nodes[at].node != node) {
+        at++;
+    }
+    if (at == root->node_count) {
+        root->nodes = mem_grow(root->nodes, &root->node_capacity, root->node_count + 1, sizeof *root->nodes);
+        root->nodes[root->node_count++].node = node;
+    }
+    memset(root->nodes[at].refused, 0, sizeof root->nodes[at].refused);
+    for (size_t i = 0; i < request->n_refusals; i++) {
+        if (request->refusals[i]->code < ERR_LIMIT) {
+            root->nodes[at].refused[request->refusals[i]->code] = request->refusals[i]->count;
+        }
+    }
+}
+
 enum err store_heartbeat(struct root *root, struct state *state, uint32_t node,
                          const Cairn__StoreHeartbeatRequest *request, uint64_t now_ns, struct proto_arena *arena,
                          struct answer *answer)
@@ -202,6 +231,7 @@ enum err store_heartbeat(struct root *root, struct state *state, uint32_t node,
         health->counters.base.unknown_fields = NULL;
         health->counters.base.n_unknown_fields = 0;
     }
+    node_note_refusals(root, node, request);
     Cairn__StoreHeartbeatReply reply = CAIRN__STORE_HEARTBEAT_REPLY__INIT;
     reply.map_epoch = record->map->epoch;
     reply.tick = record->map->tick;

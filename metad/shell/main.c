@@ -48,6 +48,7 @@ struct metad {
     struct log *log;
     struct group *groups[LIMIT_GROUPS];
     uint32_t group_count;
+    struct node_counters counters;
 };
 
 static int fail(enum err err, const char *text)
@@ -143,6 +144,21 @@ static enum err open_directory(struct metad *metad, struct uuid *ret_uuid, uint3
     return runtime_kv_open(metad->runtime, dir, &metad->kv, ret_text);
 }
 
+/* Group 0 with what only the shell can do: the node's counters, which all groups show, kept fresh. */
+static void root_with_shell(void *actor, const struct event *event, struct effects *fx)
+{
+    struct metad *metad = actor;
+    if (event->kind == EVENT_TIMER) {
+        struct log_status log = log_status(metad->log);
+        metad->counters.log_syncs = log.syncs;
+        metad->counters.log_entries = log.records;
+        for (uint32_t code = 0; code < ERR_LIMIT; code++) {
+            metad->counters.refused[code] = runtime_refused(metad->runtime, (enum err)code);
+        }
+    }
+    group_step(metad->groups[0], event, fx);
+}
+
 static void make_actors(struct metad *metad, struct uuid directory, uint32_t file_count)
 {
     const struct metad_config *config = &metad->config;
@@ -162,12 +178,14 @@ static void make_actors(struct metad *metad, struct uuid directory, uint32_t fil
             .kv = runtime_kv_view(metad->kv),
             .group_count = config->groups,
             .tick_ns = METAD_TICK_NS,
+            .counters = &metad->counters,
         };
         memcpy(params.cluster_key, config->cluster_key, sizeof params.cluster_key);
         metad->groups[i] = group_create(&params);
         metad->group_count = i + 1;
         explicit_bzero(params.cluster_key, sizeof params.cluster_key);
-        runtime_add_actor(metad->runtime, 0, ACTOR_GROUP, i, group_step, metad->groups[i], NULL, metad->kv);
+        runtime_add_actor(metad->runtime, 0, ACTOR_GROUP, i, i == 0 ? root_with_shell : group_step,
+                          i == 0 ? (void *)metad : metad->groups[i], NULL, metad->kv);
     }
 }
 

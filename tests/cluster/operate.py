@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -143,6 +144,28 @@ def check_reload(cluster, name, certificates):
     assert now["alive"] and now["pid"] == node["pid"], now
 
 
+def check_refusals(cluster, name):
+    """What a node refuses at its door is counted by reason and shown; groups show their indexes."""
+    address = next(node["addr"] for node in cluster.ps() if node["name"] == name)
+    host, port = address.rsplit(":", 1)
+
+    def plain_refused():
+        line = next(line for line in cluster.lines("admin", "nodes") if line["name"] == name)
+        return (line["refused"] or {}).get("PLAIN_TCP", 0)
+    before = plain_refused()
+    for _ in range(3):
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            while connection.recv(4096):
+                pass
+    wait_until(lambda: plain_refused() == before + 3, 20, "%s shows three refusals more" % name)
+    for group in cluster.groups():
+        assert group["leader"] and group["term"] > 0 and group["commit"] > 0, group
+        for member in group["members"]:
+            assert member["answered"] and member["log_syncs"] > 0 and member["entries_per_sync"] > 0, member
+            assert member["in_flight"] >= 0 and isinstance(member["refused"], dict), member
+
+
 def check_newer_format(bin_dir, cluster, role, identity):
     """A directory that a newer program wrote is refused, and left as it is."""
     name = role + "1"
@@ -166,6 +189,7 @@ def main():
             for role, identity in (("metad", "data/directory"), ("blockd", "store1/store")):
                 check_example(bin_dir, source_dir, cluster, role, work)
                 check_reload(cluster, role + "1", certificates)
+                check_refusals(cluster, role + "1")
                 cluster.kill(role + "1")
                 check_newer_format(bin_dir, cluster, role, identity)
             cluster.run("ls", "home:/")

@@ -370,7 +370,7 @@ static inline enum err node_ask(struct node *node, uint32_t group, struct princi
 
 #define DEVICE_ROOT ((struct principal){ROLE_DEVICE, 1})
 /* The reply unpacked; lives until node_deinit. */
-static void *node_reply(struct node *node, const ProtobufCMessageDescriptor *descriptor)
+static inline void *node_reply(struct node *node, const ProtobufCMessageDescriptor *descriptor)
 {
     void *reply = NULL;
     assert_int_equal(proto_unpack(descriptor, node->header, &node->arena, &reply), ERR_OK);
