@@ -435,7 +435,11 @@ enum err runtime_kv_open(struct runtime *runtime, const char *dir, struct runtim
     char *error = NULL;
     kv->db = rocksdb_open(kv->options, path, &error);
     if (error != NULL) {
-        snprintf(ret_text, 256, "database %.80s: %.120s; if it is damaged, remove it: it is rebuilt", path, error);
+        /* A metadata node's log was cut behind it: without it only the other replicas have what was cut (R-E5). */
+        bool rebuilt = runtime->config.role == ROLE_BLOCKD;
+        snprintf(ret_text, 256, "database %.80s: %.100s; %s", path, error,
+                 rebuilt ? "if it is damaged, remove it: it is rebuilt"
+                         : "if it is damaged, set the node aside: do not remove it");
         rocksdb_free(error);
         kv_free(kv);
         return ERR_KV_FAILED;
