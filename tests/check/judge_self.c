@@ -6,6 +6,9 @@
 #include "feed.h"
 #include "judge.h"
 #include "linear.h"
+#include "references.h"
+#include "replicas.h"
+#include "tree.h"
 #include "versions.h"
 
 struct hand { /* what a hand-made file says of itself */
@@ -30,9 +33,84 @@ static void hand_read(FILE *file, struct hand *ret)
     rewind(file);
 }
 
+static enum err nothing_get(struct kv_view *view, const void *key, size_t bytes, struct slice *ret_value)
+{
+    (void)view, (void)key, (void)bytes, (void)ret_value;
+    return ERR_NOT_FOUND;
+}
+
+static enum err nothing_next(struct kv_view *view, const void *from, size_t bytes, bool after, struct slice *ret_key,
+                             struct slice *ret_value)
+{
+    (void)after, (void)ret_key;
+    return nothing_get(view, from, bytes, ret_value);
+}
+
+static enum err nothing_prev(struct kv_view *view, const void *before, size_t bytes, struct slice *ret_key,
+                             struct slice *ret_value)
+{
+    (void)ret_key;
+    return nothing_get(view, before, bytes, ret_value);
+}
+
+enum { REPLICAS = 3 };
+
+/* Lines "REPLICA KEY VALUE", replicas from 1 to 3. */
+static bool check_replicas(FILE *file, struct report *report)
+{
+    static const struct kv_view_ops ops = {.get = nothing_get, .next = nothing_next, .prev = nothing_prev};
+    struct kv_view nothing = {&ops};
+    struct replica replicas[REPLICAS] = {0};
+    struct kv_overlay overlays[REPLICAS];
+    char line[512], key[128], value[128];
+    bool good = true;
+    for (unsigned i = 0; i < REPLICAS; i++) {
+        kv_overlay_init(&overlays[i], kv_batch_create(), &nothing);
+        replicas[i].view = &overlays[i].view;
+        memset(replicas[i].prefix, (int)i, sizeof replicas[i].prefix);
+    }
+    while (good && fgets(line, sizeof line, file) != NULL) {
+        unsigned replica = 0;
+        if (line[0] != '#') {
+            good = sscanf(line, "%u %127s %127s", &replica, key, value) == 3 && replica >= 1 && replica <= REPLICAS;
+        }
+        if (good && replica > 0) {
+            char full[sizeof key + REPLICA_PREFIX_BYTES];
+            memcpy(full, replicas[replica - 1].prefix, REPLICA_PREFIX_BYTES);
+            memcpy(full + REPLICA_PREFIX_BYTES, key, strlen(key));
+            kv_batch_put(overlays[replica - 1].batch, full, REPLICA_PREFIX_BYTES + strlen(key), value, strlen(value));
+        }
+    }
+    struct sha256 digest;
+    replicas_check(replicas, REPLICAS, report, &digest);
+    for (unsigned i = 0; i < REPLICAS; i++) {
+        kv_batch_destroy(overlays[i].batch);
+    }
+    return good;
+}
+
+static bool check_state(const char *checker, FILE *file, struct report *report)
+{
+    struct state_dump dump = {0};
+    bool read = state_read(&dump, file) == ERR_OK;
+    if (read && strcmp(checker, "tree") == 0) {
+        tree_check(&dump, report);
+    } else if (read) {
+        references_check(&dump, report);
+    }
+    state_dump_deinit(&dump);
+    return read;
+}
+
 static bool check_file(const char *checker, FILE *file, const char *path, const struct hand *hand,
                        struct report *report)
 {
+    if (strcmp(checker, "references") == 0 || strcmp(checker, "tree") == 0) {
+        return check_state(checker, file, report);
+    }
+    if (strcmp(checker, "replicas") == 0) {
+        return check_replicas(file, report);
+    }
     struct history *history = history_create();
     if (history_read(history, file, path) != ERR_OK) {
         printf("%s\n", history->error);

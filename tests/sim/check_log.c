@@ -287,6 +287,18 @@ static void note_read(struct log_check *check, struct node *node, uint32_t g, co
     free(entries);
 }
 
+/* The last entry that is durable on a node: in its log, or in a snapshot behind which it asks its log to begin anew (a
+ * group does so once the snapshot is flushed, R-E4). */
+static uint64_t durable_last(const struct shadow *shadow)
+{
+    uint64_t last = shadow->log.count;
+    for (unsigned long i = 0; i < shadow->append_count; i++) {
+        uint64_t reset = shadow->appends[i].reset_index;
+        last = reset > last ? reset : last;
+    }
+    return last;
+}
+
 /* What a message to another node promises is durable. */
 static void note_promise(struct log_check *check, const struct node *node, const struct effect *effect)
 {
@@ -304,9 +316,9 @@ static void note_promise(struct log_check *check, const struct node *node, const
     WORLD_REQUIRE(check->world, !vote || (shadow->hard.term == m->term && shadow->hard.vote == candidate),
                   "promises: node %u group %u votes for %u in term %lu; durable is term %lu vote %u", node->id, g,
                   candidate, (unsigned long)m->term, (unsigned long)shadow->hard.term, shadow->hard.vote);
-    WORLD_REQUIRE(check->world, !append || (shadow->hard.term >= m->term && shadow->log.count >= m->log_index),
+    WORLD_REQUIRE(check->world, !append || (shadow->hard.term >= m->term && durable_last(shadow) >= m->log_index),
                   "promises: node %u group %u acknowledges entry %lu in term %lu; durable are %lu in term %lu",
-                  node->id, g, (unsigned long)m->log_index, (unsigned long)m->term, (unsigned long)shadow->log.count,
+                  node->id, g, (unsigned long)m->log_index, (unsigned long)m->term, (unsigned long)durable_last(shadow),
                   (unsigned long)shadow->hard.term);
     proto_arena_deinit(&arena);
 }
@@ -346,7 +358,7 @@ void log_check_commit(struct log_check *check, uint32_t g, uint32_t members, uin
     uint32_t durable = 0;
     CHECK(members < NODES);
     for (uint32_t node = 1; node <= members && g < GROUPS; node++) {
-        durable += check->shadows[node][g].log.count >= commit;
+        durable += durable_last(&check->shadows[node][g]) >= commit;
     }
     WORLD_REQUIRE(check->world, g >= GROUPS || durable > members / 2,
                   "commit: group %u has committed entry %lu, which is durable on %u nodes of %u", g,

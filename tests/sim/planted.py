@@ -28,16 +28,17 @@ RUN_SECONDS = 300
 # What a finding's text says of its checker; the first that fits.
 CHECKERS = [
     ("linear", r"^linear:"),
-    ("feed", r"^feed:"),
+    ("feed", r"^feed:|: changes of .* ends with"),
     ("versions", r"^versions:|^client \d+ file \d+|acknowledged with safe_losses|a download continues"),
     ("references", r"^references:"),
-    ("sums", r"^sums:"),
-    ("replicas", r"^replicas:|have applied the same and differ"),
+    ("tree", r"^tree:"),
+    ("replicas", r"^replicas:"),
     ("log", r"the log (opens|reads back|acknowledges)|appends entries that do not decode|LOG_(OPEN|READ)"),
-    ("raft", r"^(election safety|votes|log matching|promises|stale read)|^group \d+"),
-    ("store", r"^store|shard|receipt|durable record"),
-    ("progress", r"within \d+ s|has not ended|do not apply the same|tests nothing|not all files"),
+    ("raft", r"^(election safety|votes|log matching|promises|commit|stale read)|^group \d+"),
+    ("answers", r"^client \d+: .* ends with"),
+    ("progress", r"no progress|within \d+ s|has not ended|do not apply the same|tests nothing|not all files"),
     ("halt", r"halt"),
+    ("store", r"^store|shard|receipt|durable record"),
     ("invariant", r"broken CHECK|spins|steps"),
 ]
 

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 
 #include "base/check.h"
+#include "check/replicas.h"
+#include "check_state.h"
 #include "cluster.h"
 #include "scenario.h"
 
@@ -64,52 +66,23 @@ static void group_prefix(struct kv_view *kv, uint32_t group, uint8_t ret_prefix[
     slice_drop(&value);
 }
 
-/* The pair behind `last` (empty: the first) under a prefix; the key without it. False behind the last. */
-static bool pair_next(struct kv_view *kv, const uint8_t prefix[8], struct slice last, struct slice *ret_key,
-                      struct slice *ret_value)
+/* Apply is deterministic, and a snapshot holds everything: the replicas hold the same pairs; and these fit each other.
+ */
+static void check_replicas(struct cluster *c)
 {
-    uint8_t from[8 + KV_KEY_BYTES];
-    struct slice key = {0};
-    memcpy(from, prefix, 8);
-    if (last.bytes > 0) {
-        memcpy(from + 8, last.data, last.bytes);
-    }
-    enum err err = kv_next(kv, from, 8 + last.bytes, true, &key, ret_value);
-    bool found = err == ERR_OK && key.bytes > 8 && memcmp(key.data, prefix, 8) == 0;
-    *ret_key = found ? slice_copy(key.data + 8, key.bytes - 8) : (struct slice){0};
-    slice_drop(&key);
-    return found;
-}
-
-/* The replicas of a group hold the same pairs: apply is deterministic, and a snapshot holds everything. */
-static void compare_group(struct cluster *c, unsigned other, uint32_t group)
-{
-    struct kv_view *a = sim_kv_view(c->metads[0]->kvs[0]), *b = sim_kv_view(c->metads[other]->kvs[0]);
-    uint8_t prefix_a[8], prefix_b[8];
-    group_prefix(a, group, prefix_a);
-    group_prefix(b, group, prefix_b);
-    struct slice key = {0};
-    for (bool more = true; more && !c->world->failed;) {
-        struct slice key_a = {0}, key_b = {0}, value_a = {0}, value_b = {0};
-        more = pair_next(a, prefix_a, key, &key_a, &value_a);
-        bool more_b = pair_next(b, prefix_b, key, &key_b, &value_b);
-        bool same = more == more_b && (!more || (slice_equal(key_a, key_b) && slice_equal(value_a, value_b)));
-        WORLD_REQUIRE(c->world, same, "metads 1 and %u have applied the same in group %u and differ at key %.*s...",
-                      other + 1, group, key_a.bytes > 1 ? 1 : 0, key_a.bytes > 1 ? (const char *)key_a.data : "");
-        slice_drop(&key);
-        key = key_a;
-        slice_drop(&key_b);
-        slice_drop(&value_a);
-        slice_drop(&value_b);
-    }
-    slice_drop(&key);
-}
-
-static void compare_replicas(struct cluster *c)
-{
-    for (unsigned i = 1; i < c->plan->metads; i++) {
-        for (uint32_t group = 0; group < CLUSTER_GROUPS; group++) {
-            compare_group(c, i, group);
+    struct world *world = c->world;
+    struct sha256 digest;
+    for (uint32_t g = 0; g < CLUSTER_GROUPS && !world->failed; g++) {
+        struct replica replicas[PLAN_METADS];
+        struct report report = {0};
+        for (unsigned i = 0; i < c->plan->metads; i++) {
+            replicas[i].view = sim_kv_view(c->metads[i]->kvs[0]);
+            group_prefix(replicas[i].view, g, replicas[i].prefix);
+        }
+        replicas_check(replicas, c->plan->metads, &report, &digest);
+        WORLD_REQUIRE(world, report.findings == 0, "%s", report.text);
+        if (g == 1 && !world->failed) {
+            state_check(world, replicas[0].view, replicas[0].prefix);
         }
     }
 }
@@ -153,7 +126,7 @@ static void finale(struct cluster *c)
     bool level = !world->failed && run_until(c, replicas_level, 60 * SECOND);
     WORLD_REQUIRE(world, level, "the replicas do not apply the same in a healed cluster");
     if (!world->failed) {
-        compare_replicas(c);
+        check_replicas(c);
     }
     last_power_cut(c);
     verify(c, "after the last power cut");

@@ -1,4 +1,5 @@
 /* An operation begins: its invocation in the history, its request to the client core. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,6 +80,13 @@ static void ask_list(struct workload_client *client, struct work *work, struct c
 {
     Cairn__ListRequest request = CAIRN__LIST_REQUEST__INIT;
     request.folder = folder_id(client->all, &work->cell);
+    char after[WORK_NAME_BYTES];
+    if (!work->verifies && work->id % 4 != 0) { /* a page from somewhere: pages have borders */
+        snprintf(after, sizeof after, "shared-%02u", (unsigned)(work->id % client->all->params.shared_names));
+        request.after = (ProtobufCBinaryData){strlen(after), (uint8_t *)after};
+        request.limit = 1 + (uint32_t)(work->id % 5);
+        work->record->after = history_string(after, strlen(after));
+    }
     call(op, MESSAGE_LIST, false, &request);
 }
 
