@@ -68,15 +68,12 @@ void runtime_add_actor(struct runtime *runtime, unsigned loop, enum actor_kind k
 MUST_CHECK enum err runtime_user_file_open(struct runtime *runtime, const char *path, uint32_t *ret_number);
 void runtime_user_file_close(struct runtime *runtime, uint32_t number);
 
-/* What a daemon's shell does at signals. All are called on loop 0's thread. */
+/* What a daemon's shell does at signals, on loop 0's thread. */
 struct runtime_hooks {
     void *context;
-    void (*reload)(void *context);  /* SIGHUP */
-    void (*drain)(void *context);   /* the first SIGTERM or SIGINT: take nothing new */
-    bool (*drained)(void *context); /* whether what was taken is finished; asked every few ms until it is */
-    uint64_t drain_ns;              /* no longer than this; a second signal ends it at once */
+    void (*reload)(void *context); /* SIGHUP */
 };
-/* Before runtime_run; the struct is copied. Without hooks SIGTERM and SIGINT stop at once. */
+/* Before runtime_run; the struct is copied. Without it SIGHUP does nothing. */
 void runtime_set_hooks(struct runtime *runtime, const struct runtime_hooks *hooks);
 /* Certificates, log file and limits of `config` from now on: the files are read anew, what is open stays. On failure
  * nothing has changed; ret_text (size 256) says why, or what the certificate is now. Role, id, cluster, loops and

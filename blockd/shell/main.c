@@ -37,7 +37,7 @@ static const char help_text[] =
     "  --version        what this build reads and writes\n"
     "  --help           this\n"
     "\n"
-    "SIGTERM: finish what was begun, then end. SIGHUP: read certificates, addresses and limits anew.\n"
+    "SIGTERM: end at once. SIGHUP: read certificates, addresses and limits anew.\n"
     "Everything it says is a JSON line in the log (stderr unless 'log' names a file).\n"
     "Exit codes: 0 ok, 1 failed, 2 usage or configuration.\n";
 
