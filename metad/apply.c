@@ -272,6 +272,7 @@ void group_apply(struct group *group, const struct raft_entry *entry)
     group->at.applied = entry->index;
     group->at.term = entry->term;
     group->applied_since_flush++;
+    group->applied_bytes_since_flush += entry->data.bytes;
     if (entry->index % DIGEST_ENTRIES == 0) {
         group->at.checkpoint = entry->index;
         group->at.checkpoint_digest = group->at.digest;

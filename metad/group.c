@@ -25,8 +25,9 @@
 #define WINDOW_ENTRIES  256u
 #define WINDOW_BYTES    (4u << 20)
 #define CACHE_BYTES     (8ull << 20)
-#define FLUSH_ENTRIES   20000u /* applied entries that may have to be applied again after a crash */
-#define KEEP_ENTRIES    20000u /* flushed entries that stay in the log: who lags less needs no snapshot */
+#define FLUSH_ENTRIES   20000u        /* applied entries that may have to be applied again after a crash */
+#define FLUSH_BYTES     (32ull << 20) /* the same in bytes of commands: a restart applies them within a second or two */
+#define KEEP_ENTRIES    20000u        /* flushed entries that stay in the log: who lags less needs no snapshot */
 #define MAINTAIN_NS     1000000000ull
 #define ASLEEP_NS       10000000000ull /* from tick to tick of a group that sleeps: for its maintenance */
 #define CONTINUE_MAX    64
@@ -689,8 +690,10 @@ static void group_commit_batch(struct group *group)
     }
     group->batch = NULL;
     uint32_t entries = group->params.flush_entries != 0 ? group->params.flush_entries : FLUSH_ENTRIES;
-    if ((group->applied_since_flush >= entries || group->flush_due) && group->flushing == 0) {
-        group->applied_since_flush = 0;
+    bool due =
+        group->flush_due || group->applied_since_flush >= entries || group->applied_bytes_since_flush >= FLUSH_BYTES;
+    if (due && group->flushing == 0) {
+        group->applied_since_flush = group->applied_bytes_since_flush = 0;
         group->flush_due = false;
         group->flushing = ++group->flush_number;
         group->flushing_applied = group->at.applied;

@@ -92,7 +92,7 @@ struct group {
     uint32_t wanted_count;
     uint64_t snapshot_number; /* streams and pins */
     uint64_t digest_told;     /* leading: the last checkpoint proposed for comparison */
-    uint64_t applied_since_flush;
+    uint64_t applied_since_flush, applied_bytes_since_flush;
     bool flush_due;          /* the log asks for it */
     uint64_t load_first;     /* of the read that is out */
     uint64_t persist_number; /* of the last append sent to the log */
