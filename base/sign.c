@@ -1,8 +1,8 @@
 /* Ed25519 (RFC 8032). A capability is signed once an ask by the metadata plane and shown to each store of a placement
- * group; a signature costs forty microseconds, a verification a hundred. So each thread keeps the last key it signed with
- * and its last signatures: whoever reads a namespace before its next change gets the same capability. And the process
- * remembers the signatures that were good: the stores of a block server, and a store that starts again, verify each
- * capability once between them. Only what was good is remembered; a table that is full forgets by chance. */
+ * group; a signature costs forty microseconds, a verification a hundred. So each thread keeps the last key it signed
+ * with and its last signatures: whoever reads a namespace before its next change gets the same capability. And the
+ * process remembers the signatures that were good: the stores of a block server, and a store that starts again, verify
+ * each capability once between them. Only what was good is remembered; a table that is full forgets by chance. */
 #include "sign.h"
 
 #include <openssl/crypto.h>

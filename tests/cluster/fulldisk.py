@@ -115,9 +115,11 @@ class Field:
 
 
 def ended_by_reason(cluster, name):
-    """The node ended because it said so: DISK_FULL and the next step are its last words, not a signal."""
-    last = cluster.log(name).splitlines()[-1]
-    assert '"fatal"' in last and '"DISK_FULL"' in last and "make room" in last, "%s: %s" % (name, last)
+    """The node ended because it said so: DISK_FULL and the next step, not a signal. What was under way may speak after it."""
+    lines = cluster.log(name).splitlines()
+    run = lines[max(i for i, line in enumerate(lines) if '"listening on' in line):]
+    fatal = [line for line in run if '"fatal"' in line]
+    assert len(fatal) == 1 and '"DISK_FULL"' in fatal[0] and "make room" in fatal[0], "%s: %s" % (name, run[-5:])
 
 
 def one_metad(field):
