@@ -18,7 +18,9 @@
 #include "proto/message.h"
 
 #define API_TEXT_BYTES CAIRN_TEXT_BYTES
-#define API_KEYS_BLOCK 1000u
+/* Each process of a device takes a block. A number is too old once the device is 262,144 further (R-D6): the smaller
+ * the block, the more commands may begin and end beside one that waits. Above CLIENT_KEYS_RESERVE. */
+#define API_KEYS_BLOCK 400u
 
 struct api_metad {
     uint32_t node;
