@@ -53,6 +53,7 @@ struct client *client_create(const struct client_params *params)
     c->key_next = params->key_next;
     c->key_end = params->key_end;
     c->stream_next = 1;
+    route_set_metads(c, NULL);
     for (uint32_t i = 0; i < REQUESTS; i++) {
         c->request_free[i] = REQUESTS - 1 - i;
     }
