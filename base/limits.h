@@ -8,6 +8,8 @@
 #define LIMIT_FRAME_UNAUTH_BYTES (64u << 10)          /* header and body together before the hello was accepted */
 #define LIMIT_HELLO_NS           (10ull * 1000000000) /* a connection that has not said hello by then is closed */
 #define LIMIT_IDLE_NS            (60ull * 1000000000) /* a connection silent for so long is closed */
+#define LIMIT_DRAIN_SECONDS      300                  /* the longest an end in order may be given */
+#define DRAIN_SECONDS            10                   /* unless the configuration says else */
 #define LIMIT_PROTO_DEPTH        16                   /* nested messages */
 #define LIMIT_PROTO_FIELDS       10000                /* fields of one message, nested ones counted (proto/scan.h) */
 #define LIMIT_PROTO_ARENA_BYTES  (4u << 20)           /* memory one unpacked message may take */

@@ -42,6 +42,7 @@ enum client_op_kind {
 enum client_route {
     CLIENT_ROUTE_ROOT,      /* leader of group 0 */
     CLIENT_ROUTE_NAMESPACE, /* leader of the workspace's group */
+    CLIENT_ROUTE_GROUP,     /* leader of group `group` */
     CLIENT_ROUTE_NODE,      /* metad `node`, group `group`, leader or not */
     CLIENT_ROUTE_STORE,     /* store `store` of the map; the request is sent as it is, without a head */
 };

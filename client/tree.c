@@ -22,6 +22,9 @@ void tree_start(struct client *c, struct op_slot *slot, struct effects *fx)
         call_group(c, owner, call->type, route_group_of(c, ns), ns, call->mutation, request, (struct slice){0}, fx);
         break;
     }
+    case CLIENT_ROUTE_GROUP:
+        call_group(c, owner, call->type, call->group, 0, call->mutation, request, (struct slice){0}, fx);
+        break;
     case CLIENT_ROUTE_NODE:
         call_node(c, owner, call->type, call->group, call->node, request, fx);
         break;

@@ -122,6 +122,7 @@ struct loop {
     struct timers *timers;
     struct disk *disk;
     struct net *net;
+    _Atomic uint64_t unfinished; /* while draining: net_unfinished, as of its last look */
 };
 
 /* The loop whose thread this is, or NULL. */
@@ -167,6 +168,8 @@ struct runtime {
     unsigned long listener_count, listener_capacity;
     bool running;
     struct signals *signals; /* while it runs with signals handled */
+    struct drain *drain;     /* once an end was asked for */
+    _Atomic bool refusing;   /* requests that come now are refused with CLOSED */
     struct runtime_hooks hooks;
     _Atomic bool stopping;
     _Atomic int exit_code;
@@ -189,6 +192,11 @@ void runtime_note_refused(struct runtime *runtime, enum err reason);
 struct signals *signals_create(struct runtime *runtime);
 void signals_close(struct signals *signals); /* its handles; before the loop is closed */
 void signals_destroy(struct signals *signals);
+
+/* drain.c, on loop 0's thread: an end in order has been asked for. */
+void drain_signalled(struct runtime *runtime, int number);
+void drain_close(struct runtime *runtime); /* its timer; before the loop is closed */
+void drain_destroy(struct runtime *runtime);
 
 /* effects.c: runs the effects of the step `actor` just took and empties the list. */
 void effects_perform(struct runtime_actor *actor, struct effects *fx);
@@ -231,6 +239,10 @@ void net_start(struct net *net);
 /* Takes header and body of the SEND. */
 void net_send(struct net *net, struct runtime_actor *sender, struct effect *effect);
 void net_flush(struct net *net);
+/* Accepts no connection any more (loop 0). */
+void net_stop_listening(struct net *net);
+/* Requests that were taken and not answered, and answers not yet given to the socket. */
+uint64_t net_unfinished(const struct net *net);
 void net_close(struct net *net);
 void net_destroy(struct net *net);
 

@@ -321,6 +321,9 @@ static void loop_close(struct loop *loop)
     if (loop->index == 0 && loop->runtime->signals != NULL) {
         signals_close(loop->runtime->signals);
     }
+    if (loop->index == 0) {
+        drain_close(loop->runtime);
+    }
     uv_close((uv_handle_t *)&loop->wake, NULL);
     uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_close((uv_handle_t *)&loop->idle, NULL);

@@ -97,6 +97,7 @@ static void net_answer(struct net *net, uint64_t id, struct out_frame *frame)
         out_frame_destroy(frame); /* the asker is gone */
         return;
     }
+    conn->unanswered -= conn->unanswered > 0;
     conn_queue(conn, frame);
 }
 
@@ -182,7 +183,10 @@ static struct runtime_actor *net_frame_actor(struct conn *conn, const struct fra
         return NULL;
     }
     struct runtime_actor *actor = runtime_actor_find(runtime, message_row_find(frame->type)->actor, frame->target);
-    if (actor == NULL) {
+    if (atomic_load_explicit(&runtime->refusing, memory_order_relaxed)) {
+        *ret_err = ERR_CLOSED;
+        actor = NULL;
+    } else if (actor == NULL) {
         *ret_err = ERR_WRONG_GROUP;
     } else if (inbox_full(actor)) {
         *ret_err = ERR_BUSY;
@@ -226,6 +230,7 @@ void net_frame(struct conn *conn, const struct frame *frame, struct slice header
     };
     if (!reply) {
         net_watch(conn, actor);
+        conn->unanswered += (frame->stream & STREAM_MASK) != 0; /* stream 0 expects no answer */
     }
     inbox_post(event);
 }
@@ -374,6 +379,27 @@ void net_start(struct net *net)
         net->listeners[i].data = net;
         uv_poll_start(&net->listeners[i], UV_READABLE, net_accept_ready);
     }
+}
+
+void net_stop_listening(struct net *net)
+{
+    for (unsigned long i = 0; i < net->listener_count; i++) {
+        uv_poll_stop(&net->listeners[i]);
+        shutdown(net->runtime->listeners[i], SHUT_RDWR); /* who knocks now is refused at once, not left waiting */
+    }
+    uv_timer_stop(&net->accept_pause);
+}
+
+uint64_t net_unfinished(const struct net *net)
+{
+    uint64_t count = 0;
+    for (unsigned long i = 0; i < net->place_count; i++) {
+        const struct conn *conn = net->places[i].conn;
+        if (conn != NULL && conn->accepted && conn->state == CONN_OPEN) {
+            count += conn->unanswered + conn->out.frames + (conn->cipher_bytes > 0);
+        }
+    }
+    return count;
 }
 
 void net_flush(struct net *net)

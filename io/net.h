@@ -89,6 +89,7 @@ struct conn {
     struct conn *dirty_next;
     uint64_t since_ns, heard_ns, pinged_ns, drained_ns; /* since: of the present state */
     uint64_t refusals;
+    uint64_t unanswered; /* accepted: requests an actor has got and not answered yet */
     /* accepted: the actors that received from it */
     struct runtime_actor **watchers;
     unsigned long watcher_count, watcher_capacity;

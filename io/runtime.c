@@ -344,6 +344,7 @@ int runtime_run(struct runtime *runtime, int handle_signals)
     runtime_stop_pools(runtime);
     runtime->signals = NULL;
     signals_destroy(signals);
+    drain_destroy(runtime);
     runtime->running = false;
     return atomic_load(&runtime->exit_code);
 }

@@ -72,8 +72,14 @@ void runtime_user_file_close(struct runtime *runtime, uint32_t number);
 struct runtime_hooks {
     void *context;
     void (*reload)(void *context); /* SIGHUP */
+    /* SIGTERM and SIGINT, the first one: `drain` (NULL: nothing) is called once, then `drained` until it is true; then
+     * requests are refused with CLOSED, and once all accepted ones are answered the process ends, after `drain_ns`
+     * whatever is left. drain_ns 0, and a second signal: at once. */
+    void (*drain)(void *context);
+    bool (*drained)(void *context);
+    uint64_t drain_ns;
 };
-/* Before runtime_run; the struct is copied. Without it SIGHUP does nothing. */
+/* Before runtime_run; the struct is copied. Without it SIGHUP does nothing, and an end is at once. */
 void runtime_set_hooks(struct runtime *runtime, const struct runtime_hooks *hooks);
 /* Certificates, log file and limits of `config` from now on: the files are read anew, what is open stays. On failure
  * nothing has changed; ret_text (size 256) says why, or what the certificate is now. Role, id, cluster, loops and

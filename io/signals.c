@@ -1,5 +1,5 @@
-/* Signals of a daemon, which arrive on loop 0: SIGTERM and SIGINT end it, SIGHUP has its shell read the configuration
- * anew. An end is at once: what was not acknowledged is asked again by whoever asked. */
+/* Signals of a daemon, which arrive on loop 0: SIGTERM and SIGINT end it in order (drain.c), a second one at once,
+ * SIGHUP has its shell read the configuration anew. What was not acknowledged is asked again by whoever asked. */
 #include <signal.h>
 #include <stdlib.h>
 
@@ -19,8 +19,7 @@ static void signalled(uv_signal_t *handle, int number)
 {
     struct runtime *runtime = ((struct signals *)handle->data)->runtime;
     if (number != SIGHUP) {
-        io_log(LOG_INFO, ERR_OK, "stopping on signal %d", number);
-        runtime_stop(runtime);
+        drain_signalled(runtime, number);
     } else if (runtime->hooks.reload != NULL) {
         runtime->hooks.reload(runtime->hooks.context);
     }

@@ -17,6 +17,7 @@
 
 #include "base/check.h"
 #include "metad/host/log.h"
+#include "metad/members.h"
 
 #define TIMER_TICK      1u
 #define ELECTION_TICKS  10u
@@ -181,10 +182,11 @@ static void group_role_changed(struct group *group)
     }
 }
 
-void group_raft(struct group *group, const struct raft_event *event)
+enum err group_raft(struct group *group, const struct raft_event *event)
 {
     struct raft_update update = {0};
     raft_step(group->raft, event, &update);
+    enum err err = update.propose_err;
     update_carry_out(group, &update);
     bool role_changed = update.role_changed;
     for (int i = 0; update.more && i < CONTINUE_MAX && group->phase == GROUP_RUNNING; i++) {
@@ -196,6 +198,7 @@ void group_raft(struct group *group, const struct raft_event *event)
     if (role_changed) {
         group_role_changed(group);
     }
+    return err;
 }
 
 /* ---- start ---- */
@@ -570,8 +573,10 @@ static void group_tick(struct group *group)
     if (group->phase != GROUP_RUNNING) {
         return;
     }
-    struct raft_event event = {.kind = RAFT_EVENT_TICK, .random = group->event->random};
-    group_raft(group, &event);
+    if (!group->draining || raft_status(group->raft).role == RAFT_LEADER) {
+        struct raft_event event = {.kind = RAFT_EVENT_TICK, .random = group->event->random};
+        group_raft(group, &event);
+    }
     if (group->phase == GROUP_RUNNING) {
         snapshot_send_tick(group);
         snapshot_receive_tick(group);
@@ -599,7 +604,9 @@ static void group_raft_frame(struct group *group, const struct message *frame)
         return;
     }
     struct raft_event event = {.kind = RAFT_EVENT_MESSAGE, .random = group->event->random, .message = &message};
-    group_raft(group, &event);
+    if (!group->draining || message.kind != RAFT_TIMEOUT_NOW) {
+        group_raft(group, &event);
+    }
     for (uint32_t i = 0; i < message.count; i++) {
         slice_drop(&message.entries[i].data);
     }
@@ -624,6 +631,8 @@ static void group_message(struct group *group, const struct message *message)
         group_bounced(group, message->type);
     } else if (local && message->type == MESSAGE_ROOT_STATE) {
         group_root_state(group, message->header);
+    } else if (local && message->type == MESSAGE_GROUP_DRAIN) {
+        members_drain(group);
     } else if (local && message->type == MESSAGE_LOG_PINNED) {
         group->flush_due = true;
     } else if (local && (message->flags & MESSAGE_REPLY) && message->type == MESSAGE_LOG_OPEN) {
@@ -721,6 +730,9 @@ void group_step(void *actor, const struct event *event, struct effects *fx)
     if (group->phase == GROUP_RUNNING) {
         group_pump(group);
         group_answer_reads(group);
+    }
+    if (group->draining) {
+        members_drain_go_on(group);
     }
     group_tick_arm(group, event->kind == EVENT_TIMER);
     group_commit_batch(group);

@@ -114,10 +114,12 @@ struct group {
     uint64_t refused[ERR_LIMIT]; /* frames of peers and requests, by reason, since the start */
 
     struct keyring keyring;
-    struct root root;                       /* group 0 */
-    bool root_share_due;                    /* group 0: an inbox was full, ROOT_STATE goes again */
-    bool own_command_out;                   /* one command of the group's own at a time */
-    bool short_of_room[LIMIT_RAFT_MEMBERS]; /* by place in bootstrap.members: what each said last of its disk */
+    struct root root;                         /* group 0 */
+    bool root_share_due;                      /* group 0: an inbox was full, ROOT_STATE goes again */
+    bool own_command_out;                     /* one command of the group's own at a time */
+    uint32_t short_of_room[RAFT_MEMBERS_MAX]; /* nodes that said last that their disk is short; 0: free */
+    bool draining, drained;                   /* this node is about to end: it hands over what it leads */
+    uint32_t drain_tries;
     uint64_t maintain_at_ns;
     bool ticks_slowly;
 
@@ -142,11 +144,6 @@ void group_answer_reads(struct group *group);
 /* Leadership is gone (or the term is another): whoever waits tries elsewhere. */
 void group_drop_waiting(struct group *group, bool drop_flights);
 void waiter_deinit(struct waiter *waiter);
-/* What a member says of its disk. */
-void group_member_room(struct group *group, uint32_t node, bool room);
-/* A majority of the members has room for more: only then are mutations of people taken, for an entry that a majority
- * cannot apply stops them all. */
-bool group_has_room(struct group *group);
 /* Proposes a command of the group's own. */
 void group_propose_own(struct group *group, uint16_t op, struct slice extra);
 enum { COMMAND_ROOT = 1000, COMMAND_MAINTAIN = 1001, COMMAND_DIGEST = 1002 };
@@ -190,7 +187,8 @@ void snapshot_receive_flushed(struct group *group, uint64_t flush);
 void snapshot_receive_tick(struct group *group);
 
 /* group.c */
-void group_raft(struct group *group, const struct raft_event *event);
+/* Steps Raft and carries out what it says. What it said to a proposal, a change or a transfer. */
+enum err group_raft(struct group *group, const struct raft_event *event);
 void group_halt(struct group *group, enum err err, const char *what);
 /* Leads, and has applied all that earlier leaders acknowledged: only then does its state speak for the group. */
 bool group_is_ready(struct group *group);

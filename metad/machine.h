@@ -22,6 +22,7 @@
 #include "proto/message.h"
 
 struct root;
+struct group;
 
 #define REALM_FIRST     1u
 #define NAMESPACE_FIRST 1u
@@ -158,7 +159,7 @@ void feed_flush(struct state *state, struct feed *feed);
 enum operation_kind {
     OPERATION_MUTATION, /* a command of the log */
     OPERATION_QUERY,    /* a ReadIndex, then a pure function */
-    OPERATION_LEADER,   /* answered by the leader from memory, at once; decides nothing */
+    OPERATION_LEADER,   /* answered by the leader at once: from memory, or by an event of its Raft instance */
     OPERATION_REPLICA,  /* answered by any replica, at once */
 };
 
@@ -172,6 +173,8 @@ struct operation {
     enum err (*apply)(struct apply *apply, struct answer *ret_answer);
     enum err (*finish)(struct finish *finish, struct answer *answer);
     enum err (*query)(struct query *query, const void *request, struct answer *ret_answer);
+    enum err (*lead)(struct group *group, const struct message *message, const void *request, struct proto_arena *arena,
+                     struct answer *ret_answer);
     size_t body_limit;
 };
 

@@ -1,5 +1,6 @@
 /* The table of operations: one row each. What a request needs of its principal stands in proto/messages.def. */
 #include "metad/namespace/operations.h"
+#include "metad/members.h"
 #include "metad/root/root.h"
 
 static const struct operation operations[] = {
@@ -67,7 +68,8 @@ static const struct operation operations[] = {
     {.type = MESSAGE_STORE_HEARTBEAT,
      .kind = OPERATION_LEADER,
      .root = true,
-     .request = &cairn__store_heartbeat_request__descriptor},
+     .request = &cairn__store_heartbeat_request__descriptor,
+     .lead = store_heartbeat},
     {.type = MESSAGE_MAP_GET,
      .kind = OPERATION_QUERY,
      .root = true,
@@ -88,6 +90,11 @@ static const struct operation operations[] = {
      .root = true,
      .request = &cairn__admin_nodes_request__descriptor,
      .query = admin_nodes_query},
+    {.type = MESSAGE_ADMIN_TRANSFER,
+     .kind = OPERATION_LEADER,
+     .any_group = true,
+     .request = &cairn__admin_transfer_request__descriptor,
+     .lead = members_transfer},
     {.type = MESSAGE_ADMIN_GROUP,
      .kind = OPERATION_REPLICA,
      .any_group = true,

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/hash.h"
 #include "metad/group.h"
+#include "metad/members.h"
 
 #define QUERY_HEADER_BYTES (64u << 10) /* header of a query */
 #define WAITING_BYTES      (64u << 20) /* commands that wait for an entry: past it, BUSY */
@@ -167,27 +168,6 @@ static enum err mutation_queue(struct group *group, const struct message *messag
 
 /* ---- admission ---- */
 
-void group_member_room(struct group *group, uint32_t node, bool room)
-{
-    const struct bootstrap *bootstrap = group->params.bootstrap;
-    for (uint32_t i = 0; i < bootstrap->member_count; i++) {
-        if (bootstrap->members[i] == node) {
-            group->short_of_room[i] = !room;
-        }
-    }
-}
-
-bool group_has_room(struct group *group)
-{
-    const struct bootstrap *bootstrap = group->params.bootstrap;
-    uint32_t with_room = 0;
-    group_member_room(group, group->params.self, kv_room(group->params.kv));
-    for (uint32_t i = 0; i < bootstrap->member_count; i++) {
-        with_room += !group->short_of_room[i];
-    }
-    return 2 * with_room > bootstrap->member_count;
-}
-
 /* Who asks, and may he? Block servers are known by their certificates; devices by the group's records. */
 static enum err request_authorize(struct group *group, const struct message *message, const struct operation *operation,
                                   const void *request, struct proto_arena *arena, struct prepare *ret)
@@ -230,13 +210,6 @@ static enum err query_run(struct group *group, const struct message *message, co
     return operation->query(&query, request, answer);
 }
 
-static enum err leader_run(struct group *group, const struct message *message, const void *request,
-                           struct proto_arena *arena, struct answer *answer)
-{
-    CHECK(message->type == MESSAGE_STORE_HEARTBEAT);
-    return store_heartbeat(&group->root, &group->state, message->peer.id, request, group->event->now_ns, arena, answer);
-}
-
 static enum err request_take(struct group *group, const struct message *message, const struct operation *operation,
                              struct proto_arena *arena, struct answer *answer)
 {
@@ -274,7 +247,7 @@ static enum err request_take(struct group *group, const struct message *message,
     if (err != ERR_OK) {
         return err;
     }
-    if (operation->kind == OPERATION_MUTATION && !operation->root && !group_has_room(group)) {
+    if (operation->kind == OPERATION_MUTATION && !operation->root && !members_have_room(group)) {
         answer->text = "the disks of most metadata nodes are short of space; make room on one of them";
         return ERR_DISK_FULL;
     }
@@ -295,7 +268,7 @@ static enum err request_take(struct group *group, const struct message *message,
         group->reads[group->read_count++].message.body = slice_ref(message->body);
         return ERR_WOULD_BLOCK;
     case OPERATION_LEADER:
-        return leader_run(group, message, request, arena, answer);
+        return operation->lead(group, message, request, arena, answer);
     default:
         return query_run(group, message, operation, request, &prepare, arena, answer);
     }
@@ -364,7 +337,8 @@ void group_pump(struct group *group)
 {
     struct raft_status status = raft_status(group->raft);
     bool lead = status.role == RAFT_LEADER;
-    while (lead && group->queue_head < group->queue_tail && group->flight_count < FLIGHTS_MAX &&
+    bool proposes = !members_hold_back(group, &status);
+    while (lead && proposes && group->queue_head < group->queue_tail && group->flight_count < FLIGHTS_MAX &&
            group->phase == GROUP_RUNNING) {
         lead = entry_propose(group) && raft_status(group->raft).role == RAFT_LEADER;
     }

@@ -154,6 +154,16 @@ bool raft_self_may_lead(const struct raft *raft)
     return false;
 }
 
+bool raft_names(const struct raft *raft, uint32_t node)
+{
+    for (unsigned long i = 0; i < raft->config_count; i++) {
+        if (raft_config_roles(&raft->configs[i].config, node) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- the list ---- */
 
 void raft_config_push(struct raft *raft, uint64_t index, const struct raft_config *config)

@@ -161,6 +161,9 @@ void raft_election_tick(struct raft *raft)
         }
         return;
     }
+    for (uint32_t i = 0; i < raft->peer_count; i++) {
+        raft->peers[i].silent_ticks += raft->peers[i].silent_ticks <= raft->params.election_ticks;
+    }
     if (raft->election_elapsed >= raft->params.election_ticks) {
         raft->election_elapsed = 0;
         if (!raft_quorum_is_active(raft)) {

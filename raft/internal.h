@@ -80,15 +80,16 @@ struct raft_peer {
     uint8_t roles; /* enum raft_member_role */
     enum raft_vote vote;
     uint64_t match, next;
-    uint64_t round;    /* highest heartbeat round it acknowledged */
-    uint64_t ticked;   /* its match at the last heartbeat tick */
-    bool probing;      /* one append at a time until one is accepted */
-    bool paused;       /* probing and one is out */
-    bool active;       /* answered since the last check-quorum */
-    bool asleep;       /* said so, in answer to a heartbeat */
-    bool poke;         /* a heartbeat tick passed since the last look for lost appends */
-    bool wants_load;   /* the next entry is neither in the cache nor in the window */
-    bool snapshotting; /* the host brings it a snapshot: no appends meanwhile */
+    uint64_t round;        /* highest heartbeat round it acknowledged */
+    uint64_t ticked;       /* its match at the last heartbeat tick */
+    bool probing;          /* one append at a time until one is accepted */
+    bool paused;           /* probing and one is out */
+    bool active;           /* answered since the last check-quorum */
+    uint32_t silent_ticks; /* since its last answer; above an election timeout it counts as silent */
+    bool asleep;           /* said so, in answer to a heartbeat */
+    bool poke;             /* a heartbeat tick passed since the last look for lost appends */
+    bool wants_load;       /* the next entry is neither in the cache nor in the window */
+    bool snapshotting;     /* the host brings it a snapshot: no appends meanwhile */
     uint32_t inflight_head, inflight_count;
     uint64_t inflight_bytes;
     struct raft_inflight inflight[RAFT_INFLIGHT];
@@ -174,6 +175,11 @@ uint64_t raft_config_leaves_out(const struct raft *raft, uint32_t node);
 static inline bool raft_peer_votes(const struct raft_peer *peer)
 {
     return (peer->roles & (RAFT_VOTER | RAFT_OUTGOING)) != 0;
+}
+/* Leader: it answered within an election timeout. */
+static inline bool raft_peer_answers(const struct raft *raft, const struct raft_peer *peer)
+{
+    return peer->silent_ticks <= raft->params.election_ticks;
 }
 /* This node has a vote in the configuration in force. */
 bool raft_self_votes(const struct raft *raft);

@@ -166,14 +166,17 @@ static void raft_learners_promote(struct raft *raft)
 
 /* ---- transfer ---- */
 
-/* The voter whose log is longest here; 0: none answers. */
+/* The voter whose log is longest here, of those that answer; of all when none does. 0: there is none. */
 static uint32_t raft_transfer_best(const struct raft *raft)
 {
     const struct raft_peer *best = NULL;
     for (uint32_t i = 0; i < raft->peer_count; i++) {
         const struct raft_peer *peer = &raft->peers[i];
-        bool able = i != raft->self && (peer->roles & RAFT_VOTER) && peer->match > 0;
-        if (able && (best == NULL || peer->match > best->match)) {
+        if (i == raft->self || !(peer->roles & RAFT_VOTER) || peer->match == 0) {
+            continue;
+        }
+        bool answers = raft_peer_answers(raft, peer), best_answers = best != NULL && raft_peer_answers(raft, best);
+        if (best == NULL || (answers && !best_answers) || (answers == best_answers && peer->match > best->match)) {
             best = peer;
         }
     }

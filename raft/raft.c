@@ -213,6 +213,15 @@ void raft_step(struct raft *raft, const struct raft_event *event, struct raft_up
     raft_update_end(raft, ret_update);
 }
 
+/* It was told so with a refused pre-vote (R12), or its own log says so. */
+static bool raft_is_removed(const struct raft *raft)
+{
+    const struct raft_config_at *newest = raft_config(raft);
+    bool left_out = newest->config.count > 0 && newest->index <= raft->commit && newest->index > 0 &&
+                    raft_config_roles(&newest->config, raft->params.self) == 0;
+    return left_out || raft->removed_at > newest->index;
+}
+
 bool raft_is_asleep(const struct raft *raft)
 {
     return raft->asleep;
@@ -231,10 +240,13 @@ struct raft_status raft_status(const struct raft *raft)
                                  .vote = raft->vote,
                                  .ready = raft_is_ready(raft),
                                  .transfer = raft->transfer,
-                                 .config = *raft_config(raft)};
+                                 .config = *raft_config(raft),
+                                 .config_committed = raft->configs[0].index,
+                                 .removed = raft_is_removed(raft)};
     for (uint32_t i = 0; i < raft->peer_count && raft->role == RAFT_LEADER; i++) {
         status.match[i] = i == raft->self ? raft->log.persisted : raft->peers[i].match;
         status.in_flight[i] = raft->peers[i].inflight_count;
+        status.answers[i] = i == raft->self || raft_peer_answers(raft, &raft->peers[i]);
     }
     return status;
 }

@@ -208,6 +208,9 @@ void raft_step(struct raft *raft, const struct raft_event *event, struct raft_up
 /* The group sleeps here: ticks have no effect until something else happens. */
 bool raft_is_asleep(const struct raft *raft);
 
+/* The configuration in force, or a committed one it may fall back on, has this node. */
+bool raft_names(const struct raft *raft, uint32_t node);
+
 /* Present state, for status and tests. */
 struct raft_status {
     enum raft_role role;
@@ -215,10 +218,13 @@ struct raft_status {
         applied;     /* base: the log begins behind it; applied: delivered in `committed` */
     uint32_t leader; /* 0 unknown */
     uint32_t vote;
-    bool ready;                           /* leader whose no-op is committed: reads and membership may go */
-    uint32_t transfer;                    /* leader: whom it hands over to, 0 nobody */
-    struct raft_config_at config;         /* in force: the newest of the log, committed or not */
+    bool ready;                   /* leader whose no-op is committed: reads and membership may go */
+    uint32_t transfer;            /* leader: whom it hands over to, 0 nobody */
+    struct raft_config_at config; /* in force: the newest of the log, committed or not */
+    uint64_t config_committed;    /* index of the newest configuration known to be committed */
+    bool removed;                 /* a committed configuration leaves this node out, and its log holds none behind it */
     uint64_t match[RAFT_MEMBERS_MAX];     /* leader: per member of `config` */
+    bool answers[RAFT_MEMBERS_MAX];       /* leader: it answered within an election timeout; itself does */
     uint32_t in_flight[RAFT_MEMBERS_MAX]; /* leader: appends sent to it and not answered */
 };
 struct raft_status raft_status(const struct raft *raft);

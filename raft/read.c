@@ -123,4 +123,5 @@ void raft_on_heartbeat_reply(struct raft *raft, const struct raft_message *m, st
     }
     raft_replicate_poke(raft, peer);
     raft_sleep_answered(raft, peer, m->sleep);
+    peer->silent_ticks = 0;
 }

@@ -37,6 +37,7 @@ void raft_lead(struct raft *raft)
         peer->ticked = 0;
         peer->round = raft->round;
         peer->active = peer->vote == RAFT_VOTE_GRANTED;
+        peer->silent_ticks = peer->active ? 0 : raft->params.election_ticks + 1;
         peer->poke = peer->wants_load = peer->snapshotting = false;
         raft_peer_probe(peer, raft->log.last + 1);
     }
@@ -228,6 +229,7 @@ void raft_peer_closed(struct raft *raft, struct raft_peer *peer)
     if (raft->role != RAFT_LEADER) {
         return;
     }
+    peer->silent_ticks = raft->params.election_ticks + 1;
     raft_peer_probe(peer, peer->probing ? peer->next : peer->match + 1);
     peer->paused = true; /* an answered heartbeat says that there is somebody again */
 }
@@ -239,6 +241,7 @@ void raft_on_append_reply(struct raft *raft, const struct raft_message *m, struc
         return;
     }
     peer->active = true;
+    peer->silent_ticks = 0;
     if (m->reject) {
         bool late =
             peer->snapshotting || m->log_index <= peer->match || (peer->probing && m->log_index != peer->next - 1);

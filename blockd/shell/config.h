@@ -31,7 +31,8 @@ struct blockd_config {
     uint32_t metad_count;
     struct config_strings stores; /* a directory each */
     uint64_t capacity_bytes;      /* of each store */
-    uint32_t max_connections;     /* 0: the runtime's own limit */
+    uint32_t drain_seconds;
+    uint32_t max_connections; /* 0: the runtime's own limit */
 };
 
 /* Takes "HOST:PORT" apart; false when it is anything else. */

@@ -37,7 +37,7 @@ static const char help_text[] =
     "  --version        what this build reads and writes\n"
     "  --help           this\n"
     "\n"
-    "SIGTERM: end at once. SIGHUP: read certificates, addresses and limits anew.\n"
+    "SIGTERM: answer what it took, end (a second one: at once). SIGHUP: read certificates, addresses and limits anew.\n"
     "Everything it says is a JSON line in the log (stderr unless 'log' names a file).\n"
     "Exit codes: 0 ok, 1 failed, 2 usage or configuration.\n";
 
@@ -339,7 +339,8 @@ static int blockd_run(struct blockd *blockd, bool rebuild)
     snprintf(address, sizeof address, "%s:%u", config->listen_host, port);
     make_agent(blockd, address);
     io_log(LOG_INFO, ERR_OK, "listening on %s:%u", config->listen_host, port);
-    const struct runtime_hooks hooks = {.context = blockd, .reload = blockd_reload};
+    const struct runtime_hooks hooks = {
+        .context = blockd, .reload = blockd_reload, .drain_ns = config->drain_seconds * 1000000000ull};
     runtime_set_hooks(blockd->runtime, &hooks);
     return runtime_run(blockd->runtime, 1);
 }

@@ -4,12 +4,13 @@
 #include "common.h"
 
 static const char usage[] =
-    "usage: cairn admin status|groups|stores|nodes\n\n"
+    "usage: cairn admin status|groups|stores|nodes|node\n\n"
     "  status   one object: stores by state, chunks by missing shards, the map, what is not at its default\n"
     "  groups   a line a Raft group: leader, term, indexes; per member lag, appends in flight, entries per fsync,\n"
     "           what the group refused there and why\n"
     "  stores   a line a store, with its counters\n"
-    "  nodes    a line a node, with what it refused since its start and why\n";
+    "  nodes    a line a node, with what it refused since its start and why\n"
+    "  node     changes of nodes: 'cairn admin node --help'\n";
 
 /* {"WRONG_CLUSTER":3,...} */
 static void refusals_text(const struct cairn_refusals *rows, uint32_t count, char *ret, size_t bytes)
@@ -220,6 +221,9 @@ int cli_admin(int argc, char **argv)
 {
     struct cli cli;
     int code = 0;
+    if (argc > 1 && strcmp(argv[1], "node") == 0) {
+        return cli_admin_node(argc - 1, argv + 1);
+    }
     if (!cli_parse(&cli, argc, argv, "admin", usage, "", 1, 1, &code)) {
         return code;
     }
@@ -229,7 +233,7 @@ int cli_admin(int argc, char **argv)
         which++;
     }
     if (which == 4) {
-        fprintf(stderr, "cairn admin: %s: not one of status, groups, stores, nodes\n", cli.argv[0]);
+        fprintf(stderr, "cairn admin: %s: not one of status, groups, stores, nodes, node\n", cli.argv[0]);
         return CLI_EXIT_USAGE;
     }
     if (!cli_open(&cli, &code)) {

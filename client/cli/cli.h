@@ -13,6 +13,7 @@ int cli_mv(int argc, char **argv);
 int cli_rm(int argc, char **argv);
 int cli_changes(int argc, char **argv);
 int cli_admin(int argc, char **argv);
+int cli_admin_node(int argc, char **argv);
 int cli_dev(int argc, char **argv);
 
 #endif

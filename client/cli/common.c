@@ -59,6 +59,12 @@ static bool option_take(struct cli *cli, int letter)
     case 'w':
         cli->follow = true;
         return true;
+    case 'g':
+        cli->group_given = true;
+        return number_parse(optarg, &cli->group) && cli->group <= UINT32_MAX;
+    case 'o':
+        cli->to = optarg;
+        return true;
     case 'n':
         cli->cursor_given = true;
         return number_parse(optarg, &cli->cursor);
@@ -87,6 +93,8 @@ bool cli_parse(struct cli *cli, int argc, char **argv, const char *command, cons
         {"follow", no_argument, NULL, 'w'},
         {"cursor", required_argument, NULL, 'n'},
         {"transfers", required_argument, NULL, 't'},
+        {"group", required_argument, NULL, 'g'},
+        {"to", required_argument, NULL, 'o'},
         {0},
     };
     *cli = (struct cli){.command = command, .usage = usage};

@@ -22,6 +22,9 @@ struct cli {
     bool long_form, recursive, parents, replace, no_progress, follow;
     uint64_t cursor;
     bool cursor_given;
+    uint64_t group;
+    bool group_given;
+    const char *to;
     struct cairn *cairn;
     struct cairn_error error;
     int argc; /* what is left */
@@ -38,7 +41,7 @@ struct cli {
     "exists\n"
 
 /* Parses; with too few or too many arguments or on --help it prints and returns false with the exit code. `letters`:
- * the command's own options of: l R r p f P F (see cli_parse). */
+ * the command's own options (see cli_parse). */
 bool cli_parse(struct cli *cli, int argc, char **argv, const char *command, const char *usage, const char *letters,
                int least, int most, int *ret_exit);
 /* Opens the cluster; false after it has said why not. */

@@ -162,6 +162,11 @@ struct cairn_group {
 typedef int cairn_group_fn(void *context, const struct cairn_group *group);
 int cairn_admin_groups(struct cairn *cairn, cairn_group_fn *each, void *context, struct cairn_error *error);
 
+/* The group's leader hands over to metad `node` (0: the voter that is furthest and answers); returns once it leads.
+ * Nothing that was acknowledged is lost, and what is under way is asked again by itself. */
+int cairn_admin_transfer(struct cairn *cairn, uint32_t group, uint32_t node, uint32_t *ret_node,
+                         struct cairn_error *error);
+
 struct cairn_status {
     uint32_t nodes, stores_up, stores_down;
     uint64_t map_epoch, tick;

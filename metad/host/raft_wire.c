@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "metad/group.h"
 #include "metad/host/log.h"
+#include "metad/members.h"
 
 void raft_wire_send(struct group *group, const struct raft_message *message)
 {
@@ -32,16 +33,6 @@ void raft_wire_send(struct group *group, const struct raft_message *message)
     }
     fx_send(group->fx, address_node(ROLE_METAD, message->to, ACTOR_GROUP, group->params.group), MESSAGE_RAFT, 0,
             proto_pack(&wire), body);
-}
-
-static bool member(const struct bootstrap *bootstrap, uint32_t node)
-{
-    for (uint32_t i = 0; i < bootstrap->member_count; i++) {
-        if (bootstrap->members[i] == node) {
-            return true;
-        }
-    }
-    return false;
 }
 
 /* Indexes and terms that no sound peer could send: the log is never touched by them. What is merely old or late is the
@@ -91,7 +82,7 @@ enum err raft_wire_decode(struct group *group, const struct message *frame, stru
         err = ERR_WRONG_CLUSTER;
     } else if (wire->group != group->params.group) {
         err = ERR_WRONG_GROUP;
-    } else if (wire->from != frame->peer.id || !member(bootstrap, wire->from) || wire->from == group->params.self) {
+    } else if (wire->from != frame->peer.id || wire->from == group->params.self) {
         err = ERR_NOT_MEMBER;
     } else if (wire->kind < RAFT_PRE_VOTE || wire->kind > RAFT_TIMEOUT_NOW) {
         err = ERR_UNKNOWN_TYPE;
@@ -113,7 +104,10 @@ enum err raft_wire_decode(struct group *group, const struct message *frame, stru
         .sleep = wire->sleep,
     };
     if (err == ERR_OK) {
-        group_member_room(group, wire->from, !wire->short_of_room);
+        err = members_admit(group, &message);
+    }
+    if (err == ERR_OK) {
+        members_note_room(group, wire->from, !wire->short_of_room);
     }
     proto_arena_deinit(&arena);
     if (err == ERR_OK && frame->body.bytes > 0) {

@@ -158,6 +158,7 @@ void snapshot_receive(struct group *group, const struct message *message)
         receive_give_up(group);
     }
     if (err != ERR_OK) {
+        group->refused[err]++;
         group_refuse(group, message, err, NULL);
     }
     proto_arena_deinit(&arena);

@@ -8,6 +8,9 @@
 #define STORE_SILENT_NS (5ull * 1000000000)
 #define TICK_NS         (10ull * 1000000000)
 #define STORE_UP        0u
+#define NODE_IN_USE     0u /* MapNode.state */
+#define NODE_JOINING    1u /* known by name, member of no group yet or not of all */
+#define NODE_GONE       2u /* removed; its number is never used again */
 #define STORE_DOWN      1u
 
 /* What the leader of the root group knows of a store and does not commit. */
@@ -56,9 +59,8 @@ enum err root_command_apply(struct apply *apply, const Cairn__RootCommand *comma
 enum err store_register_apply(struct apply *apply, struct answer *answer);
 enum err store_register_finish(struct finish *finish, struct answer *answer);
 /* STORE_HEARTBEAT on the leader. */
-enum err store_heartbeat(struct root *root, struct state *state, uint32_t node,
-                         const Cairn__StoreHeartbeatRequest *request, uint64_t now_ns, struct proto_arena *arena,
-                         struct answer *answer);
+enum err store_heartbeat(struct group *group, const struct message *message, const void *request,
+                         struct proto_arena *arena, struct answer *answer);
 /* What the leader should propose now (a tick, stores that fell silent or came back); false: nothing. */
 bool root_due(struct root *root, struct state *state, uint64_t now_ns, struct proto_arena *arena,
               Cairn__RootCommand *ret);

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "metad/root/root.h"
+#include "metad/group.h"
 #include "proto/token.h"
 
 static Cairn__MapStore *map_find_store(const Cairn__ClusterMap *map, ProtobufCBinaryData uuid)
@@ -203,12 +203,15 @@ static void node_note_refusals(struct root *root, uint32_t node, const Cairn__St
     }
 }
 
-enum err store_heartbeat(struct root *root, struct state *state, uint32_t node,
-                         const Cairn__StoreHeartbeatRequest *request, uint64_t now_ns, struct proto_arena *arena,
-                         struct answer *answer)
+enum err store_heartbeat(struct group *group, const struct message *message, const void *unpacked,
+                         struct proto_arena *arena, struct answer *answer)
 {
+    const Cairn__StoreHeartbeatRequest *request = unpacked;
+    struct root *root = &group->root;
+    uint32_t node = message->peer.id;
+    uint64_t now_ns = group->event->now_ns;
     Cairn__RootRecord *record = NULL;
-    enum err err = root_record_get(state, arena, &record);
+    enum err err = root_record_get(&group->state, arena, &record);
     if (err != ERR_OK) {
         return err == ERR_NOT_FOUND ? ERR_NOT_READY : err;
     }

@@ -266,7 +266,7 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
 {
     struct metad_config config = {0};
     struct config_paths paths = {0};
-    int64_t node = 0, incarnation = 0, groups = 2, max_connections = 0;
+    int64_t node = 0, incarnation = 0, groups = 2, max_connections = 0, drain_seconds = DRAIN_SECONDS;
     const struct config_key kept[] = {
         {"ca", CONFIG_STRING, true, &config.ca, 0, 0},     {"cert", CONFIG_STRING, true, &config.cert, 0, 0},
         {"key", CONFIG_STRING, true, &config.key, 0, 0},   {"log", CONFIG_STRING, false, &config.log, 0, 0},
@@ -283,6 +283,7 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
         {"cluster_incarnation", CONFIG_INTEGER, true, &incarnation, 1, INT64_MAX},
         {"groups", CONFIG_INTEGER, false, &groups, 1, LIMIT_GROUPS},
         {"max_connections", CONFIG_INTEGER, false, &max_connections, METAD_CONNECTIONS_MIN, RUNTIME_CONNECTIONS_MAX},
+        {"drain_seconds", CONFIG_INTEGER, false, &drain_seconds, 0, LIMIT_DRAIN_SECONDS},
     };
     enum { KEPT = sizeof kept / sizeof kept[0], PASSING = sizeof passing / sizeof passing[0] };
     struct config_key keys[KEPT + PASSING];
@@ -294,6 +295,7 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
         config.cluster_incarnation = (uint64_t)incarnation;
         config.groups = (uint32_t)groups;
         config.max_connections = (uint32_t)max_connections;
+        config.drain_seconds = (uint32_t)drain_seconds;
         err = take_config(path, &paths, &config, ret_text);
     }
     config_free(passing, PASSING);
@@ -318,6 +320,7 @@ enum err metad_config_fixed(const struct metad_config *old, const struct metad_c
         {"listen", strcmp(old->host, fresh->host) == 0 && old->port == fresh->port},
         {"data", strcmp(old->data, fresh->data) == 0},
         {"groups", old->groups == fresh->groups},
+        {"drain_seconds", old->drain_seconds == fresh->drain_seconds},
         {"cluster_key", memcmp(old->cluster_key, fresh->cluster_key, sizeof old->cluster_key) == 0},
         {"bootstrap", memcmp(&old->bootstrap, &fresh->bootstrap, sizeof old->bootstrap) == 0},
     };

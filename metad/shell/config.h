@@ -24,6 +24,7 @@ struct metad_config {
     char host[METAD_HOST_BYTES]; /* listen */
     uint16_t port;
     uint32_t groups;
+    uint32_t drain_seconds;
     uint32_t max_connections;                     /* 0: the runtime's own limit */
     struct metad_peer metads[LIMIT_RAFT_MEMBERS]; /* this node among them */
     uint32_t metad_count;

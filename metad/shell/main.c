@@ -19,6 +19,7 @@
 #include "io/runtime.h"
 #include "metad/host/log.h"
 #include "metad/metad.h"
+#include "proto/message.h"
 #include "proto/version.h"
 
 #define METAD_TICK_NS 50000000ull
@@ -33,7 +34,8 @@ static const char help_text[] =
     "  --version       what this build reads and writes\n"
     "  --help          this\n"
     "\n"
-    "SIGTERM: end at once. SIGHUP: read certificates, addresses and limits anew.\n"
+    "SIGTERM: hand over what it leads, answer what it took, end (a second one: at once). SIGHUP: read certificates, "
+    "addresses and limits anew.\n"
     "Everything it says is a JSON line in the log (stderr unless 'log' names a file).\n"
     "Exit codes: 0 ok, 1 failed, 2 usage or configuration.\n";
 
@@ -48,6 +50,7 @@ struct metad {
     struct log *log;
     struct group *groups[LIMIT_GROUPS];
     uint32_t group_count;
+    uint32_t peers[LIMIT_RAFT_MEMBERS + 1]; /* that the configuration names; ends with 0 */
     struct node_counters counters;
 };
 
@@ -168,6 +171,9 @@ static void make_actors(struct metad *metad, struct uuid directory, uint32_t fil
         .files = metad->files,
         .file_count = file_count,
     };
+    for (uint32_t i = 0; i < config->metad_count; i++) {
+        metad->peers[i] = config->metads[i].node;
+    }
     metad->log = log_create(&log_params);
     runtime_add_actor(metad->runtime, 0, ACTOR_LOG, 0, log_step, metad->log, config->data, NULL);
     for (uint32_t i = 0; i < config->groups; i++) {
@@ -179,6 +185,7 @@ static void make_actors(struct metad *metad, struct uuid directory, uint32_t fil
             .group_count = config->groups,
             .tick_ns = METAD_TICK_NS,
             .counters = &metad->counters,
+            .peers = metad->peers,
         };
         memcpy(params.cluster_key, config->cluster_key, sizeof params.cluster_key);
         metad->groups[i] = group_create(&params);
@@ -201,6 +208,26 @@ static enum err listen_and_tell(struct metad *metad, char *ret_text)
     }
     io_log(LOG_INFO, ERR_OK, "listening on %s:%u", config->host, port);
     return ERR_OK;
+}
+
+/* SIGTERM: the groups hand over what they lead. */
+static void metad_drain(void *context)
+{
+    struct metad *metad = context;
+    for (uint32_t i = 0; i < metad->group_count; i++) {
+        runtime_post(metad->runtime, address_local(ACTOR_GROUP, i), MESSAGE_GROUP_DRAIN, 0, (struct slice){0},
+                     (struct slice){0});
+    }
+}
+
+static bool metad_drained(void *context)
+{
+    const struct metad *metad = context;
+    bool drained = true;
+    for (uint32_t i = 0; i < metad->group_count; i++) {
+        drained = drained && group_is_drained(metad->groups[i]);
+    }
+    return drained;
 }
 
 /* In the reverse order of making; whatever was not made is NULL. */
@@ -239,7 +266,11 @@ static int metad_run(struct metad *metad)
     if (err != ERR_OK) {
         return fail(err, text);
     }
-    const struct runtime_hooks hooks = {.context = metad, .reload = metad_reload};
+    const struct runtime_hooks hooks = {.context = metad,
+                                        .reload = metad_reload,
+                                        .drain = metad_drain,
+                                        .drained = metad_drained,
+                                        .drain_ns = metad->config.drain_seconds * 1000000000ull};
     runtime_set_hooks(metad->runtime, &hooks);
     return runtime_run(metad->runtime, 1);
 }

@@ -188,7 +188,7 @@ static void test_feed_page_fits_a_frame(void **state)
 }
 
 /* Short of disk space: mutations of people are refused, reads and the stores' registrations are not; then it goes on.
- * Of three members a majority must have room: what each says of its disk counts. */
+ * For three members: test_members.c. */
 static void test_short_of_room(void **state)
 {
     (void)state;
@@ -203,22 +203,6 @@ static void test_short_of_room(void **state)
     node.short_of_room = false;
     assert_int_equal(put_small_at(&node, 0, "f", 0, "x"), ERR_OK);
 
-    node.bootstrap.member_count = 3;
-    node.bootstrap.members[1] = 2;
-    node.bootstrap.members[2] = 3;
-    struct group *group = node.groups[1];
-    assert_true(group_has_room(group));
-    group_member_room(group, 3, false);
-    assert_true(group_has_room(group));
-    node.short_of_room = true;
-    assert_false(group_has_room(group));
-    group_member_room(group, 3, true);
-    assert_true(group_has_room(group));
-    group_member_room(group, 2, false);
-    group_member_room(group, 3, false);
-    node.short_of_room = false;
-    assert_false(group_has_room(group));
-    node.bootstrap.member_count = 1;
     node_deinit(&node);
 }
 

@@ -1,0 +1,188 @@
+/* Members of a group at run time. Raft's core keeps the configuration (raft/member.c); here stands what the host
+ * decides by it: whose frames are taken, whether a majority has room, and the requests of operators.
+ *
+ * Whose frames (R-E3, 4.2.2): the configuration in force says, or a committed one it may fall back on. Beyond it a node
+ * must hear two kinds of servers it does not have: leaders and candidates of a newer configuration than its own (they
+ * come with a term that is not behind), and servers that were removed and do not know, who are told so in answer to a
+ * pre-vote (R12). Both must be known by name, from the map or the configuration file. All others are refused.
+ *
+ * Draining: the group finishes the entries it has in flight, asks Raft to hand over to the voter that is furthest and
+ * answers, keeps what arrives meanwhile, and refuses it with NOT_LEADER once another leads. It tries a few times, then
+ * gives up: a node that is the last one has nobody. While it drains it takes no leadership (a follower's clock stands
+ * still), but votes and follows. */
+#include "metad/members.h"
+
+#include <stdio.h>
+
+#include "base/check.h"
+
+#define DRAIN_TRIES 3u
+
+/* ---- whose frames ---- */
+
+enum seat { SEAT_STRANGER, SEAT_KNOWN, SEAT_GONE };
+
+static enum seat members_seat(const struct group *group, uint32_t node)
+{
+    const Cairn__ClusterMap *map = group->keyring.map;
+    for (size_t i = 0; map != NULL && i < map->n_nodes; i++) {
+        if (map->nodes[i]->role == ROLE_METAD && map->nodes[i]->id == node) {
+            return map->nodes[i]->state == NODE_GONE ? SEAT_GONE : SEAT_KNOWN;
+        }
+    }
+    const uint32_t *peers = group->params.peers;
+    for (size_t i = 0; peers != NULL && peers[i] != 0; i++) {
+        if (peers[i] == node) {
+            return SEAT_KNOWN;
+        }
+    }
+    return SEAT_STRANGER;
+}
+
+static bool members_is_answer(uint8_t kind)
+{
+    return kind == RAFT_PRE_VOTE_REPLY || kind == RAFT_VOTE_REPLY || kind == RAFT_APPEND_REPLY ||
+           kind == RAFT_HEARTBEAT_REPLY;
+}
+
+enum err members_admit(struct group *group, const struct raft_message *m)
+{
+    if (raft_names(group->raft, m->from)) {
+        return ERR_OK;
+    }
+    enum seat seat = members_seat(group, m->from);
+    if (seat == SEAT_STRANGER || members_is_answer(m->kind)) {
+        return ERR_NOT_MEMBER;
+    }
+    struct raft_status status = raft_status(group->raft);
+    if (m->kind == RAFT_PRE_VOTE) {
+        group->refused[ERR_NOT_MEMBER] += status.config.config.count > 0;
+        return ERR_OK; /* binds nobody, and the refusal says why (R12) */
+    }
+    if (seat == SEAT_GONE) {
+        return ERR_NOT_MEMBER;
+    }
+    bool newer = m->term > status.term || (m->term == status.term && (status.leader == 0 || status.leader == m->from));
+    return newer ? ERR_OK : ERR_NOT_MEMBER;
+}
+
+/* ---- room ---- */
+
+static uint32_t *room_row(struct group *group, uint32_t node)
+{
+    for (uint32_t i = 0; i < RAFT_MEMBERS_MAX; i++) {
+        if (group->short_of_room[i] == node) {
+            return &group->short_of_room[i];
+        }
+    }
+    return NULL;
+}
+
+/* A row for a node that is short, at the expense of one that is no member any more. */
+static uint32_t *room_row_free(struct group *group)
+{
+    struct raft_status status = raft_status(group->raft);
+    for (uint32_t i = 0; i < RAFT_MEMBERS_MAX; i++) {
+        if (raft_config_roles(&status.config.config, group->short_of_room[i]) == 0) {
+            return &group->short_of_room[i];
+        }
+    }
+    return NULL;
+}
+
+void members_note_room(struct group *group, uint32_t node, bool room)
+{
+    CHECK(node != 0);
+    uint32_t *row = room_row(group, node);
+    if (room && row != NULL) {
+        *row = 0;
+    } else if (!room && row == NULL && (row = room_row_free(group)) != NULL) {
+        *row = node;
+    }
+}
+
+bool members_have_room(struct group *group)
+{
+    struct raft_status status = raft_status(group->raft);
+    const struct raft_config *config = &status.config.config;
+    uint32_t voters = 0, with_room = 0;
+    members_note_room(group, group->params.self, kv_room(group->params.kv));
+    for (uint32_t i = 0; i < config->count; i++) {
+        bool votes = (config->members[i].roles & RAFT_VOTER) != 0;
+        voters += votes;
+        with_room += votes && room_row(group, config->members[i].node) == NULL;
+    }
+    return 2 * with_room > voters;
+}
+
+/* ---- handing over ---- */
+
+bool members_hold_back(const struct group *group, const struct raft_status *status)
+{
+    return status->transfer != 0 || (group->draining && !group->drained);
+}
+
+/* Asks Raft; what it said is in ret_update's propose_err. */
+static enum err members_raft_transfer(struct group *group, uint32_t node)
+{
+    struct raft_event event = {.kind = RAFT_EVENT_TRANSFER, .random = group->event->random, .peer = node};
+    return group_raft(group, &event);
+}
+
+enum err members_transfer(struct group *group, const struct message *message, const void *unpacked,
+                          struct proto_arena *arena, struct answer *answer)
+{
+    (void)message;
+    const Cairn__AdminTransferRequest *request = unpacked;
+    struct raft_status status = raft_status(group->raft);
+    Cairn__AdminTransferReply reply = CAIRN__ADMIN_TRANSFER_REPLY__INIT;
+    reply.node = request->node;
+    reply.term = status.term;
+    if (request->node == group->params.self) {
+        answer_set(answer, &reply);
+        return ERR_OK;
+    }
+    uint8_t roles = raft_config_roles(&status.config.config, request->node);
+    if (request->node != 0 && (roles & RAFT_VOTER) == 0) {
+        char *text = proto_arena_take(arena, 128);
+        snprintf(text, 128, "metad%u is no voter of group %u; 'cairn admin groups' lists them", (unsigned)request->node,
+                 (unsigned)group->params.group);
+        answer->text = text;
+        return ERR_NOT_FOUND;
+    }
+    enum err err = members_raft_transfer(group, request->node);
+    if (err == ERR_OK) {
+        reply.node = raft_status(group->raft).transfer;
+        answer_set(answer, &reply);
+    } else if (err == ERR_INVALID) {
+        answer->text = "no other voter answers that could lead";
+        err = ERR_LAST_QUORUM;
+    }
+    return err;
+}
+
+void members_drain(struct group *group)
+{
+    group->draining = true;
+}
+
+void members_drain_go_on(struct group *group)
+{
+    CHECK(group->draining);
+    struct raft_status status = group->raft != NULL ? raft_status(group->raft) : (struct raft_status){0};
+    bool leads = group->phase == GROUP_RUNNING && status.role == RAFT_LEADER;
+    group->drained = !leads || group->drain_tries > DRAIN_TRIES;
+    if (group->drained || status.transfer != 0 || group->flight_count > 0) {
+        return;
+    }
+    group->drain_tries++;
+    if (members_raft_transfer(group, 0) == ERR_INVALID) {
+        group->drain_tries = DRAIN_TRIES + 1; /* no other voter: what waits is served here as long as there is time */
+        group->drained = true;
+    }
+}
+
+bool group_is_drained(const struct group *group)
+{
+    return group->drained;
+}

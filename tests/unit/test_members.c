@@ -1,0 +1,259 @@
+/* What a group does with its members: whose frames it takes by the configuration in force, whether a majority has room,
+ * handing over leadership and draining. This node is 1 of 1, 2, 3; the others are what the test says. */
+#include "group_node.h"
+#include "metad/group.h"
+#include "metad/members.h"
+
+#define GROUP 1u
+
+static void start(struct node *node)
+{
+    *node = (struct node){.view.ops = &node_kv_ops, .db = kv_batch_create(), .now_ns = 1};
+    node->bootstrap = (struct bootstrap){.cluster_incarnation = 1,
+                                         .members = {1, 2, 3},
+                                         .member_count = 3,
+                                         .stores = 6,
+                                         .workspace = "home",
+                                         .pool = "rs-4-2",
+                                         .chunk_bytes = LIMIT_CHUNK_BYTES,
+                                         .pg_bits = 3,
+                                         .device = 1};
+    memset(node->cluster_key, 7, 32);
+    node_start(node);
+}
+
+static struct raft_status status_of(struct node *node)
+{
+    return group_status(node->groups[GROUP]);
+}
+
+/* One frame of a peer; what it was refused with, if so. */
+static enum err peer_says(struct node *node, uint32_t group, uint32_t from, Cairn__RaftMessage message)
+{
+    node_answer_drop(node);
+    message.group = group;
+    message.cluster = (ProtobufCBinaryData){16, node->bootstrap.cluster.uuid.bytes};
+    message.cluster_incarnation = 1;
+    message.from = from;
+    struct event event = {.kind = EVENT_MESSAGE};
+    event.message = (struct message){.from = {.role = ROLE_METAD, .node = from, .conn = 9},
+                                     .peer = {ROLE_METAD, from},
+                                     .type = MESSAGE_RAFT,
+                                     .stream = ++node->stream,
+                                     .header = proto_pack(&message)};
+    node_step(node, group, event);
+    slice_drop(&event.message.header);
+    node_drain(node);
+    uint32_t leader = 0;
+    return node->answered ? error_reply_decode(node->header, &leader) : ERR_OK;
+}
+
+static Cairn__RaftMessage message_of(uint32_t kind, uint64_t term)
+{
+    Cairn__RaftMessage message = CAIRN__RAFT_MESSAGE__INIT;
+    message.kind = kind;
+    message.term = term;
+    return message;
+}
+
+/* Node 2 votes for this node and holds all of its log: it leads, and is ready. */
+static void lead(struct node *node, uint32_t group)
+{
+    for (int i = 0; i < 200 && group_status(node->groups[group]).role != RAFT_LEADER; i++) {
+        struct raft_status now = group_status(node->groups[group]);
+        bool asks = now.role == RAFT_PRE_CANDIDATE;
+        if (now.role == RAFT_PRE_CANDIDATE || now.role == RAFT_CANDIDATE) {
+            Cairn__RaftMessage vote =
+                message_of(asks ? RAFT_PRE_VOTE_REPLY : RAFT_VOTE_REPLY, asks ? now.term + 1 : now.term);
+            assert_int_equal(peer_says(node, group, 2, vote), ERR_OK);
+        }
+        node_ticks(node, 1);
+    }
+    assert_int_equal(group_status(node->groups[group]).role, RAFT_LEADER);
+}
+
+/* Node 2 acknowledges everything. */
+static void follow(struct node *node, uint32_t group)
+{
+    struct raft_status now = group_status(node->groups[group]);
+    Cairn__RaftMessage ack = message_of(RAFT_APPEND_REPLY, now.term);
+    ack.log_index = now.last;
+    assert_int_equal(peer_says(node, group, 2, ack), ERR_OK);
+}
+
+/* Of three members a majority must have room: what each says of its disk counts, and what no member says does not. */
+static void test_room(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node);
+    struct group *group = node.groups[GROUP];
+    assert_true(members_have_room(group));
+    members_note_room(group, 3, false);
+    members_note_room(group, 7, false);
+    assert_true(members_have_room(group));
+    node.short_of_room = true;
+    assert_false(members_have_room(group));
+    members_note_room(group, 3, true);
+    assert_true(members_have_room(group));
+    members_note_room(group, 2, false);
+    members_note_room(group, 3, false);
+    node.short_of_room = false;
+    assert_false(members_have_room(group));
+    for (uint32_t other = 10; other < 60; other++) { /* those who are no members do not crowd out who is */
+        members_note_room(group, other, false);
+    }
+    assert_false(members_have_room(group));
+    members_note_room(group, 2, true);
+    assert_true(members_have_room(group));
+    node_deinit(&node);
+}
+
+/* Beyond the configuration: strangers never; known servers with a request of a term that is not behind; removed ones
+ * with a pre-vote, to be told so. */
+static void test_frames(void **state)
+{
+    (void)state;
+    static const uint32_t peers[] = {1, 2, 3, 4, 0};
+    struct node node;
+    start(&node);
+    struct group *group = node.groups[GROUP];
+    Cairn__RaftMessage beat = message_of(RAFT_HEARTBEAT, 2), vote = message_of(RAFT_PRE_VOTE, 9);
+    assert_int_equal(peer_says(&node, GROUP, 4, beat), ERR_NOT_MEMBER); /* nobody named it */
+    assert_int_equal(peer_says(&node, GROUP, 4, vote), ERR_NOT_MEMBER);
+    assert_int_equal(status_of(&node).leader, 0);
+    group->params.peers = peers;
+    assert_int_equal(peer_says(&node, GROUP, 5, beat), ERR_NOT_MEMBER);
+    assert_int_equal(peer_says(&node, GROUP, 4, message_of(RAFT_HEARTBEAT_REPLY, 2)), ERR_NOT_MEMBER);
+    assert_int_equal(peer_says(&node, GROUP, 4, beat), ERR_OK); /* it may lead by a configuration that is on its way */
+    assert_int_equal(status_of(&node).leader, 4);
+    assert_int_equal(peer_says(&node, GROUP, 4, message_of(RAFT_HEARTBEAT, 1)), ERR_NOT_MEMBER); /* an old term */
+    assert_int_equal(peer_says(&node, GROUP, 3, message_of(RAFT_HEARTBEAT, 3)), ERR_OK);
+    assert_int_equal(peer_says(&node, GROUP, 4, message_of(RAFT_HEARTBEAT, 3)), ERR_NOT_MEMBER); /* 3 leads that term */
+    uint64_t refused = group->refused[ERR_NOT_MEMBER];
+    assert_int_equal(peer_says(&node, GROUP, 4, vote), ERR_OK);
+    assert_int_equal(group->refused[ERR_NOT_MEMBER], refused + 1);
+    assert_int_equal(status_of(&node).term, 3);
+    node_deinit(&node);
+}
+
+static enum err ask_transfer(struct node *node, uint32_t to)
+{
+    Cairn__RequestHead head;
+    Cairn__AdminTransferRequest request = CAIRN__ADMIN_TRANSFER_REQUEST__INIT;
+    request.head = node_head(node, &head);
+    request.head->ns = 0;
+    request.node = to;
+    return node_ask(node, 0, DEVICE_ROOT, MESSAGE_ADMIN_TRANSFER, &request, (struct slice){0});
+}
+
+/* Group 0 leads and has its keys. */
+static void lead_with_keys(struct node *node)
+{
+    lead(node, 0);
+    for (int i = 0; i < 100 && !node->groups[0]->keyring.present; i++) {
+        follow(node, 0);
+        node_ticks(node, 1);
+    }
+    assert_true(node->groups[0]->keyring.present);
+}
+
+/* While leadership moves nothing is proposed; what came meanwhile is answered once it has moved, or goes on when it
+ * did not. */
+static void test_transfer(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node);
+    lead_with_keys(&node);
+    assert_int_equal(ask_transfer(&node, 9), ERR_NOT_FOUND);
+    assert_int_equal(ask_transfer(&node, 1), ERR_OK); /* it leads already */
+    assert_int_equal(group_status(node.groups[0]).transfer, 0);
+    follow(&node, 0);
+    assert_int_equal(ask_transfer(&node, 2), ERR_OK);
+    assert_int_equal(group_status(node.groups[0]).transfer, 2);
+    assert_int_equal(ask_transfer(&node, 2), ERR_CHANGE_PENDING);
+
+    uint64_t last = group_status(node.groups[0]).last;
+    Cairn__StoreRegisterRequest request = CAIRN__STORE_REGISTER_REQUEST__INIT;
+    uint8_t uuid[16] = {1};
+    request.node = request.incarnation = 1;
+    request.uuid = (ProtobufCBinaryData){sizeof uuid, uuid};
+    request.address = request.host = request.rack = (char *)"x";
+    node_answer_drop(&node);
+    struct event event = {.kind = EVENT_MESSAGE};
+    event.message = (struct message){.from = {.role = ROLE_BLOCKD, .node = 1, .conn = 9},
+                                     .peer = {ROLE_BLOCKD, 1},
+                                     .type = MESSAGE_STORE_REGISTER,
+                                     .stream = ++node.stream,
+                                     .header = proto_pack(&request)};
+    node_step(&node, 0, event);
+    slice_drop(&event.message.header);
+    assert_int_equal(group_status(node.groups[0]).last, last); /* it waits */
+    assert_false(node.answered);
+    assert_int_equal(node.groups[0]->flight_count, 0);
+    struct raft_status now = group_status(node.groups[0]);
+    assert_int_equal(peer_says(&node, 0, 2, message_of(RAFT_HEARTBEAT, now.term + 1)), ERR_NOT_LEADER);
+    assert_int_equal(group_status(node.groups[0]).leader, 2);
+    node_deinit(&node);
+}
+
+/* Draining: handed over to who answers; drained once another leads; no leadership is taken while it drains. */
+static void test_drain(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node);
+    struct group *group = node.groups[0];
+    lead_with_keys(&node);
+    follow(&node, 0);
+    struct event drain = {.kind = EVENT_MESSAGE};
+    drain.message = (struct message){.peer.role = ROLE_LOCAL, .type = MESSAGE_GROUP_DRAIN};
+    assert_false(group_is_drained(group));
+    node_step(&node, 0, drain);
+    assert_int_equal(group_status(group).transfer, 2);
+    assert_false(group_is_drained(group));
+    uint64_t term = group_status(group).term + 1;
+    assert_int_equal(peer_says(&node, 0, 2, message_of(RAFT_HEARTBEAT, term)), ERR_OK);
+    assert_true(group_is_drained(group));
+    assert_int_equal(peer_says(&node, 0, 2, message_of(RAFT_TIMEOUT_NOW, term)), ERR_OK);
+    node_ticks(&node, 200);
+    assert_int_equal(group_status(group).role, RAFT_FOLLOWER);
+    assert_int_equal(group_status(group).term, term);
+    node_deinit(&node);
+}
+
+/* Nobody takes over: after a few tries it is drained all the same, and goes on serving while it lasts. */
+static void test_drain_alone(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node);
+    struct group *group = node.groups[0];
+    lead_with_keys(&node);
+    struct event drain = {.kind = EVENT_MESSAGE};
+    drain.message = (struct message){.peer.role = ROLE_LOCAL, .type = MESSAGE_GROUP_DRAIN};
+    node_step(&node, 0, drain);
+    for (int i = 0; i < 200 && !group_is_drained(group); i++) {
+        struct raft_status now = group_status(group);
+        Cairn__RaftMessage beat = message_of(RAFT_HEARTBEAT_REPLY, now.term); /* it lives, and does not campaign */
+        assert_int_equal(peer_says(&node, 0, 2, beat), ERR_OK);
+        node_ticks(&node, 1);
+    }
+    assert_true(group_is_drained(group));
+    assert_int_equal(group_status(group).role, RAFT_LEADER);
+    node_deinit(&node);
+    node_init(&node); /* one member: nobody to hand over to */
+    node_step(&node, 0, drain);
+    assert_true(group_is_drained(node.groups[0]));
+    node_deinit(&node);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_room),  cmocka_unit_test(test_frames),      cmocka_unit_test(test_transfer),
+        cmocka_unit_test(test_drain), cmocka_unit_test(test_drain_alone),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
