@@ -18,9 +18,6 @@
 #include "proto/message.h"
 
 #define API_TEXT_BYTES CAIRN_TEXT_BYTES
-/* Each process of a device takes a block. A number is too old once the device is 262,144 further (R-D6): the smaller
- * the block, the more commands may begin and end beside one that waits. Above CLIENT_KEYS_RESERVE. */
-#define API_KEYS_BLOCK 400u
 
 struct api_metad {
     uint32_t node;
@@ -41,8 +38,8 @@ struct api_config {
 MUST_CHECK enum err api_config_read(const char *path, struct api_config *ret_config, char *ret_text);
 void api_config_deinit(struct api_config *config);
 
-/* Takes the next API_KEYS_BLOCK idempotency numbers of the device (R-F10). */
-MUST_CHECK enum err api_keys_take(const char *path, uint64_t *ret_first, uint64_t *ret_end, char *ret_text);
+/* Takes the next `count` idempotency numbers of the device from its file (R-F10): they are ret_first and on. */
+MUST_CHECK enum err api_keys_take(const char *path, uint32_t count, uint64_t *ret_first, char *ret_text);
 
 /* What the core said to one waiting call. */
 struct api_item {
