@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "err.h"
+#include "ids.h"
 #include "slice.h"
 
 struct kv_batch;    /* kv.h */
@@ -57,10 +58,11 @@ struct address {
     uint64_t conn;
 };
 
-/* Who is at the other end, as the peer's certificate says. Local messages carry ROLE_LOCAL. */
+/* Who is at the other end, as the peer's certificate says. Local messages carry ROLE_LOCAL and no key. */
 struct principal {
-    uint8_t role; /* enum role, one bit */
-    uint32_t id;  /* node or device number of the certificate */
+    uint8_t role;      /* enum role, one bit */
+    uint32_t id;       /* node or device number of the certificate */
+    struct sha256 key; /* of its public key (DER SubjectPublicKeyInfo), whose private half the peer has shown to hold */
 };
 
 enum message_flags {

@@ -170,7 +170,7 @@ static enum err token_verify(struct admission *admission, const uint8_t *data, s
     return ERR_OK;
 }
 
-enum err admission_check(struct admission *admission, const uint8_t *data, size_t bytes,
+enum err admission_check(struct admission *admission, ProtobufCBinaryData data, const struct principal *peer,
                          enum capability_operations operation, uint64_t now_ns, struct admission_token **ret_token,
                          const char **ret_text)
 {
@@ -179,7 +179,7 @@ enum err admission_check(struct admission *admission, const uint8_t *data, size_
         *ret_text = "the store is not registered yet";
         return ERR_NOT_READY;
     }
-    if (token_verify(admission, data, bytes, &token) != ERR_OK) {
+    if (token_verify(admission, data.data, data.len, &token) != ERR_OK) {
         *ret_text = "the capability does not verify under a key of the map";
         return ERR_BAD_CAPABILITY;
     }
@@ -188,6 +188,10 @@ enum err admission_check(struct admission *admission, const uint8_t *data, size_
         capability->cluster_incarnation != admission->cluster_incarnation) {
         *ret_text = "the capability is of another cluster or incarnation";
         return ERR_WRONG_CLUSTER;
+    }
+    if (memcmp(&capability->bearer, &peer->key, sizeof peer->key) != 0) { /* R-F8 */
+        *ret_text = "the capability is another bearer's";
+        return ERR_BAD_CAPABILITY;
     }
     if ((capability->operations & (uint32_t)operation) == 0) {
         *ret_text = "the capability does not allow this operation";

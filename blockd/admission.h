@@ -48,10 +48,11 @@ MUST_CHECK enum err admission_hear(struct admission *admission, struct slice sta
 uint64_t admission_tick(const struct admission *admission, uint64_t now_ns);
 uint64_t admission_epoch(const struct admission *admission);
 
-/* The verified capability of these bytes if it is good now for `operation`: else BAD_CAPABILITY, WRONG_CLUSTER, EXPIRED
- * or UNSUPPORTED, with the reason in ret_text (static). ret_token is borrowed until the next call. */
-MUST_CHECK enum err admission_check(struct admission *admission, const uint8_t *data, size_t bytes,
-                                    enum capability_operations operation, uint64_t now_ns,
+/* The verified capability of these bytes if it is good now for `operation` of `peer`: else BAD_CAPABILITY,
+ * WRONG_CLUSTER, EXPIRED or UNSUPPORTED, with the reason in ret_text (static). ret_token is borrowed until the next
+ * call. */
+MUST_CHECK enum err admission_check(struct admission *admission, ProtobufCBinaryData capability,
+                                    const struct principal *peer, enum capability_operations operation, uint64_t now_ns,
                                     struct admission_token **ret_token, const char **ret_text);
 /* Takes `bytes` from the budget of the capability with this digest: BAD_CAPABILITY when it does not cover them. */
 MUST_CHECK enum err admission_charge(struct admission *admission, const struct sha256 *digest, uint64_t bytes);

@@ -117,7 +117,7 @@ static enum err list_check(struct store *store, const struct event *event, const
         return ERR_OK;
     }
     struct admission_token *token = NULL;
-    enum err err = admission_check(&store->admission, request->capability.data, request->capability.len, CAPABILITY_GET,
+    enum err err = admission_check(&store->admission, request->capability, &event->message.peer, CAPABILITY_GET,
                                    event->now_ns, &token, ret_text);
     if (err == ERR_OK && token->capability.realm != request->realm) {
         *ret_text = "the capability is for another realm";

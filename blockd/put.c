@@ -116,9 +116,8 @@ static enum err put_check_form(const Cairn__ShardPutRequest *request, struct sli
 }
 
 /* Store, capability, writer and the body's checksums. */
-static enum err put_check_claims(struct store *store, const Cairn__ShardPutRequest *request, struct slice body,
-                                 const struct shard_key *key, uint64_t now_ns, struct admission_token **ret_token,
-                                 const char **ret_text)
+static enum err put_check_claims(struct store *store, const struct event *event, const Cairn__ShardPutRequest *request,
+                                 const struct shard_key *key, struct admission_token **ret_token, const char **ret_text)
 {
     if (store->admission.store == 0) {
         *ret_text = "the store is not registered yet";
@@ -129,8 +128,8 @@ static enum err put_check_claims(struct store *store, const Cairn__ShardPutReque
         return ERR_STALE_MAP;
     }
     struct admission_token *token = NULL;
-    enum err err = admission_check(&store->admission, request->capability.data, request->capability.len, CAPABILITY_PUT,
-                                   now_ns, &token, ret_text);
+    enum err err = admission_check(&store->admission, request->capability, &event->message.peer, CAPABILITY_PUT,
+                                   event->now_ns, &token, ret_text);
     if (err != ERR_OK) {
         return err;
     }
@@ -139,7 +138,7 @@ static enum err put_check_claims(struct store *store, const Cairn__ShardPutReque
         return ERR_BAD_CAPABILITY;
     }
     struct slice checks = slice_borrow(request->checks.data, request->checks.len);
-    if (!shard_checks_match(checks, key->k + key->m, key->index, body)) {
+    if (!shard_checks_match(checks, key->k + key->m, key->index, event->message.body)) {
         *ret_text = "the body does not match its checksums";
         return ERR_INVALID;
     }
@@ -329,7 +328,7 @@ static enum err put_check(struct store *store, const struct event *event, const 
     struct slice body = event->message.body;
     enum err err = put_check_form(request, body, ret_key, ret_text);
     if (err == ERR_OK) {
-        err = put_check_claims(store, request, body, ret_key, event->now_ns, ret_token, ret_text);
+        err = put_check_claims(store, event, request, ret_key, ret_token, ret_text);
     }
     if (err == ERR_OK && store->put_count > 0 &&
         (store->put_count >= STORE_PUTS_MAX || store->put_bytes + body.bytes > STORE_PUT_BYTES_MAX)) {

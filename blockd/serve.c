@@ -91,7 +91,7 @@ static enum err get_check(struct store *store, const struct event *event, const 
         return ERR_INVALID;
     }
     shard_key_decode(request->shard.data, ret_key);
-    enum err err = admission_check(&store->admission, request->capability.data, request->capability.len, CAPABILITY_GET,
+    enum err err = admission_check(&store->admission, request->capability, &event->message.peer, CAPABILITY_GET,
                                    event->now_ns, &token, ret_text);
     if (err != ERR_OK) {
         return err;
@@ -324,7 +324,7 @@ static enum err inventory_check(struct store *store, const struct event *event, 
         return ERR_OK;
     }
     struct admission_token *token = NULL;
-    enum err err = admission_check(&store->admission, request->capability.data, request->capability.len, CAPABILITY_GET,
+    enum err err = admission_check(&store->admission, request->capability, &event->message.peer, CAPABILITY_GET,
                                    event->now_ns, &token, ret_text);
     if (err == ERR_OK && token->capability.realm != request->realm) {
         *ret_text = "the capability is for another realm";

@@ -154,26 +154,15 @@ static void request_build(struct client *c, struct request *r, uint64_t key)
     slice_drop(&r->rest);
 }
 
-static void keys_want(struct client *c, struct effects *fx)
-{
-    if (!c->keys_wanted && c->key_end - c->key_next < CLIENT_KEYS_RESERVE) {
-        c->keys_wanted = true;
-        client_post(fx, MESSAGE_CLIENT_KEYS_WANTED, 0, NULL, 0, (struct slice){0});
-    }
-}
-
 /* Gives a mutation its number and sends it, or leaves it until there are numbers. */
 static void request_begin(struct client *c, struct request *r, struct effects *fx)
 {
-    if (r->mutation && c->key_next == c->key_end) {
+    uint64_t key = 0;
+    if (r->mutation && !keys_take(c, &key, fx)) {
         r->state = REQUEST_KEY;
-        keys_want(c, fx);
         return;
     }
-    request_build(c, r, r->mutation ? c->key_next++ : 0);
-    if (r->mutation) {
-        keys_want(c, fx);
-    }
+    request_build(c, r, key);
     request_send(c, r, fx);
 }
 
@@ -450,12 +439,11 @@ void call_on_timer(struct client *c, uint64_t id, struct effects *fx)
 
 void call_on_keys(struct client *c, struct effects *fx)
 {
-    for (uint32_t i = 0; i < REQUESTS && c->key_next < c->key_end; i++) {
+    for (uint32_t i = 0; i < REQUESTS; i++) {
         if (c->requests[i].state == REQUEST_KEY) {
             request_begin(c, &c->requests[i], fx);
         }
     }
-    keys_want(c, fx);
 }
 
 void call_cancel_op(struct client *c, uint32_t slot, struct effects *fx)

@@ -44,14 +44,11 @@ struct client_op *client_op_decode(struct slice header)
 struct client *client_create(const struct client_params *params)
 {
     CHECK(params->metad_count > 0 && params->metad_count <= CLIENT_METADS);
-    CHECK(params->key_next <= params->key_end);
     struct client *c = mem_alloc(sizeof *c);
     c->params = *params;
     c->params.budget_ns = params->budget_ns == 0 ? BUDGET_NS : params->budget_ns;
     c->params.window_bytes = params->window_bytes == 0 ? WINDOW_BYTES : params->window_bytes;
     c->params.store_idle_ns = params->store_idle_ns == 0 ? STORE_IDLE_NS : params->store_idle_ns;
-    c->key_next = params->key_next;
-    c->key_end = params->key_end;
     c->stream_next = 1;
     route_set_metads(c, NULL);
     for (uint32_t i = 0; i < REQUESTS; i++) {
@@ -259,10 +256,9 @@ static void on_local(struct client *c, const struct message *message, struct eff
         c->wake = true;
         break;
     case MESSAGE_CLIENT_KEYS:
-        c->keys_wanted = false;
-        c->key_next = reader_u64(&r);
-        c->key_end = reader_u64(&r);
-        CHECK(!r.failed && c->key_next < c->key_end);
+        CHECK(r.left == 16);
+        uint64_t first = reader_u64(&r);
+        keys_hear(c, first, reader_u64(&r));
         call_on_keys(c, fx);
         break;
     default:

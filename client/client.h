@@ -15,7 +15,7 @@
  *                    CLIENT_DATA       header u64 offset, u64 file bytes; body: the next bytes of a download, in order
  *                    CLIENT_PROGRESS   header u64: bytes of the upload that are safely stored so far
  *                    CLIENT_MAP        header: a packed MapGetReply whose node addresses are to be made known
- *                    CLIENT_KEYS_WANTED  fewer numbers than a reserve are left */
+ *                    CLIENT_KEYS_WANTED  header u32 count: so many idempotency numbers, please */
 #ifndef CAIRN_CLIENT_CLIENT_H
 #define CAIRN_CLIENT_CLIENT_H
 
@@ -31,7 +31,9 @@
 #define CLIENT_METADS          LIMIT_METADS_KNOWN
 #define CLIENT_WORKSPACE_BYTES 64u
 #define CLIENT_TEXT_BYTES      192u
-#define CLIENT_KEYS_RESERVE    300u /* CLIENT_KEYS_WANTED when fewer are left */
+#define CLIENT_KEYS_FIRST      16u                  /* idempotency numbers of the first block */
+#define CLIENT_KEYS_MOST       1024u                /* of later ones */
+#define CLIENT_KEYS_AGE_NS     (10ull * 1000000000) /* older blocks are not begun from */
 
 enum client_op_kind {
     CLIENT_CALL, /* one request to a metadata node: everything but file contents */
@@ -122,8 +124,6 @@ struct client_params {
     uint32_t metads[CLIENT_METADS];
     uint32_t metad_count;
     uint64_t user;          /* 0: the device's own */
-    uint64_t key_next;      /* idempotency numbers [key_next, key_end) to begin with */
-    uint64_t key_end;       /* equal to key_next: wanted at the first mutation */
     bool map_handshake;     /* wait for CLIENT_MAP_READY before stores are spoken to */
     uint64_t budget_ns;     /* 0: 30 s */
     uint64_t window_bytes;  /* bulk bytes under way, all operations together; 0: 96 MiB */

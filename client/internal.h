@@ -131,13 +131,24 @@ struct op_slot {
     struct get *get;
 };
 
+/* Idempotency numbers (keys.c). */
+struct key_block {
+    uint64_t next, end; /* [next, end) are left */
+    uint32_t count;     /* when it came */
+    uint64_t since_ns;
+};
+struct client_keys {
+    struct key_block block, spare; /* in use; the one behind it */
+    uint32_t asked;                /* size of the last one asked for */
+    bool wanted;                   /* asked for, not yet here */
+};
+
 struct client {
     struct client_params params;
     uint64_t now_ns;
     uint64_t random;
     uint64_t stream_next;
-    uint64_t key_next, key_end;
-    bool keys_wanted;
+    struct client_keys keys;
 
     struct request requests[REQUESTS];
     uint32_t request_free[REQUESTS];
@@ -195,6 +206,11 @@ void call_on_reply(struct client *c, const struct message *message, struct effec
 void call_on_closed(struct client *c, struct address peer, enum err err, struct effects *fx);
 void call_on_timer(struct client *c, uint64_t id, struct effects *fx);
 void call_on_keys(struct client *c, struct effects *fx);
+
+/* keys.c */
+/* The next idempotency number; false: none is here, CLIENT_KEYS was asked for. */
+bool keys_take(struct client *c, uint64_t *ret_key, struct effects *fx);
+void keys_hear(struct client *c, uint64_t first, uint64_t end);
 void call_deinit(struct client *c);
 
 /* route.c */

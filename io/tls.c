@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/hash.h"
 
 struct tls {
     pthread_mutex_t lock;
@@ -64,6 +65,19 @@ bool tls_name_parse(const char *name, size_t bytes, struct principal *ret_princi
     return false;
 }
 
+/* SHA-256 of the certificate's public key as DER SubjectPublicKeyInfo. */
+static enum err tls_key_digest(X509 *certificate, struct sha256 *ret_key)
+{
+    uint8_t *der = NULL;
+    int bytes = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(certificate), &der);
+    if (bytes <= 0) {
+        return ERR_WRONG_ROLE;
+    }
+    *ret_key = sha256(der, (size_t)bytes);
+    OPENSSL_free(der);
+    return ERR_OK;
+}
+
 static enum err tls_certificate_principal(X509 *certificate, struct principal *ret_principal)
 {
     X509_NAME *subject = X509_get_subject_name(certificate);
@@ -76,7 +90,7 @@ static enum err tls_certificate_principal(X509 *certificate, struct principal *r
     if (bytes <= 0 || !tls_name_parse((const char *)ASN1_STRING_get0_data(text), (size_t)bytes, ret_principal)) {
         return ERR_WRONG_ROLE;
     }
-    return ERR_OK;
+    return tls_key_digest(certificate, &ret_principal->key);
 }
 
 enum err tls_peer(SSL *ssl, struct principal *ret_principal)

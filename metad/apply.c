@@ -171,6 +171,7 @@ void group_answer(struct group *group, const struct waiter *waiter, struct answe
                 .state = &group->state,
                 .keyring = &group->keyring,
                 .bootstrap = group->params.bootstrap,
+                .bearer = waiter->bearer,
                 .device = waiter->device,
                 .writer = waiter->writer,
                 .request = request,

@@ -1,8 +1,10 @@
 /* The one function that decides who may do what (DESIGN.md section 10). The dispatcher calls it before any handler;
  * each row of messages.def names the right it needs.
  *
- * Facts: a device belongs to a user; a root user may do all; another user has what a membership record of the namespace
- * says. Unknown device, unknown namespace and missing right answer alike. */
+ * Facts: a device is its number and its key, and belongs to a user; a root user may do all; another user has what a
+ * membership record of the namespace says. Unknown device, unknown namespace and missing right answer alike. */
+#include <string.h>
+
 #include "base/check.h"
 #include "metad/machine.h"
 
@@ -33,6 +35,9 @@ enum err authorize(struct state *state, struct principal peer, enum right right,
     enum err err = state_get(state, &key, &cairn__device_record__descriptor, arena, &device);
     if (err != ERR_OK) {
         return err == ERR_NOT_FOUND ? ERR_DENIED : err;
+    }
+    if (device->bearer.len != sizeof peer.key || memcmp(device->bearer.data, peer.key.bytes, sizeof peer.key) != 0) {
+        return ERR_DENIED; /* a certificate of that number with a key that was never registered */
     }
     key = key_user(state->group, device->user);
     err = state_get(state, &key, &cairn__user_record__descriptor, arena, &user);

@@ -58,6 +58,7 @@ struct waiter {
     uint64_t stream;
     struct slice header; /* of the request, for finish */
     uint32_t device, writer;
+    struct sha256 bearer; /* of the key that the asking peer has shown to hold */
 };
 struct proposal {
     struct slice command;

@@ -119,6 +119,7 @@ struct finish {
     struct state *state;
     const struct keyring *keyring;
     const struct bootstrap *bootstrap;
+    struct sha256 bearer; /* of the key that the asking peer has shown to hold */
     uint32_t device;
     uint32_t writer;
     struct slice request_body;
@@ -131,6 +132,7 @@ struct query {
     const struct bootstrap *bootstrap;
     const Cairn__UserRecord *user;
     uint32_t device;
+    struct sha256 bearer; /* of its key, as shown */
     struct proto_arena *arena;
     struct raft_status raft;
     struct root *root;                    /* group 0 on its leader */

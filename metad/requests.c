@@ -171,6 +171,7 @@ static enum err mutation_queue(struct group *group, const struct message *messag
     proposal.waiter = (struct waiter){
         .from = message->from, .type = message->type, .stream = message->stream, .header = slice_ref(message->header)};
     proposal.waiter.device = command.device;
+    proposal.waiter.bearer = message->peer.key;
     proposal.waiter.writer = prepare->user != NULL ? prepare->user->writer : 0;
     queue_push(group, proposal);
     return ERR_OK;
@@ -210,6 +211,7 @@ static enum err query_run(struct group *group, const struct message *message, co
         .bootstrap = group->params.bootstrap,
         .user = who->user,
         .device = message->peer.id,
+        .bearer = message->peer.key,
         .arena = arena,
         .raft = raft_status(group->raft),
         .root = &group->root,

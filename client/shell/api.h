@@ -18,9 +18,6 @@
 #include "proto/message.h"
 
 #define API_TEXT_BYTES CAIRN_TEXT_BYTES
-/* Each process of a device takes a block. A number is too old once the device is 262,144 further (R-D6): the smaller
- * the block, the more commands may begin and end beside one that waits. Above CLIENT_KEYS_RESERVE. */
-#define API_KEYS_BLOCK 400u
 
 #define API_PATH_BYTES 4352u
 /* MapNode.state */
@@ -43,8 +40,8 @@ void api_config_deinit(struct api_config *config);
 /* The file beside the idempotency numbers that remembers the metadata nodes of the last map. */
 void api_metads_path(const struct api_config *config, char ret_path[API_PATH_BYTES]);
 
-/* Takes the next API_KEYS_BLOCK idempotency numbers of the device (R-F10). */
-MUST_CHECK enum err api_keys_take(const char *path, uint64_t *ret_first, uint64_t *ret_end, char *ret_text);
+/* Takes the next `count` idempotency numbers of the device from its file (R-F10): they are ret_first and on. */
+MUST_CHECK enum err api_keys_take(const char *path, uint32_t count, uint64_t *ret_first, char *ret_text);
 
 /* What the core said to one waiting call. */
 struct api_item {

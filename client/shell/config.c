@@ -123,7 +123,7 @@ void api_config_deinit(struct api_config *config)
 /* The file holds the next free number: 20 decimal digits and a newline, always written whole. */
 #define KEYS_BYTES 21
 
-static enum err keys_advance(int fd, uint64_t *ret_first, const char **ret_wrong)
+static enum err keys_advance(int fd, uint32_t count, uint64_t *ret_first, const char **ret_wrong)
 {
     char text[KEYS_BYTES + 1] = {0};
     uint64_t first = 1;
@@ -140,7 +140,7 @@ static enum err keys_advance(int fd, uint64_t *ret_first, const char **ret_wrong
             return ERR_CORRUPT;
         }
     }
-    snprintf(text, sizeof text, "%020" PRIu64 "\n", first + API_KEYS_BLOCK);
+    snprintf(text, sizeof text, "%020" PRIu64 "\n", first + count);
     if (pwrite(fd, text, KEYS_BYTES, 0) != KEYS_BYTES || fdatasync(fd) != 0) {
         *ret_wrong = strerror(errno);
         return errno == ENOSPC ? ERR_NO_ROOM : ERR_IO;
@@ -149,7 +149,7 @@ static enum err keys_advance(int fd, uint64_t *ret_first, const char **ret_wrong
     return ERR_OK;
 }
 
-enum err api_keys_take(const char *path, uint64_t *ret_first, uint64_t *ret_end, char *ret_text)
+enum err api_keys_take(const char *path, uint32_t count, uint64_t *ret_first, char *ret_text)
 {
     const char *wrong = NULL;
     uint64_t first = 0;
@@ -161,13 +161,12 @@ enum err api_keys_take(const char *path, uint64_t *ret_first, uint64_t *ret_end,
         }
         return ERR_IO;
     }
-    enum err err = keys_advance(fd, &first, &wrong);
+    enum err err = keys_advance(fd, count, &first, &wrong);
     close(fd);
     if (err != ERR_OK) {
         snprintf(ret_text, API_TEXT_BYTES, "%s: %s", path, wrong);
         return err;
     }
     *ret_first = first;
-    *ret_end = first + API_KEYS_BLOCK;
     return ERR_OK;
 }

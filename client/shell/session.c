@@ -109,18 +109,18 @@ static void learn_addresses(struct cairn *c, struct slice header)
     proto_arena_deinit(&arena);
 }
 
-static void give_keys(struct cairn *c, struct effects *fx)
+static void give_keys(struct cairn *c, uint32_t count, struct effects *fx)
 {
     char text[API_TEXT_BYTES];
-    uint64_t first, end;
+    uint64_t first;
     uint8_t header[16];
-    enum err err = api_keys_take(c->config.keys, &first, &end, text);
+    enum err err = api_keys_take(c->config.keys, count, &first, text);
     if (err != ERR_OK) {
         fx_halt(fx, err, "%.150s", text);
         return;
     }
     put_u64(header, first);
-    put_u64(header + 8, end);
+    put_u64(header + 8, first + count);
     fx_send(fx, address_local(ACTOR_CLIENT, 0), MESSAGE_CLIENT_KEYS, 0, slice_copy(header, sizeof header),
             (struct slice){0});
 }
@@ -138,7 +138,7 @@ static void api_step(void *actor, const struct event *event, struct effects *fx)
         return;
     }
     if (message->type == MESSAGE_CLIENT_KEYS_WANTED) {
-        give_keys(c, fx);
+        give_keys(c, get_u32(message->header.data), fx);
         return;
     }
     struct api_item *item = mem_alloc(sizeof *item);

@@ -45,18 +45,24 @@ void extra_set_down(const struct keyring *keyring, struct proto_arena *arena, Ca
 /* Leader only: asks -> chunk ids (R-F5) appended to `ret`; INVALID on a chunk length of 0 or over the limit. */
 enum err asks_compute(const struct keyring *keyring, const uint8_t *asks, uint32_t count, uint32_t chunk_limit,
                       struct writer *ret);
-/* Leader only: signs a capability for the session (0: reading) and returns its CAPABILITY_BYTES in `ret`. */
+/* What a capability says beside its namespace. */
+struct capability_grant {
+    struct sha256 bearer; /* of the key that only he who may use it can show (R-F8) */
+    uint32_t writer;
+    uint64_t session; /* 0: reading */
+    uint64_t generation;
+    uint32_t operations; /* enum capability_operations */
+};
+/* Leader only: signs it and returns its CAPABILITY_BYTES in `ret`. */
 void capability_issue(const struct keyring *keyring, const struct bootstrap *bootstrap,
-                      const Cairn__NamespaceRecord *ns, uint32_t writer, uint64_t session, uint64_t generation,
-                      uint32_t operations, uint8_t *ret);
-/* What a capability for an upload says. */
+                      const Cairn__NamespaceRecord *ns, const struct capability_grant *grant, uint8_t *ret);
+/* For which upload one is wanted. */
 struct upload_grant {
     uint64_t ns, session, generation;
-    uint32_t writer;
 };
 /* Leader only: what must lie in no log is added to the answer of a start or a stage: a fresh capability to its header
  * (`reply`, unpacked into `arena`, with its field `capability`) and the keys of missing chunks to its body (R-C2). */
-MUST_CHECK enum err upload_answer_finish(struct finish *finish, const struct upload_grant *grant, void *reply,
+MUST_CHECK enum err upload_answer_finish(struct finish *finish, const struct upload_grant *upload, void *reply,
                                          ProtobufCBinaryData *capability, struct answer *answer,
                                          struct proto_arena *arena);
 /* Keys for values at rest of a namespace, from the realm key. `use` names what: "page", "inline". */

@@ -131,8 +131,11 @@ enum err manifest_query(struct query *query, const void *message, struct answer 
                                : manifest_open_chunks(query, ns, record, request->first_entry, &out);
     if (err == ERR_OK) {
         uint8_t token[CAPABILITY_BYTES];
-        capability_issue(query->keyring, query->bootstrap, ns, query->user->writer, 0, ns->generation, CAPABILITY_GET,
-                         token);
+        const struct capability_grant grant = {.bearer = query->bearer,
+                                               .writer = query->user->writer,
+                                               .generation = ns->generation,
+                                               .operations = CAPABILITY_GET};
+        capability_issue(query->keyring, query->bootstrap, ns, &grant, token);
         reply.capability = (ProtobufCBinaryData){sizeof token, token};
         reply.count = (uint32_t)(out.bytes / MANIFEST_READ_BYTES);
         answer_set(answer, &reply);

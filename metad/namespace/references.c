@@ -72,8 +72,11 @@ enum err references_query(struct query *query, const void *message, struct answe
     err = references_fill(query, &prefix, &at, limit, &body, &more);
     if (err == ERR_OK) {
         uint8_t token[CAPABILITY_BYTES];
-        capability_issue(query->keyring, query->bootstrap, ns, query->user->writer, 0, ns->generation, CAPABILITY_GET,
-                         token);
+        const struct capability_grant grant = {.bearer = query->bearer,
+                                               .writer = query->user->writer,
+                                               .generation = ns->generation,
+                                               .operations = CAPABILITY_GET};
+        capability_issue(query->keyring, query->bootstrap, ns, &grant, token);
         Cairn__ReferencesReply reply = CAIRN__REFERENCES_REPLY__INIT;
         reply.count = (uint32_t)(body.bytes / REFERENCE_BYTES);
         reply.capability = (ProtobufCBinaryData){sizeof token, token};

@@ -61,40 +61,43 @@ static enum err answers_add_keys(const struct keyring *keyring, struct slice *bo
 }
 
 void capability_issue(const struct keyring *keyring, const struct bootstrap *bootstrap,
-                      const Cairn__NamespaceRecord *ns, uint32_t writer, uint64_t session, uint64_t generation,
-                      uint32_t operations, uint8_t *ret)
+                      const Cairn__NamespaceRecord *ns, const struct capability_grant *grant, uint8_t *ret)
 {
     CHECK(keyring->present && keyring->map != NULL);
     struct capability capability = {
         .cluster = bootstrap->cluster,
         .cluster_incarnation = bootstrap->cluster_incarnation,
         .realm = ns->realm,
-        .writer = writer,
+        .writer = grant->writer,
         .ns = ns->ns,
         .ns_incarnation = ns->incarnation,
-        .session = session,
-        .generation = generation,
-        .operations = operations,
+        .session = grant->session,
+        .generation = grant->generation,
+        .operations = grant->operations,
         .budget_bytes = CAPABILITY_BUDGET,
         .expiry_tick = keyring->map->tick + CAPABILITY_TICKS,
         .capability_epoch = keyring->map->capability_epoch,
-        .bearer = bootstrap->bearer,
+        .bearer = grant->bearer,
         .key_id = keyring->signing_key_id,
     };
     capability_sign(&capability, keyring->signing_seed, ret);
 }
 
-enum err upload_answer_finish(struct finish *finish, const struct upload_grant *grant, void *reply,
+enum err upload_answer_finish(struct finish *finish, const struct upload_grant *upload, void *reply,
                               ProtobufCBinaryData *capability, struct answer *answer, struct proto_arena *arena)
 {
     Cairn__NamespaceRecord *ns = NULL;
     uint8_t token[CAPABILITY_BYTES];
-    enum err err = namespace_get(finish->state, grant->ns, arena, &ns);
+    enum err err = namespace_get(finish->state, upload->ns, arena, &ns);
     if (err != ERR_OK) {
         return err;
     }
-    capability_issue(finish->keyring, finish->bootstrap, ns, grant->writer, grant->session, grant->generation,
-                     CAPABILITY_PUT | CAPABILITY_GET, token);
+    const struct capability_grant grant = {.bearer = finish->bearer,
+                                           .writer = finish->writer,
+                                           .session = upload->session,
+                                           .generation = upload->generation,
+                                           .operations = CAPABILITY_PUT | CAPABILITY_GET};
+    capability_issue(finish->keyring, finish->bootstrap, ns, &grant, token);
     *capability = (ProtobufCBinaryData){sizeof token, token};
     slice_drop(&answer->header);
     answer->header = proto_pack(reply);

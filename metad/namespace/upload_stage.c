@@ -232,7 +232,7 @@ enum err upload_stage_finish(struct finish *finish, struct answer *answer)
     enum err err = proto_unpack(&cairn__upload_stage_reply__descriptor, answer->header, &arena, &message);
     if (err == ERR_OK) {
         Cairn__UploadStageReply *reply = message;
-        const struct upload_grant grant = {request->head->ns, request->session, reply->generation, finish->writer};
+        const struct upload_grant grant = {request->head->ns, request->session, reply->generation};
         err = upload_answer_finish(finish, &grant, reply, &reply->capability, answer, &arena);
     }
     proto_arena_deinit(&arena);

@@ -92,7 +92,7 @@ enum err upload_start_finish(struct finish *finish, struct answer *answer)
     enum err err = proto_unpack(&cairn__upload_start_reply__descriptor, answer->header, &arena, &message);
     if (err == ERR_OK) {
         Cairn__UploadStartReply *reply = message;
-        const struct upload_grant grant = {request->head->ns, reply->session, reply->generation, reply->writer};
+        const struct upload_grant grant = {request->head->ns, reply->session, reply->generation};
         err = upload_answer_finish(finish, &grant, reply, &reply->capability, answer, &arena);
     }
     proto_arena_deinit(&arena);

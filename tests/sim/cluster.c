@@ -201,6 +201,7 @@ static void draw_bootstrap(struct cluster *c)
     b->copy_bytes = rng_chance(rng, plan->coded_percent * 10000) ? 1 : 0;
     b->pg_bits = (uint32_t)rng_between(rng, 0, 4);
     b->device = DEVICE;
+    memset(b->bearer.bytes, DEVICE, sizeof b->bearer.bytes);
 }
 
 static void draw_world(struct cluster *c)
@@ -237,6 +238,7 @@ static void nodes_make(struct cluster *c)
     for (uint32_t i = 0; i < c->plan->workload.clients; i++) {
         c->clients[i] = world_node_add(world, ROLE_DEVICE, i + 1, 1, client_boot, c);
         c->clients[i]->principal = DEVICE;
+        c->clients[i]->key = c->bootstrap.bearer;
         workload_node(workload_client_of(c->workload, i + 1), c->clients[i]);
     }
     for (unsigned i = 0; i < world->node_count; i++) {

@@ -201,7 +201,7 @@ static void net_send_remote(struct node *node, struct actor *actor, const struct
                  .index = actor->index,
                  .sender = (uint32_t)(actor - node->actors),
                  .conn = conn->id},
-        .peer = {.role = (uint8_t)node->role, .id = node->principal},
+        .peer = {.role = (uint8_t)node->role, .id = node->principal, .key = node->key},
         .type = effect->send.type,
         .flags = effect->send.flags,
         .target = effect->send.target,

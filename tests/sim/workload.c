@@ -12,7 +12,7 @@
 #include "proto/message.h"
 #include "work.h"
 
-enum { TIMER_NEXT = 1, KEYS_BLOCK = 1000 };
+enum { TIMER_NEXT = 1 };
 #define REST_NS (30 * MILLISECOND)
 
 enum work_kind work_kind_of(const char *name)
@@ -154,11 +154,11 @@ static void hear_data(struct workload_client *client, struct work *work, const s
             (struct slice){0});
 }
 
-static void give_keys(struct workload_client *client, struct effects *fx)
+static void give_keys(struct workload_client *client, uint32_t count, struct effects *fx)
 {
     uint8_t header[16];
     put_u64(header, client->keys);
-    client->keys += KEYS_BLOCK;
+    client->keys += count;
     put_u64(header + 8, client->keys);
     fx_send(fx, address_local(ACTOR_CLIENT, 0), MESSAGE_CLIENT_KEYS, 0, slice_copy(header, sizeof header),
             (struct slice){0});
@@ -176,7 +176,7 @@ static void client_hear(struct workload_client *client, const struct message *m,
             begin_verification(client, fx);
         }
     } else if (m->type == MESSAGE_CLIENT_KEYS_WANTED) {
-        give_keys(client, fx);
+        give_keys(client, get_u32(m->header.data), fx);
     } else if (m->type == MESSAGE_CLIENT_WANT && work != NULL) {
         hear_want(client, work, m, fx);
     } else if (m->type == MESSAGE_CLIENT_DATA && work != NULL) {

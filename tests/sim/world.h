@@ -84,6 +84,7 @@ struct node {
     enum role role;
     uint32_t id;
     uint32_t principal; /* number in its certificate: id, unless several processes share one */
+    struct sha256 key;  /* of the key in its certificate; zero where nobody asks */
     unsigned slot;      /* position in the world */
     bool up;
     bool halted; /* by an EFFECT_HALT, until it is started again */

@@ -78,6 +78,8 @@ struct world {
     uint32_t entry_count, receipts, starts, stages, completes, smalls, redirects, asks, maps, pages;
     struct sha256 page_hashes[ENTRIES]; /* of the staged pages */
     uint32_t page_count;
+    uint64_t keys_first, keys_next; /* the last block of idempotency numbers given, and what comes behind it */
+    uint32_t keys_count, keys_wanted;
     uint64_t small_keys[8];
     struct slice small_headers[8];
     uint64_t complete_bytes;
@@ -490,7 +492,15 @@ static void shell(struct world *w, const struct effect *effect)
     uint64_t id = effect->send.stream;
     const struct slice header = effect->send.header, body = effect->send.body;
     uint8_t answer[16];
-    if (effect->send.type == MESSAGE_CLIENT_DONE) {
+    if (effect->send.type == MESSAGE_CLIENT_KEYS_WANTED) {
+        w->keys_count = get_u32(header.data);
+        w->keys_wanted++;
+        w->keys_first = w->keys_next;
+        w->keys_next += w->keys_count;
+        put_u64(answer, w->keys_first);
+        put_u64(answer + 8, w->keys_next);
+        local(w, MESSAGE_CLIENT_KEYS, 0, slice_copy(answer, 16), (struct slice){0});
+    } else if (effect->send.type == MESSAGE_CLIENT_DONE) {
         w->done = client_op_decode(header);
     } else if (effect->send.type == MESSAGE_CLIENT_CONFIRM) {
         put_u32(answer, w->confirm);
@@ -629,7 +639,8 @@ static struct world *world_make(void)
     w->now_ns = 1000000000;
     w->leader = 1;
     w->standins = 2;
-    struct client_params params = {.metads = {1, 2, 3}, .metad_count = 3, .key_next = 100, .key_end = 1100};
+    w->keys_next = 100;
+    struct client_params params = {.metads = {1, 2, 3}, .metad_count = 3};
     w->client = client_create(&params);
     uint64_t x = 88172645463325252ull;
     for (uint32_t i = 0; i < FILE_BYTES; i++) {

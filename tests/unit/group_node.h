@@ -368,7 +368,7 @@ static inline enum err node_ask(struct node *node, uint32_t group, struct princi
     return error_reply_decode(node->header, &leader);
 }
 
-#define DEVICE_ROOT ((struct principal){ROLE_DEVICE, 1})
+#define DEVICE_ROOT ((struct principal){.role = ROLE_DEVICE, .id = 1})
 /* The reply unpacked; lives until node_deinit. */
 static inline void *node_reply(struct node *node, const ProtobufCMessageDescriptor *descriptor)
 {

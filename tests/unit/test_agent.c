@@ -126,7 +126,7 @@ static void scene_reply(struct scene *s, uint32_t node, uint64_t stream, uint8_t
     event.message.flags = MESSAGE_REPLY | flags;
     event.message.stream = stream;
     event.message.from = address_node(ROLE_METAD, node, ACTOR_GROUP, 0);
-    event.message.peer = (struct principal){ROLE_METAD, node};
+    event.message.peer = (struct principal){.role = ROLE_METAD, .id = node};
     event.message.header = header;
     scene_step(s, &event);
     slice_drop(&event.message.header);

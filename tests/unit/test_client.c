@@ -199,6 +199,36 @@ static void test_retry_has_the_same_bytes(void **state)
     world_end(w);
 }
 
+/* A number that lay in an old block would be TOO_OLD once others of the device have gone on. */
+static void test_numbers_are_fresh(void **state)
+{
+    (void)state;
+    struct world *w = world_make();
+    client_op_destroy(run(w, put_op(1, 100)));
+    assert_int_equal(w->small_keys[0], 100);
+    assert_int_equal(w->keys_wanted, 1);
+    assert_int_equal(w->keys_count, CLIENT_KEYS_FIRST); /* who does one thing takes few */
+    w->keys_next = 500000;                              /* other processes of the device */
+    w->now_ns += CLIENT_KEYS_AGE_NS + 1;
+    client_op_destroy(run(w, put_op(2, 100)));
+    assert_int_equal(w->small_keys[1], 500000);
+    assert_int_equal(w->keys_count, 2 * CLIENT_KEYS_FIRST);
+    world_end(w);
+}
+
+static void test_numbers_come_in_growing_blocks(void **state)
+{
+    (void)state;
+    struct world *w = world_make();
+    for (unsigned i = 0; i < 8; i++) {
+        client_op_destroy(run(w, put_op(i + 1, 100)));
+        assert_int_equal(w->small_keys[i], 100 + i);
+    }
+    assert_int_equal(w->keys_wanted, 2); /* with half of the first left */
+    assert_int_equal(w->keys_count, 2 * CLIENT_KEYS_FIRST);
+    world_end(w);
+}
+
 static void test_session_closed_begins_anew(void **state)
 {
     (void)state;
@@ -332,6 +362,8 @@ int main(void)
         cmocka_unit_test(test_redirect),
         cmocka_unit_test(test_mute_metad_is_left_soon),
         cmocka_unit_test(test_retry_has_the_same_bytes),
+        cmocka_unit_test(test_numbers_are_fresh),
+        cmocka_unit_test(test_numbers_come_in_growing_blocks),
         cmocka_unit_test(test_session_closed_begins_anew),
         cmocka_unit_test(test_changed_file_is_not_committed),
         cmocka_unit_test(test_answer_of_another_is_ignored),

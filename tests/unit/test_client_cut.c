@@ -149,7 +149,7 @@ static void test_tails_do_not_starve(void **state)
     const unsigned uploads = 24;
     struct world *w = cutting_world();
     client_destroy(w->client);
-    struct client_params small = {.metads = {1, 2, 3}, .metad_count = 3, .key_next = 100, .key_end = 1100};
+    struct client_params small = {.metads = {1, 2, 3}, .metad_count = 3};
     small.window_bytes = 12ull << 20;
     w->client = client_create(&small);
     w->cut = (struct cut_params){.min_bytes = 128u << 10, .avg_bytes = 256u << 10, .max_bytes = 512u << 10};
@@ -178,7 +178,7 @@ static void test_no_window_at_all(void **state)
     (void)state;
     struct world *w = cutting_world();
     client_destroy(w->client);
-    struct client_params small = {.metads = {1, 2, 3}, .metad_count = 3, .key_next = 100, .key_end = 1100};
+    struct client_params small = {.metads = {1, 2, 3}, .metad_count = 3};
     small.window_bytes = 1;
     w->client = client_create(&small);
     client_op_destroy(put_file(w, 1, CLIENT_SOURCE_FILE, FILE_BYTES));

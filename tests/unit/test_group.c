@@ -88,7 +88,7 @@ static Cairn__StoreRegisterReply *register_store(struct node *node, uint32_t num
     request.address = "127.0.0.1:1";
     request.host = host;
     request.rack = "";
-    struct principal peer = {ROLE_BLOCKD, number};
+    struct principal peer = {.role = ROLE_BLOCKD, .id = number};
     assert_int_equal(node_ask(node, 0, peer, MESSAGE_STORE_REGISTER, &request, (struct slice){0}), ERR_OK);
     return node_reply(node, &cairn__store_register_reply__descriptor);
 }
@@ -219,7 +219,7 @@ static void test_stores_of_others(void **state)
     request.uuid = (ProtobufCBinaryData){16, uuid};
     request.incarnation = victim->incarnation;
     request.address = request.host = request.rack = "";
-    struct principal thief = {ROLE_BLOCKD, 2};
+    struct principal thief = {.role = ROLE_BLOCKD, .id = 2};
     assert_int_equal(node_ask(&node, 0, thief, MESSAGE_STORE_REGISTER, &request, (struct slice){0}), ERR_DENIED);
     request.node = 1;
     assert_int_equal(node_ask(&node, 0, thief, MESSAGE_STORE_REGISTER, &request, (struct slice){0}), ERR_WRONG_ROLE);
@@ -415,11 +415,14 @@ static void test_strangers_are_refused_alike(void **state)
                 start_request.parent = list_request.folder = stat_request.parent = manifest_request.parent = guess;
             stage_request.session = complete_request.session = guess;
             for (uint32_t device = 2; device <= 77; device += 75) {
-                struct principal stranger = {ROLE_DEVICE, device};
+                struct principal stranger = {.role = ROLE_DEVICE, .id = device};
                 enum err err = node_ask(&node, 1, stranger, rows[i].type, rows[i].request, (struct slice){0});
                 assert_int_equal(err, ERR_DENIED);
             }
         }
+        node_head(&node, &head)->ns = NAMESPACE_FIRST;
+        struct principal impostor = {.role = ROLE_DEVICE, .id = 1, .key = {{1}}}; /* the number, another key (R-F8) */
+        assert_int_equal(node_ask(&node, 1, impostor, rows[i].type, rows[i].request, (struct slice){0}), ERR_DENIED);
         if (rows[i].type != MESSAGE_RESOLVE) {
             node_head(&node, &head)->ns = 99;
             enum err err = node_ask(&node, 1, DEVICE_ROOT, rows[i].type, rows[i].request, (struct slice){0});
@@ -584,7 +587,7 @@ static void heartbeat(struct node *node, const Cairn__StoreRegisterReply *store,
     Cairn__StoreHeartbeatRequest request = CAIRN__STORE_HEARTBEAT_REQUEST__INIT;
     request.store = store->store;
     request.incarnation = store->incarnation;
-    struct principal peer = {ROLE_BLOCKD, number};
+    struct principal peer = {.role = ROLE_BLOCKD, .id = number};
     assert_int_equal(node_ask(node, 0, peer, MESSAGE_STORE_HEARTBEAT, &request, (struct slice){0}), ERR_OK);
 }
 

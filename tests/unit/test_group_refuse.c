@@ -43,7 +43,7 @@ static void start(struct node *node)
 /* An APPEND of one entry behind the bootstrap entry, which a follower takes. */
 static void frame_init(struct frame *frame)
 {
-    *frame = (struct frame){.peer = {ROLE_METAD, LEADER}, .entry_count = 1};
+    *frame = (struct frame){.peer = {.role = ROLE_METAD, .id = LEADER}, .entry_count = 1};
     frame->message = (Cairn__RaftMessage)CAIRN__RAFT_MESSAGE__INIT;
     memset(frame->cluster, 0xc1, 16);
     frame->message.cluster = (ProtobufCBinaryData){16, frame->cluster};

@@ -28,7 +28,7 @@ static void send_to_group(struct node *node, uint16_t type, const void *header, 
     node_answer_drop(node);
     struct event event = {.kind = EVENT_MESSAGE};
     event.message = (struct message){.from = {.role = ROLE_METAD, .node = FROM, .conn = 9},
-                                     .peer = {ROLE_METAD, FROM},
+                                     .peer = {.role = ROLE_METAD, .id = FROM},
                                      .type = type,
                                      .target = 1,
                                      .stream = ++node->stream,

@@ -72,7 +72,7 @@ static void net_send(struct world *w, const struct effect *effect)
     net_now->lists += !reply && effect->send.type == MESSAGE_STORE_LIST;
     event.message = (struct message){
         .from = {.role = ROLE_BLOCKD, .node = from + 1},
-        .peer = {ROLE_BLOCKD, from + 1},
+        .peer = {.role = ROLE_BLOCKD, .id = from + 1},
         .type = effect->send.type,
         .flags = effect->send.flags,
         .stream = effect->send.stream,

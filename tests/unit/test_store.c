@@ -139,6 +139,10 @@ static void refuse_signature(struct world *w, struct shard *s)
 {
     (void)w, s->signing = 1;
 }
+static void refuse_bearer(struct world *w, struct shard *s)
+{
+    (void)w, s->capability.bearer.bytes[31] ^= 1;
+}
 static void refuse_key_id(struct world *w, struct shard *s)
 {
     (void)w, s->capability.key_id = 8;
@@ -249,6 +253,7 @@ static void test_put_refusals(void **state)
     } rows[] = {
         {refuse_signature, ERR_BAD_CAPABILITY},
         {refuse_key_id, ERR_BAD_CAPABILITY},
+        {refuse_bearer, ERR_BAD_CAPABILITY},
         {refuse_cluster, ERR_WRONG_CLUSTER},
         {refuse_cluster_incarnation, ERR_WRONG_CLUSTER},
         {refuse_operation, ERR_BAD_CAPABILITY},
@@ -338,6 +343,9 @@ static void test_get_refusals(void **state)
     assert_int_equal(inventory_count(w, &shard, ROLE_DEVICE), 0);
     shard.capability = world_capability(w, 1, 1);
     shard.capability.operations = CAPABILITY_PUT;
+    assert_int_equal(world_get_now(w, &shard), ERR_BAD_CAPABILITY);
+    shard.capability = world_capability(w, 1, 1);
+    shard.capability.bearer.bytes[0] ^= 1; /* somebody else's (R-F8) */
     assert_int_equal(world_get_now(w, &shard), ERR_BAD_CAPABILITY);
     shard.capability = world_capability(w, 1, 1);
     shard.capability.realm++;
