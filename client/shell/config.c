@@ -13,6 +13,27 @@
 #include "api.h"
 #include "base/config.h"
 
+/* "1@127.0.0.1:7001" */
+static bool metad_parse(const char *text, struct api_metad *ret)
+{
+    char *end = NULL;
+    unsigned long node = strtoul(text, &end, 10);
+    const char *colon = strrchr(text, ':');
+    if (end == text || *end != '@' || node == 0 || node > UINT32_MAX || colon == NULL || colon <= end + 1) {
+        return false;
+    }
+    size_t host_bytes = (size_t)(colon - end - 1);
+    unsigned long port = strtoul(colon + 1, &end, 10);
+    if (host_bytes >= sizeof ret->host || end == colon + 1 || *end != '\0' || port == 0 || port > 65535) {
+        return false;
+    }
+    ret->node = (uint32_t)node;
+    ret->port = (uint16_t)port;
+    memcpy(ret->host, colon - host_bytes, host_bytes);
+    ret->host[host_bytes] = '\0';
+    return true;
+}
+
 struct raw_config {
     char *role, *cluster, *ca, *cert, *key, *user, *workspace, *keys;
     int64_t node, incarnation;
@@ -28,11 +49,11 @@ static const char *config_take(struct raw_config *raw, struct api_config *config
     if (!hex_decode(raw->cluster, sizeof config->cluster, &config->cluster)) {
         return "cluster must be 32 hexadecimal digits";
     }
-    if (raw->metads.count == 0 || raw->metads.count > LIMIT_RAFT_MEMBERS) {
+    if (raw->metads.count == 0 || raw->metads.count > CLIENT_METADS) {
         return "metads must name 1 to 9 metadata nodes";
     }
     for (uint32_t i = 0; i < raw->metads.count; i++) {
-        if (!runtime_peer_parse(raw->metads.items[i], &config->metads[i])) {
+        if (!metad_parse(raw->metads.items[i], &config->metads[i])) {
             return "metads must hold strings like \"1@127.0.0.1:7001\"";
         }
     }
@@ -50,31 +71,6 @@ static const char *config_take(struct raw_config *raw, struct api_config *config
         *from[i] = NULL;
     }
     return NULL;
-}
-
-void api_metads_path(const struct api_config *config, char ret_path[API_PATH_BYTES])
-{
-    snprintf(ret_path, API_PATH_BYTES, "%s.metads", config->keys);
-}
-
-/* Puts the metadata nodes that the last map named before those of the file, which may be long gone. */
-static void config_remembered(struct api_config *config)
-{
-    char path[API_PATH_BYTES];
-    struct runtime_peer *all = mem_alloc(CLIENT_METADS * sizeof *all);
-    api_metads_path(config, path);
-    uint32_t count = runtime_peers_read(path, all, CLIENT_METADS - LIMIT_RAFT_MEMBERS);
-    for (uint32_t i = 0; i < config->metad_count; i++) {
-        uint32_t at = 0;
-        while (at < count && all[at].node != config->metads[i].node) {
-            at++;
-        }
-        all[at] = config->metads[i];
-        count += at == count;
-    }
-    memcpy(config->metads, all, count * sizeof *all);
-    config->metad_count = count;
-    free(all);
 }
 
 enum err api_config_read(const char *path, struct api_config *ret_config, char *ret_text)
@@ -103,7 +99,6 @@ enum err api_config_read(const char *path, struct api_config *ret_config, char *
         return ERR_CONFIG;
     }
     if (err == ERR_OK) {
-        config_remembered(&config);
         *ret_config = config;
     }
     return err;
