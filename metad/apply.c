@@ -100,7 +100,7 @@ static void answer_remember(struct apply *apply, const struct answer *answer)
  * leaves no trace but its answer. */
 static void apply_mutation(struct apply *apply, const struct operation *operation, struct answer *answer)
 {
-    bool keyed = !operation->root;
+    bool keyed = operation_is_keyed(operation);
     if (keyed && answer_remembered(apply, answer)) {
         return;
     }

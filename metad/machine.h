@@ -179,6 +179,8 @@ struct operation {
 };
 
 const struct operation *operation_find(uint16_t type);
+/* A mutation of a device: done once, under its idempotency key. Nodes' are such that a repeat changes nothing. */
+bool operation_is_keyed(const struct operation *operation);
 
 /* One function decides. OK with the device's and the user's record (in the arena), or DENIED: unknown and forbidden
  * answer alike. `ns` 0 where the operation names none. */

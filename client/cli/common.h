@@ -24,7 +24,7 @@ struct cli {
     bool cursor_given;
     uint64_t group;
     bool group_given;
-    const char *to;
+    const char *to, *with, *address;
     struct cairn *cairn;
     struct cairn_error error;
     int argc; /* what is left */

@@ -237,6 +237,9 @@ enum err root_command_apply(struct apply *apply, const Cairn__RootCommand *comma
         record->map->tick++;
     }
     bool changed = stores_set_state(record->map, command->down, command->n_down, STORE_DOWN);
+    if (command->node != NULL && root_node_register(apply, record->map, command->node, &changed) != ERR_OK) {
+        return ERR_OK; /* gone meanwhile; nothing else rides with it */
+    }
     changed |= stores_set_state(record->map, command->up, command->n_up, STORE_UP);
     if (changed) {
         record->map->epoch++;

@@ -8,7 +8,8 @@
 #define STORE_SILENT_NS (5ull * 1000000000)
 #define TICK_NS         (10ull * 1000000000)
 #define STORE_UP        0u
-#define NODE_IN_USE     0u /* MapNode.state */
+#define ROOT_MAP_BYTES  (LIMIT_FRAME_HEADER_BYTES - (64u << 10)) /* a map travels in one header */
+#define NODE_IN_USE     0u                                       /* MapNode.state */
 #define NODE_JOINING    1u /* known by name, member of no group yet or not of all */
 #define NODE_GONE       2u /* removed; its number is never used again */
 #define STORE_DOWN      1u
@@ -64,6 +65,15 @@ enum err store_heartbeat(struct group *group, const struct message *message, con
 /* What the leader should propose now (a tick, stores that fell silent or came back); false: nothing. */
 bool root_due(struct root *root, struct state *state, uint64_t now_ns, struct proto_arena *arena,
               Cairn__RootCommand *ret);
+
+/* Metadata nodes (nodes.c). The row of one in the map, or NULL. */
+Cairn__MapNode *map_find_metad(const Cairn__ClusterMap *map, uint32_t node);
+bool node_address_is_sound(const char *address);
+/* Takes a metadata node's address into the map. NOT_FOUND: nobody named it, or it is gone. */
+MUST_CHECK enum err root_node_register(struct apply *apply, Cairn__ClusterMap *map,
+                                       const Cairn__NodeRegisterRequest *request, bool *ret_changed);
+enum err node_register_apply(struct apply *apply, struct answer *answer);
+enum err admin_node_apply(struct apply *apply, struct answer *answer);
 
 /* Seats stores in the placement groups of every pool that has none yet, and stand-ins (placement.c). True when the map
  * changed. */
