@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/authority.h"
 #include "base/check.h"
 #include "metad/host/log.h"
 #include "metad/members.h"
@@ -46,6 +47,8 @@ void keyring_deinit(struct keyring *keyring)
 {
     proto_arena_deinit(&keyring->map_arena);
     slice_drop(&keyring->map_bytes);
+    slice_wipe(&keyring->authority_key);
+    slice_drop(&keyring->authority);
     explicit_bzero(keyring, sizeof *keyring);
 }
 
@@ -473,6 +476,8 @@ void keyring_take(struct keyring *keyring, const Cairn__RootState *state)
     keyring_secret(keyring->receipt_master, state->receipt_master);
     keyring_secret(keyring->signing_seed, state->signing_seed);
     keyring->signing_key_id = state->signing_key_id;
+    keyring->authority_key = slice_copy(state->authority_key.data, state->authority_key.len);
+    keyring->authority = slice_copy(state->authority.data, state->authority.len);
     keyring->map_bytes = proto_pack(state->map);
     void *map = NULL;
     enum err err = proto_unpack(&cairn__cluster_map__descriptor, keyring->map_bytes, &keyring->map_arena, &map);

@@ -80,8 +80,9 @@ struct keyring {
     uint64_t realm;
     uint8_t realm_key[32], realm_secret[32], receipt_master[32], signing_seed[32];
     uint32_t signing_key_id;
-    struct slice map_bytes; /* packed ClusterMap */
-    Cairn__ClusterMap *map; /* unpacked from it; NULL before the first */
+    struct slice authority_key, authority; /* empty: not with the cluster */
+    struct slice map_bytes;                /* packed ClusterMap */
+    Cairn__ClusterMap *map;                /* unpacked from it; NULL before the first */
     struct proto_arena map_arena;
 };
 
@@ -119,6 +120,9 @@ struct finish {
     struct state *state;
     const struct keyring *keyring;
     const struct bootstrap *bootstrap;
+    const uint8_t *cluster_key;
+    uint32_t group_count;
+    uint64_t wall_ns;
     struct sha256 bearer; /* of the key that the asking peer has shown to hold */
     uint32_t device;
     uint32_t writer;

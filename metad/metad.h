@@ -23,6 +23,9 @@ struct bootstrap {
     uint32_t pg_bits;
     uint32_t device;      /* root user's first device */
     struct sha256 bearer; /* SHA-256 of its public key (DER SubjectPublicKeyInfo) */
+    /* The authority: its key wrapped by the cluster key, its certificate. 0 bytes: certificates are made elsewhere. */
+    uint8_t authority_sealed[LIMIT_AUTHORITY_BYTES], authority[LIMIT_AUTHORITY_BYTES];
+    uint32_t authority_sealed_bytes, authority_bytes;
 };
 
 /* What the node counts beside its groups; kept by the shell on the groups' loop. */

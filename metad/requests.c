@@ -21,12 +21,6 @@ struct headed_request {
     Cairn__RequestHead *head;
 };
 
-/* What a node says of itself to be kept begins with its number. */
-struct noded_request {
-    ProtobufCMessage base;
-    uint32_t node;
-};
-
 void group_refuse(struct group *group, const struct message *request, enum err err, const char *text)
 {
     uint32_t leader = group->raft != NULL ? raft_status(group->raft).leader : 0;
@@ -179,6 +173,16 @@ static enum err mutation_queue(struct group *group, const struct message *messag
 
 /* ---- admission ---- */
 
+/* What a node asks to be kept names it, in a field `node`: its own number, or it is not its to ask. */
+static bool request_names(const struct operation *operation, const void *request, uint32_t node)
+{
+    const ProtobufCFieldDescriptor *field = protobuf_c_message_descriptor_get_field_by_name(operation->request, "node");
+    CHECK(field != NULL && field->type == PROTOBUF_C_TYPE_UINT32);
+    uint32_t named = 0;
+    memcpy(&named, (const uint8_t *)request + field->offset, sizeof named);
+    return named == node;
+}
+
 /* Who asks, and may he? Block servers are known by their certificates; devices by the group's records. */
 static enum err request_authorize(struct group *group, const struct message *message, const struct operation *operation,
                                   const void *request, struct proto_arena *arena, struct prepare *ret)
@@ -186,8 +190,7 @@ static enum err request_authorize(struct group *group, const struct message *mes
     const struct message_row *row = message_row_find(message->type);
     CHECK(row != NULL);
     if (row->right == RIGHT_NODE) {
-        const struct noded_request *registration = request;
-        bool own = operation->kind != OPERATION_MUTATION || registration->node == message->peer.id;
+        bool own = operation->kind != OPERATION_MUTATION || request_names(operation, request, message->peer.id);
         return (message->peer.role & row->roles) != 0 && own ? ERR_OK : ERR_WRONG_ROLE;
     }
     const struct headed_request *headed = request;

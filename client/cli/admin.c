@@ -4,14 +4,16 @@
 #include "common.h"
 
 static const char usage[] =
-    "usage: cairn admin status|groups|stores|nodes|node\n\n"
+    "usage: cairn admin status|groups|stores|nodes|node|token|cluster\n\n"
     "  status   one object: stores by state, chunks by missing shards, the map, what is not at its default\n"
     "  groups   a line a Raft group: leader, term, indexes; per member role, lag, appends in flight, entries per "
     "fsync,\n"
     "           what the group refused there and why\n"
     "  stores   a line a store, with its counters\n"
     "  nodes    a line a node, with what it refused since its start and why\n"
-    "  node     changes of nodes: 'cairn admin node --help'\n";
+    "  node     changes of nodes: 'cairn admin node --help'\n"
+    "  token    one-time tokens for nodes that join: 'cairn admin token --help'\n"
+    "  cluster  make a cluster, join one: 'cairn admin cluster --help'\n";
 
 /* {"WRONG_CLUSTER":3,...} */
 static void refusals_text(const struct cairn_refusals *rows, uint32_t count, char *ret, size_t bytes)
@@ -239,6 +241,12 @@ int cli_admin(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "node") == 0) {
         return cli_admin_node(argc - 1, argv + 1);
     }
+    if (argc > 1 && strcmp(argv[1], "token") == 0) {
+        return cli_admin_token(argc - 1, argv + 1);
+    }
+    if (argc > 1 && strcmp(argv[1], "cluster") == 0) {
+        return cli_admin_cluster(argc - 1, argv + 1);
+    }
     if (!cli_parse(&cli, argc, argv, "admin", usage, "", 1, 1, &code)) {
         return code;
     }
@@ -248,7 +256,8 @@ int cli_admin(int argc, char **argv)
         which++;
     }
     if (which == 4) {
-        fprintf(stderr, "cairn admin: %s: not one of status, groups, stores, nodes, node\n", cli.argv[0]);
+        fprintf(stderr, "cairn admin: %s: not one of status, groups, stores, nodes, node, token, cluster\n",
+                cli.argv[0]);
         return CLI_EXIT_USAGE;
     }
     if (!cli_open(&cli, &code)) {

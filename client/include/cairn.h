@@ -183,6 +183,22 @@ int cairn_admin_node_add(struct cairn *cairn, uint32_t node, const char *address
 int cairn_admin_node_remove(struct cairn *cairn, uint32_t node, cairn_change_told_fn *tell, void *context,
                             struct cairn_error *error);
 
+/* What passes between the programs of an operator and the cluster when a node joins: packed messages of
+ * proto/cairn.proto. `data` is given to the caller, who frees it. */
+struct cairn_packed {
+    void *data;
+    size_t bytes;
+};
+/* A one-time token for a node (role "metad" or "blockd"), good for `seconds`; `public_key` is that of the token's own
+ * key (SubjectPublicKeyInfo). The answer: a packed AdminTokenReply. */
+int cairn_admin_token(struct cairn *cairn, const char *role, uint64_t seconds, const void *public_key, size_t bytes,
+                      struct cairn_packed *ret_reply, struct cairn_error *error);
+/* For the bearer of a token, whose configuration has role = "join": the certificate of a node with this key, which
+ * others will reach at `address`; `private_key` (PKCS#8) signs that it is the bearer's and goes nowhere. Asked again
+ * with the same key it answers the same. A packed NodeJoinReply. */
+int cairn_node_join(struct cairn *cairn, const char *role, const void *private_key, size_t bytes, const char *address,
+                    struct cairn_packed *ret_reply, struct cairn_error *error);
+
 struct cairn_status {
     uint32_t nodes, stores_up, stores_down;
     uint64_t map_epoch, tick;

@@ -25,6 +25,9 @@ int api_map_get(struct cairn *c, struct proto_arena *arena, Cairn__ClusterMap **
         return api_fail(error, ERR_NOT_READY, "the cluster has no map yet");
     }
     *ret_map = result == 0 ? reply->map : NULL;
+    if (result == 0) {
+        api_learn_addresses(c, reply->map);
+    }
     return result;
 }
 

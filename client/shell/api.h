@@ -28,6 +28,7 @@
 
 /* client.toml, and the metadata nodes that the last map named. */
 struct api_config {
+    enum role role; /* DEVICE; JOIN for the bearer of a token */
     uint32_t device;
     struct cluster_id cluster;
     uint64_t cluster_incarnation;
@@ -80,6 +81,8 @@ struct cairn {
 int api_fail(struct cairn_error *error, enum err err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* ---- session.c ---- */
+/* Where the nodes of a map are, from now on; its metadata nodes are remembered for the next time. */
+void api_learn_addresses(struct cairn *c, const Cairn__ClusterMap *map);
 uint64_t api_id(struct cairn *c);
 /* Registers a waiter for the operation and gives the op to the core. */
 void api_post(struct cairn *c, struct api_waiter *waiter, struct client_op *op);

@@ -22,9 +22,10 @@ struct raw_config {
 /* Moves what was read into `config`; NULL, or what is wrong. */
 static const char *config_take(struct raw_config *raw, struct api_config *config)
 {
-    if (strcmp(raw->role, "device") != 0) {
+    if (strcmp(raw->role, "device") != 0 && strcmp(raw->role, "join") != 0) {
         return "role must be \"device\"";
     }
+    config->role = strcmp(raw->role, "join") == 0 ? ROLE_JOIN : ROLE_DEVICE;
     if (!hex_decode(raw->cluster, sizeof config->cluster, &config->cluster)) {
         return "cluster must be 32 hexadecimal digits";
     }

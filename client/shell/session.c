@@ -79,16 +79,12 @@ static void deliver(struct cairn *c, uint64_t id, struct api_item *item)
     api_item_free(item);
 }
 
-/* Where the nodes of a map are; the metadata nodes are remembered for the next time. */
-static void learn_addresses(struct cairn *c, struct slice header)
+void api_learn_addresses(struct cairn *c, const Cairn__ClusterMap *map)
 {
-    struct proto_arena arena = {0};
-    Cairn__MapGetReply *reply = NULL;
     struct runtime_peer *metads = mem_alloc(API_METADS_REMEMBERED * sizeof *metads);
     uint32_t metad_count = 0;
-    enum err err = proto_unpack(&cairn__map_get_reply__descriptor, header, &arena, (void **)&reply);
-    for (size_t i = 0; err == ERR_OK && reply->map != NULL && i < reply->map->n_nodes; i++) {
-        const Cairn__MapNode *node = reply->map->nodes[i];
+    for (size_t i = 0; i < map->n_nodes; i++) {
+        const Cairn__MapNode *node = map->nodes[i];
         struct runtime_peer peer;
         char text[CAIRN_TEXT_BYTES];
         snprintf(text, sizeof text, "%u@%s", node->id, node->address);
@@ -106,6 +102,16 @@ static void learn_addresses(struct cairn *c, struct slice header)
         runtime_peers_write(path, metads, metad_count);
     }
     free(metads);
+}
+
+static void learn_addresses(struct cairn *c, struct slice header)
+{
+    struct proto_arena arena = {0};
+    Cairn__MapGetReply *reply = NULL;
+    enum err err = proto_unpack(&cairn__map_get_reply__descriptor, header, &arena, (void **)&reply);
+    if (err == ERR_OK && reply->map != NULL) {
+        api_learn_addresses(c, reply->map);
+    }
     proto_arena_deinit(&arena);
 }
 
@@ -287,7 +293,7 @@ static enum err session_make(struct cairn *c, char *text)
     const char *log = getenv("CAIRN_LOG"); /* what connections do; a caller's errors come back to him */
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     struct runtime_config runtime_config = {
-        .role = ROLE_DEVICE,
+        .role = config->role,
         .id = config->device,
         .ca_file = config->ca,
         .cert_file = config->cert,

@@ -49,6 +49,18 @@ static Cairn__MapNode *map_add_metad(Cairn__ClusterMap *map, uint32_t node, stru
     return row;
 }
 
+Cairn__MapNode *map_take_metad(Cairn__ClusterMap *map, uint32_t node, struct proto_arena *arena)
+{
+    Cairn__MapNode *row = map_find_metad(map, node);
+    if (row == NULL) {
+        row = map_add_metad(map, node, arena);
+        if (row != NULL) {
+            row->state = NODE_JOINING;
+        }
+    }
+    return row;
+}
+
 static bool is_first_member(const struct bootstrap *bootstrap, uint32_t node)
 {
     bool found = false;
@@ -78,7 +90,7 @@ enum err root_node_register(struct apply *apply, Cairn__ClusterMap *map, const C
     return ERR_OK;
 }
 
-static enum err root_map_put(struct apply *apply, Cairn__RootRecord *record)
+enum err root_map_put(struct apply *apply, Cairn__RootRecord *record)
 {
     if (cairn__cluster_map__get_packed_size(record->map) > ROOT_MAP_BYTES) {
         return ERR_TOO_LARGE;
@@ -144,15 +156,8 @@ static enum err node_row(struct apply *apply, Cairn__ClusterMap *map, const Cair
     if (row != NULL && row->state == NODE_GONE && request->state != NODE_GONE) {
         return ERR_EXISTS;
     }
-    if (row == NULL) {
-        row = map_add_metad(map, request->node, apply->arena);
-        if (row == NULL) {
-            return ERR_TOO_LARGE;
-        }
-        row->state = NODE_JOINING;
-    }
-    *ret_row = row;
-    return ERR_OK;
+    *ret_row = map_take_metad(map, request->node, apply->arena);
+    return *ret_row != NULL ? ERR_OK : ERR_TOO_LARGE;
 }
 
 enum err admin_node_apply(struct apply *apply, struct answer *answer)

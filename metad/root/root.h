@@ -74,6 +74,17 @@ MUST_CHECK enum err root_node_register(struct apply *apply, Cairn__ClusterMap *m
                                        const Cairn__NodeRegisterRequest *request, bool *ret_changed);
 enum err node_register_apply(struct apply *apply, struct answer *answer);
 enum err admin_node_apply(struct apply *apply, struct answer *answer);
+/* Writes the record with a new epoch; TOO_LARGE when its map would not travel in one frame. */
+MUST_CHECK enum err root_map_put(struct apply *apply, Cairn__RootRecord *record);
+/* The row of a metadata node; a new one, joining, where there is none (NULL: too many). */
+Cairn__MapNode *map_take_metad(Cairn__ClusterMap *map, uint32_t node, struct proto_arena *arena);
+
+/* Tokens (join.c). */
+enum err admin_token_apply(struct apply *apply, struct answer *answer);
+enum err admin_token_finish(struct finish *finish, struct answer *answer);
+enum err node_join_prepare(struct prepare *prepare, Cairn__UploadExtra *extra, struct proto_arena *arena);
+enum err node_join_apply(struct apply *apply, struct answer *answer);
+enum err node_join_finish(struct finish *finish, struct answer *answer);
 
 /* Seats stores in the placement groups of every pool that has none yet, and stand-ins (placement.c). True when the map
  * changed. */

@@ -113,7 +113,7 @@ static enum err take_members(const char *path, const struct config_integers *mem
 }
 
 struct bootstrap_strings {
-    char *cluster, *random, *workspace, *pool, *bearer;
+    char *cluster, *random, *workspace, *pool, *bearer, *authority_sealed, *authority;
 };
 
 static enum err take_strings(const char *path, const struct bootstrap_strings *strings, struct bootstrap *bootstrap,
@@ -140,6 +140,27 @@ static enum err take_strings(const char *path, const struct bootstrap_strings *s
     return ERR_OK;
 }
 
+/* Bytes of any length in hexadecimal; none when there is no text. */
+static bool hex_take(const char *text, uint8_t *ret_data, uint32_t *ret_bytes)
+{
+    size_t digits = text != NULL ? strlen(text) : 0;
+    *ret_bytes = (uint32_t)(digits / 2);
+    return digits % 2 == 0 && digits / 2 <= LIMIT_AUTHORITY_BYTES &&
+           (digits == 0 || hex_decode(text, digits / 2, ret_data));
+}
+
+static enum err take_authority(const char *path, const struct bootstrap_strings *strings, struct bootstrap *bootstrap,
+                               char *ret_text)
+{
+    if (!hex_take(strings->authority_sealed, bootstrap->authority_sealed, &bootstrap->authority_sealed_bytes) ||
+        !hex_take(strings->authority, bootstrap->authority, &bootstrap->authority_bytes) ||
+        (bootstrap->authority_bytes == 0) != (bootstrap->authority_sealed_bytes == 0)) {
+        return refuse(ret_text, "%s: 'authority_sealed' and 'authority' must be hexadecimal digits, both or none",
+                      path);
+    }
+    return ERR_OK;
+}
+
 static enum err read_bootstrap(const char *path, struct bootstrap *ret_bootstrap, char *ret_text)
 {
     struct bootstrap_strings strings = {0};
@@ -158,12 +179,17 @@ static enum err read_bootstrap(const char *path, struct bootstrap *ret_bootstrap
         {"pg_bits", CONFIG_INTEGER, false, &pg_bits, 1, METAD_PG_BITS_MAX},
         {"device", CONFIG_INTEGER, true, &device, 1, UINT32_MAX},
         {"bearer", CONFIG_STRING, true, &strings.bearer, 0, 0},
+        {"authority_sealed", CONFIG_STRING, false, &strings.authority_sealed, 0, 0},
+        {"authority", CONFIG_STRING, false, &strings.authority, 0, 0},
     };
     const size_t count = sizeof keys / sizeof keys[0];
     struct bootstrap bootstrap = {0};
     enum err err = config_read(path, keys, count, ret_text);
     if (err == ERR_OK) {
         err = take_strings(path, &strings, &bootstrap, ret_text);
+    }
+    if (err == ERR_OK) {
+        err = take_authority(path, &strings, &bootstrap, ret_text);
     }
     if (err == ERR_OK) {
         err = take_members(path, &members, &bootstrap, ret_text);
