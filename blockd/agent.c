@@ -19,6 +19,7 @@
 
 #define AGENT_REQUEST_NS     (3ull * 1000000000) /* no answer by then: another node is asked */
 #define AGENT_BACKOFF_MIN_NS (100ull * 1000000)
+#define NODE_GONE            2u /* MapNode.state */
 #define AGENT_BACKOFF_MAX_NS (5ull * 1000000000)
 
 enum link_state { LINK_SILENT, LINK_REGISTERING, LINK_REGISTERED };
@@ -34,9 +35,11 @@ struct link {
     uint32_t store; /* number in the map */
     uint64_t incarnation;
     uint8_t receipt_key[32];
-    uint64_t map_epoch; /* of the map it was handed */
-    uint64_t changes;   /* of what it is told, ticks left out */
-    bool recalled;      /* from the disk, and not told yet */
+    uint64_t map_epoch;        /* of the map it was handed */
+    uint64_t recovered_record; /* the last durable one at the start: what the first registration tells (R-B2) */
+    bool registered;           /* since the start */
+    uint64_t changes;          /* of what it is told, ticks left out */
+    bool recalled;             /* from the disk, and not told yet */
 };
 
 struct agent {
@@ -44,7 +47,9 @@ struct agent {
     struct cluster_id cluster;
     uint64_t cluster_incarnation;
     char *address, *host, *rack;
-    uint32_t metads[LIMIT_RAFT_MEMBERS];
+    uint32_t first_metads[LIMIT_METADS_KNOWN]; /* that the configuration names */
+    uint32_t first_metad_count;
+    uint32_t metads[LIMIT_METADS_KNOWN]; /* those, less who is gone by the map, and the map's */
     uint32_t metad_count;
     uint32_t leader; /* metadata node to ask */
     uint64_t heartbeat_ns;
@@ -58,9 +63,43 @@ struct agent {
     struct link *links;
 };
 
+static void agent_add_metad(struct agent *agent, const Cairn__ClusterMap *map, uint32_t node)
+{
+    for (uint32_t i = 0; i < agent->metad_count; i++) {
+        if (agent->metads[i] == node) {
+            return;
+        }
+    }
+    for (size_t i = 0; map != NULL && i < map->n_nodes; i++) {
+        if (map->nodes[i]->role == ROLE_METAD && map->nodes[i]->id == node && map->nodes[i]->state == NODE_GONE) {
+            return;
+        }
+    }
+    if (agent->metad_count < LIMIT_METADS_KNOWN) {
+        agent->metads[agent->metad_count++] = node;
+    }
+}
+
+/* Whom to ask: who the configuration names and who the map does; not who is gone, unless nobody else is left. */
+static void agent_set_metads(struct agent *agent, const Cairn__ClusterMap *map)
+{
+    agent->metad_count = 0;
+    for (uint32_t i = 0; i < agent->first_metad_count; i++) {
+        agent_add_metad(agent, map, agent->first_metads[i]);
+    }
+    for (size_t i = 0; map != NULL && i < map->n_nodes; i++) {
+        if (map->nodes[i]->role == ROLE_METAD && map->nodes[i]->address[0] != '\0') {
+            agent_add_metad(agent, map, map->nodes[i]->id);
+        }
+    }
+    if (agent->metad_count == 0) {
+        agent_set_metads(agent, NULL);
+    }
+}
+
 struct agent *agent_create(const struct agent_params *params)
 {
-    CHECK(params->metad_count >= 1 && params->metad_count <= LIMIT_RAFT_MEMBERS && params->store_count >= 1);
+    CHECK(params->metad_count >= 1 && params->metad_count <= LIMIT_METADS_KNOWN && params->store_count >= 1);
     struct agent *agent = mem_alloc(sizeof *agent);
     agent->node = params->node;
     agent->cluster = params->cluster;
@@ -68,8 +107,9 @@ struct agent *agent_create(const struct agent_params *params)
     agent->address = strdup(params->address);
     agent->host = strdup(params->host);
     agent->rack = strdup(params->rack);
-    memcpy(agent->metads, params->metads, params->metad_count * sizeof *agent->metads);
-    agent->metad_count = params->metad_count;
+    memcpy(agent->first_metads, params->metads, params->metad_count * sizeof *agent->first_metads);
+    agent->first_metad_count = params->metad_count;
+    agent_set_metads(agent, NULL);
     agent->leader = params->metads[params->node % params->metad_count];
     agent->heartbeat_ns = params->heartbeat_ns;
     agent->link_count = params->store_count;
@@ -135,7 +175,8 @@ static void link_register(struct agent *agent, struct link *link, uint64_t now_n
     request.address = agent->address;
     request.host = agent->host;
     request.rack = agent->rack;
-    request.last_record = report->last_record;
+    /* what came since then, by repair, must not hide that the disk was an older one */
+    request.last_record = link->registered ? report->last_record : link->recovered_record;
     link->state = LINK_REGISTERING;
     agent_ask(agent, link, MESSAGE_STORE_REGISTER, proto_pack(&request), now_ns, fx);
 }
@@ -223,6 +264,7 @@ static void agent_take_map(struct agent *agent, const Cairn__ClusterMap *map)
         return;
     }
     slice_drop(&agent->map);
+    agent_set_metads(agent, map);
     agent->map = proto_pack(map);
     agent->map_epoch = map->epoch;
     for (uint32_t i = 0; i < agent->link_count; i++) {
@@ -394,6 +436,7 @@ static void agent_answered(struct agent *agent, const struct event *event, struc
     }
     link->stream = 0;
     link->attempts = 0;
+    link->registered = true;
     link_tell(agent, link, fx);
     uint64_t pause_ns = agent->seated ? agent->heartbeat_ns : agent->heartbeat_ns / 10;
     fx_timer(fx, link_timer(agent, link), event->now_ns + pause_ns);
@@ -411,6 +454,7 @@ static void agent_reported(struct agent *agent, const struct event *event, struc
     link->report = report;
     if (first) {
         CHECK(link->state == LINK_SILENT && link->stream == 0);
+        link->recovered_record = report.last_record;
         if (link->recalled) {
             link_recall(agent, link, fx);
         }

@@ -9,6 +9,7 @@
 #include "base/effect.h"
 #include "base/ids.h"
 #include "base/kv.h"
+#include "base/limits.h"
 
 struct store_params {
     uint32_t position; /* store actor index on this node */
@@ -50,7 +51,7 @@ struct agent_params {
     uint64_t cluster_incarnation;
     const char *address, *host, *rack; /* borrowed */
     uint32_t store_count;
-    uint32_t metads[9];
+    uint32_t metads[LIMIT_METADS_KNOWN];
     uint32_t metad_count;
     uint64_t heartbeat_ns; /* 1 s */
 };

@@ -144,12 +144,28 @@ uint64_t clock_now_ns(void);
 
 /* ---- the runtime ---- */
 
+/* Where a node may be (address.c). */
+enum { ADDRESS_GIVEN, ADDRESS_LEARNED, ADDRESS_KINDS };
 struct node_address {
-    uint8_t role;
-    uint32_t id;
-    uint16_t port;
+    uint16_t port; /* 0: none */
     char host[256];
 };
+struct node_addresses {
+    uint8_t role;
+    uint32_t id;
+    struct node_address at[ADDRESS_KINDS];
+    unsigned newest;  /* which of them is the later news */
+    uint64_t changes; /* of `newest` and what it is */
+};
+
+/* What one connection's owner tried last; zeroed at first. */
+struct address_try {
+    unsigned kind;
+    uint64_t changes;
+};
+/* The address to try; false when none is known. After an attempt that failed the caller turns attempt->kind over. */
+bool address_find(struct runtime *runtime, struct principal who, struct address_try *attempt,
+                  struct node_address *ret_address);
 
 struct runtime {
     struct runtime_config config;
@@ -164,7 +180,7 @@ struct runtime {
     unsigned long by_kind_capacity[ACTOR_KINDS];
     struct pool *workers, *helpers, *flushers;
     pthread_mutex_t lock; /* addresses, user files */
-    struct node_address *addresses;
+    struct node_addresses *addresses;
     unsigned long address_count, address_capacity;
     struct user_file *user_files;
     unsigned long user_file_count, user_file_capacity;

@@ -289,27 +289,6 @@ uint64_t runtime_refused(struct runtime *runtime, enum err reason)
     return atomic_load(&runtime->refused[reason]);
 }
 
-void runtime_set_address(struct runtime *runtime, enum role role, uint32_t node, const char *host, uint16_t port)
-{
-    pthread_mutex_lock(&runtime->lock);
-    struct node_address *address = NULL;
-    for (unsigned long i = 0; i < runtime->address_count; i++) {
-        if (runtime->addresses[i].role == role && runtime->addresses[i].id == node) {
-            address = &runtime->addresses[i];
-        }
-    }
-    if (address == NULL) {
-        runtime->addresses = mem_grow(runtime->addresses, &runtime->address_capacity, runtime->address_count + 1,
-                                      sizeof *runtime->addresses);
-        address = &runtime->addresses[runtime->address_count++];
-    }
-    address->role = (uint8_t)role;
-    address->id = node;
-    address->port = port;
-    snprintf(address->host, sizeof address->host, "%s", host);
-    pthread_mutex_unlock(&runtime->lock);
-}
-
 /* ---- running it ---- */
 
 void runtime_stop(struct runtime *runtime)

@@ -23,6 +23,9 @@ struct bootstrap {
     uint32_t pg_bits;
     uint32_t device;      /* root user's first device */
     struct sha256 bearer; /* SHA-256 of its public key (DER SubjectPublicKeyInfo) */
+    /* The authority: its key wrapped by the cluster key, its certificate. 0 bytes: certificates are made elsewhere. */
+    uint8_t authority_sealed[LIMIT_AUTHORITY_BYTES], authority[LIMIT_AUTHORITY_BYTES];
+    uint32_t authority_sealed_bytes, authority_bytes;
 };
 
 /* What the node counts beside its groups; kept by the shell on the groups' loop. */
@@ -43,6 +46,7 @@ struct group_params {
     uint32_t keep_entries;                /* behind a flush that stay in the log for followers that lag; 0: the usual */
     uint32_t piece_bytes;                 /* of a snapshot; 0: the usual */
     const struct node_counters *counters; /* borrowed, outlives the group; NULL: none */
+    const char *address;                  /* where others reach this node, borrowed; NULL: it does not say */
     const uint32_t *peers;                /* metadata nodes that the configuration names, borrowed; ends with 0. A node
                                              that knows no members yet hears them only. NULL: none */
 };
@@ -52,6 +56,8 @@ struct group *group_create(const struct group_params *params);
 void group_destroy(struct group *group);
 actor_step group_step;
 struct raft_status group_status(const struct group *group);
+/* The newest map this group knows, packed (borrowed until the next step; empty: none yet), and its epoch. */
+struct slice group_map(const struct group *group, uint64_t *ret_epoch);
 /* After GROUP_DRAIN: it leads no more, or nobody can take over. */
 bool group_is_drained(const struct group *group);
 

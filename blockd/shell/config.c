@@ -93,7 +93,7 @@ static enum err check_stores(const char *path, const struct config_strings *stor
 
 /* Strings of the file that are parsed and not kept. */
 struct config_passing {
-    char *role, *cluster, *listen;
+    char *role, *cluster, *listen, *advertise;
     struct config_strings metads;
 };
 
@@ -109,6 +109,14 @@ static enum err take_config(const char *path, const struct config_passing *passi
     }
     if (!blockd_address_parse(passing->listen, config->listen_host, &config->listen_port)) {
         return refuse(ret_text, "%s: 'listen' must be HOST:PORT", path);
+    }
+    if (passing->advertise != NULL) {
+        char host[BLOCKD_HOST_BYTES];
+        uint16_t port = 0;
+        if (!blockd_address_parse(passing->advertise, host, &port) || port == 0) {
+            return refuse(ret_text, "%s: 'advertise' must be HOST:PORT, where others reach this server", path);
+        }
+        snprintf(config->advertise, sizeof config->advertise, "%s:%u", host, port);
     }
     enum err err = take_metads(path, &passing->metads, config, ret_text);
     return err == ERR_OK ? check_stores(path, &config->stores, ret_text) : err;
@@ -138,6 +146,7 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
         {"role", CONFIG_STRING, true, &passing.role, 0, 0},
         {"cluster", CONFIG_STRING, true, &passing.cluster, 0, 0},
         {"listen", CONFIG_STRING, true, &passing.listen, 0, 0},
+        {"advertise", CONFIG_STRING, false, &passing.advertise, 0, 0},
         {"metads", CONFIG_STRINGS, true, &passing.metads, 0, 0},
     };
     const size_t count = sizeof keys / sizeof keys[0];
@@ -152,7 +161,7 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
         config.workers = workers > 0 ? (uint32_t)workers : runtime_workers_default(config.loops);
         err = take_config(path, &passing, &config, ret_text);
     }
-    config_free(keys + count - 4, 4); /* what passes; the rest is the caller's, or freed with it */
+    config_free(keys + count - 5, 5); /* what passes; the rest is the caller's, or freed with it */
     if (err != ERR_OK) {
         blockd_config_deinit(&config);
         return err;
@@ -190,6 +199,7 @@ enum err blockd_config_fixed(const struct blockd_config *old, const struct block
         {"cluster", memcmp(&old->cluster, &fresh->cluster, sizeof old->cluster) == 0},
         {"cluster_incarnation", old->cluster_incarnation == fresh->cluster_incarnation},
         {"listen", strcmp(old->listen_host, fresh->listen_host) == 0 && old->listen_port == fresh->listen_port},
+        {"advertise", strcmp(old->advertise, fresh->advertise) == 0},
         {"host", strcmp(old->host, fresh->host) == 0},
         {"rack", strcmp(old->rack, fresh->rack) == 0},
         {"stores", same_stores(&old->stores, &fresh->stores)},

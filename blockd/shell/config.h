@@ -26,7 +26,8 @@ struct blockd_config {
     uint64_t cluster_incarnation;
     char listen_host[BLOCKD_HOST_BYTES];
     uint16_t listen_port;
-    char *host, *rack; /* failure domains */
+    char advertise[BLOCKD_HOST_BYTES + 8]; /* HOST:PORT where others reach it; empty: as it listens */
+    char *host, *rack;                     /* failure domains */
     char *ca, *cert, *key, *log;
     struct blockd_peer metads[LIMIT_RAFT_MEMBERS];
     uint32_t metad_count;

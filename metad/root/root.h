@@ -8,7 +8,8 @@
 #define STORE_SILENT_NS (5ull * 1000000000)
 #define TICK_NS         (10ull * 1000000000)
 #define STORE_UP        0u
-#define NODE_IN_USE     0u /* MapNode.state */
+#define ROOT_MAP_BYTES  (LIMIT_FRAME_HEADER_BYTES - (64u << 10)) /* a map travels in one header */
+#define NODE_IN_USE     0u                                       /* MapNode.state */
 #define NODE_JOINING    1u /* known by name, member of no group yet or not of all */
 #define NODE_GONE       2u /* removed; its number is never used again */
 #define STORE_DOWN      1u
@@ -83,6 +84,26 @@ bool known_due(const struct root *root, const Cairn__RootRecord *record, bool ti
 /* A registration at the leader's door. NOT_READY while it tells less than was heard and that is not committed yet. */
 MUST_CHECK enum err known_register_prepare(struct root *root, const Cairn__RootRecord *record,
                                            const Cairn__StoreRegisterRequest *request);
+
+/* Metadata nodes (nodes.c). The row of one in the map, or NULL. */
+Cairn__MapNode *map_find_metad(const Cairn__ClusterMap *map, uint32_t node);
+bool node_address_is_sound(const char *address);
+/* Takes a metadata node's address into the map. NOT_FOUND: nobody named it, or it is gone. */
+MUST_CHECK enum err root_node_register(struct apply *apply, Cairn__ClusterMap *map,
+                                       const Cairn__NodeRegisterRequest *request, bool *ret_changed);
+enum err node_register_apply(struct apply *apply, struct answer *answer);
+enum err admin_node_apply(struct apply *apply, struct answer *answer);
+/* Writes the record with a new epoch; TOO_LARGE when its map would not travel in one frame. */
+MUST_CHECK enum err root_map_put(struct apply *apply, Cairn__RootRecord *record);
+/* The row of a metadata node; a new one, joining, where there is none (NULL: too many). */
+Cairn__MapNode *map_take_metad(Cairn__ClusterMap *map, uint32_t node, struct proto_arena *arena);
+
+/* Tokens (join.c). */
+enum err admin_token_apply(struct apply *apply, struct answer *answer);
+enum err admin_token_finish(struct finish *finish, struct answer *answer);
+enum err node_join_prepare(struct prepare *prepare, Cairn__UploadExtra *extra, struct proto_arena *arena);
+enum err node_join_apply(struct apply *apply, struct answer *answer);
+enum err node_join_finish(struct finish *finish, struct answer *answer);
 
 /* Seats stores in the placement groups of every pool that has none yet, and stand-ins (placement.c). True when the map
  * changed. */

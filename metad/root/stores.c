@@ -72,7 +72,6 @@ static Cairn__MapStore *map_add_store(Cairn__ClusterMap *map, const Cairn__Store
 
 #define STORE_TEXT_BYTES 255u
 #define STORES_PER_NODE  64u
-#define MAP_BYTES        (LIMIT_FRAME_HEADER_BYTES - (64u << 10)) /* a map travels in one header */
 
 /* What a block server may say of itself: bounded, so that a stolen one cannot swell the map for all; and of its own
  * stores only: a store's uuid and incarnation stand in the map, its receipt key is for the node that the map seats it
@@ -123,7 +122,7 @@ enum err store_register_apply(struct apply *apply, struct answer *answer)
     store->capacity_bytes = request->capacity_bytes;
     store->state = STORE_UP;
     changed |= placement_compute(map, apply->bootstrap->stores, apply->arena);
-    if (cairn__cluster_map__get_packed_size(map) > MAP_BYTES) {
+    if (cairn__cluster_map__get_packed_size(map) > ROOT_MAP_BYTES) {
         return ERR_TOO_LARGE;
     }
     map->epoch += changed;

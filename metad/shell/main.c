@@ -19,6 +19,7 @@
 #include "io/runtime.h"
 #include "metad/host/log.h"
 #include "metad/metad.h"
+#include "proto/cairn.pb-c.h"
 #include "proto/message.h"
 #include "proto/version.h"
 
@@ -50,6 +51,8 @@ struct metad {
     struct log *log;
     struct group *groups[LIMIT_GROUPS];
     uint32_t group_count;
+    bool removed[LIMIT_GROUPS];             /* it was said */
+    uint64_t addresses_epoch;               /* of the map whose addresses are known */
     uint32_t peers[LIMIT_RAFT_MEMBERS + 1]; /* that the configuration names; ends with 0 */
     struct node_counters counters;
 };
@@ -147,7 +150,52 @@ static enum err open_directory(struct metad *metad, struct uuid *ret_uuid, uint3
     return runtime_kv_open(metad->runtime, dir, &metad->kv, ret_text);
 }
 
-/* Group 0 with what only the shell can do: the node's counters, which all groups show, kept fresh. */
+/* Where the other metadata nodes are, by the newest map. One that is gone is answered when it asks, too. */
+static void learn_addresses(struct metad *metad)
+{
+    uint64_t epoch = 0;
+    struct slice map = group_map(metad->groups[0], &epoch);
+    struct proto_arena arena = {0};
+    Cairn__ClusterMap *message = NULL;
+    if (map.bytes == 0 || epoch == metad->addresses_epoch) {
+        return;
+    }
+    metad->addresses_epoch = epoch;
+    enum err err = proto_unpack(&cairn__cluster_map__descriptor, map, &arena, (void **)&message);
+    for (size_t i = 0; err == ERR_OK && i < message->n_nodes; i++) {
+        const Cairn__MapNode *node = message->nodes[i];
+        char host[METAD_HOST_BYTES];
+        uint16_t port = 0;
+        if (node->role == ROLE_METAD && node->id != metad->config.node &&
+            metad_address_parse(node->address, host, &port) && port != 0) {
+            runtime_learn_address(metad->runtime, ROLE_METAD, node->id, host, port);
+        }
+    }
+    proto_arena_deinit(&arena);
+}
+
+/* Says of each group once that this node was removed from it; removed from all, the node ends: it is of no more use,
+ * and nobody hears it. */
+static void look_for_removal(struct metad *metad)
+{
+    uint32_t removed = 0;
+    for (uint32_t i = 0; i < metad->group_count; i++) {
+        if (!metad->removed[i] && group_status(metad->groups[i]).removed) {
+            metad->removed[i] = true;
+            io_log(LOG_WARN, ERR_NOT_MEMBER, "this node was removed from group %u", i);
+        }
+        removed += metad->removed[i];
+    }
+    if (removed == metad->group_count) {
+        io_log(LOG_WARN, ERR_NOT_MEMBER,
+               "this node was removed from the cluster and ends; set %s aside and do not start it again",
+               metad->config.data);
+        runtime_stop(metad->runtime);
+    }
+}
+
+/* Group 0 with what only the shell can do: the node's counters, which all groups show, kept fresh; the addresses of the
+ * map; the end of a node that was removed. */
 static void root_with_shell(void *actor, const struct event *event, struct effects *fx)
 {
     struct metad *metad = actor;
@@ -160,6 +208,10 @@ static void root_with_shell(void *actor, const struct event *event, struct effec
         }
     }
     group_step(metad->groups[0], event, fx);
+    learn_addresses(metad);
+    if (event->kind == EVENT_TIMER) {
+        look_for_removal(metad);
+    }
 }
 
 static void make_actors(struct metad *metad, struct uuid directory, uint32_t file_count)
@@ -185,6 +237,7 @@ static void make_actors(struct metad *metad, struct uuid directory, uint32_t fil
             .group_count = config->groups,
             .tick_ns = METAD_TICK_NS,
             .counters = &metad->counters,
+            .address = config->advertise,
             .peers = metad->peers,
         };
         memcpy(params.cluster_key, config->cluster_key, sizeof params.cluster_key);
