@@ -36,6 +36,8 @@ struct link {
     uint64_t incarnation;
     uint8_t receipt_key[32];
     uint64_t map_epoch; /* of the map it was handed */
+    uint64_t changes;   /* of what it is told, ticks left out */
+    bool recalled;      /* from the disk, and not told yet */
 };
 
 struct agent {
@@ -262,6 +264,9 @@ static void agent_take_map(struct agent *agent, const Cairn__ClusterMap *map)
     agent_set_metads(agent, map);
     agent->map = proto_pack(map);
     agent->map_epoch = map->epoch;
+    for (uint32_t i = 0; i < agent->link_count; i++) {
+        agent->links[i].changes += agent->links[i].store != 0;
+    }
     agent->seated = map->n_pools > 0 && map->pools[0]->n_slots > 0;
 }
 
@@ -289,6 +294,7 @@ static enum err link_registered(struct agent *agent, struct link *link, struct s
     }
     if (err == ERR_OK) {
         link->state = LINK_REGISTERED;
+        link->changes += link->store != reply->store || link->incarnation != reply->incarnation;
         link->store = reply->store;
         link->incarnation = reply->incarnation;
         memcpy(link->receipt_key, reply->receipt_key.data, sizeof link->receipt_key);
@@ -300,6 +306,72 @@ static enum err link_registered(struct agent *agent, struct link *link, struct s
     proto_arena_deinit(&arena);
     return err;
 }
+
+/* ---- what a store is told, kept over a restart ---- */
+
+uint64_t agent_standing_changes(const struct agent *agent, uint32_t position)
+{
+    CHECK(position < agent->link_count);
+    return agent->links[position].changes;
+}
+
+struct slice agent_standing(const struct agent *agent, uint32_t position)
+{
+    CHECK(position < agent->link_count);
+    const struct link *link = &agent->links[position];
+    struct proto_arena arena = {0};
+    Cairn__ClusterMap *map = NULL;
+    struct slice packed = {0};
+    if (link->changes > 0 &&
+        proto_unpack(&cairn__cluster_map__descriptor, agent->map, &arena, (void **)&map) == ERR_OK) {
+        Cairn__StoreRegisterReply standing = CAIRN__STORE_REGISTER_REPLY__INIT;
+        map->tick = agent->tick;
+        standing.store = link->store;
+        standing.incarnation = link->incarnation;
+        standing.receipt_key = (ProtobufCBinaryData){sizeof link->receipt_key, (uint8_t *)link->receipt_key};
+        standing.map = map;
+        packed = proto_pack(&standing);
+    }
+    proto_arena_deinit(&arena);
+    return packed;
+}
+
+enum err agent_recall(struct agent *agent, uint32_t position, struct slice standing)
+{
+    CHECK(position < agent->link_count && agent->links[position].state == LINK_SILENT);
+    struct link *link = &agent->links[position];
+    enum err err = link_registered(agent, link, standing);
+    link->state = LINK_SILENT;
+    link->changes = 0;
+    if (err == ERR_OK && agent->map.bytes == 0) {
+        err = ERR_WRONG_CLUSTER;
+    }
+    link->recalled = err == ERR_OK;
+    return err;
+}
+
+/* A store that has recovered: what was kept of its standing holds until the root group says more. Not another's: the
+ * map has to seat this very directory under that number. */
+static void link_recall(struct agent *agent, struct link *link, struct effects *fx)
+{
+    struct proto_arena arena = {0};
+    Cairn__ClusterMap *map = NULL;
+    bool own = false;
+    if (proto_unpack(&cairn__cluster_map__descriptor, agent->map, &arena, (void **)&map) == ERR_OK) {
+        for (size_t i = 0; i < map->n_stores; i++) {
+            const Cairn__MapStore *store = map->stores[i];
+            own |= store->store == link->store && store->node == agent->node &&
+                   store->uuid.len == sizeof link->report.uuid &&
+                   memcmp(store->uuid.data, link->report.uuid.bytes, store->uuid.len) == 0;
+        }
+    }
+    proto_arena_deinit(&arena);
+    if (own) {
+        link_tell(agent, link, fx);
+    }
+}
+
+/* ---- answers to heartbeats, refusals ---- */
 
 static enum err link_heard(struct agent *agent, struct slice header)
 {
@@ -378,6 +450,9 @@ static void agent_reported(struct agent *agent, const struct event *event, struc
     link->report = report;
     if (first) {
         CHECK(link->state == LINK_SILENT && link->stream == 0);
+        if (link->recalled) {
+            link_recall(agent, link, fx);
+        }
         link_next(agent, link, event->now_ns, fx);
     }
 }

@@ -96,6 +96,7 @@ struct answer {
 
 struct prepare {
     struct state *state;
+    struct root *root;
     const struct keyring *keyring;
     const struct bootstrap *bootstrap;
     Cairn__DeviceRecord *device;

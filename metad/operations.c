@@ -63,6 +63,7 @@ static const struct operation operations[] = {
      .kind = OPERATION_MUTATION,
      .root = true,
      .request = &cairn__store_register_request__descriptor,
+     .prepare = store_register_prepare,
      .apply = store_register_apply,
      .finish = store_register_finish},
     {.type = MESSAGE_NODE_REGISTER,

@@ -248,6 +248,7 @@ static enum err request_take(struct group *group, const struct message *message,
     }
     struct prepare prepare = {
         .state = &group->state,
+        .root = &group->root,
         .keyring = &group->keyring,
         .bootstrap = group->params.bootstrap,
         .request = request,

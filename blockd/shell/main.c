@@ -49,6 +49,7 @@ struct blockd_store {
     struct runtime_kv *kv;
     struct store *store;
     struct store_repair repair;          /* as it was logged */
+    uint64_t standing_written;           /* agent_standing_changes when it was */
     _Atomic uint64_t refused[ERR_LIMIT]; /* by reason: the store's thread writes, the agent's reads */
 };
 
@@ -279,6 +280,41 @@ static void note_refused(struct blockd *blockd)
     agent_note_refused(blockd->agent, refused);
 }
 
+/* What the stores were told, on their disks (standing.c). Once an epoch of the map, on the agent's thread. */
+static void keep_standing(struct blockd *blockd)
+{
+    for (uint32_t i = 0; i < blockd->config.stores.count; i++) {
+        uint64_t changes = agent_standing_changes(blockd->agent, i);
+        if (changes == blockd->stores[i].standing_written) {
+            continue;
+        }
+        blockd->stores[i].standing_written = changes;
+        struct slice standing = agent_standing(blockd->agent, i);
+        enum err err = standing.bytes > 0 ? standing_write(blockd->config.stores.items[i], standing) : ERR_OK;
+        if (err != ERR_OK) {
+            io_log(LOG_WARN, err, "%s/standing: cannot be written; the next start waits for the root group",
+                   blockd->config.stores.items[i]);
+        }
+        slice_drop(&standing);
+    }
+}
+
+static void recall_standing(struct blockd *blockd)
+{
+    for (uint32_t i = 0; i < blockd->config.stores.count; i++) {
+        struct slice standing = {0};
+        enum err err = standing_read(blockd->config.stores.items[i], &standing);
+        if (err == ERR_OK) {
+            err = agent_recall(blockd->agent, i, standing);
+        }
+        if (err != ERR_OK && err != ERR_NOT_FOUND) {
+            io_log(LOG_WARN, err, "%s/standing: not believed; the store waits for the root group",
+                   blockd->config.stores.items[i]);
+        }
+        slice_drop(&standing);
+    }
+}
+
 /* The agent with what only the shell can do: the counters of the stores' rings in, the map's addresses out. */
 static void agent_with_shell(void *actor, const struct event *event, struct effects *fx)
 {
@@ -300,6 +336,7 @@ static void agent_with_shell(void *actor, const struct event *event, struct effe
     }
     agent_step(blockd->agent, event, fx);
     learn_addresses(blockd);
+    keep_standing(blockd);
 }
 
 /* The metadata nodes of the last map, whom the agent asks beside those that the configuration names. */
@@ -341,6 +378,7 @@ static void make_agent(struct blockd *blockd, const char *address)
     }
     add_remembered(blockd, &params);
     blockd->agent = agent_create(&params);
+    recall_standing(blockd);
     runtime_add_actor(blockd->runtime, 0, ACTOR_AGENT, 0, agent_with_shell, blockd, NULL, NULL);
 }
 

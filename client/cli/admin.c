@@ -110,9 +110,13 @@ static int store_print(void *context, const struct cairn_store *store)
 {
     const struct cli *cli = context;
     if (!cli->json) {
-        printf("store %u  blockd%u/%u  %s  %s of %s  %llu shards\n", (unsigned)store->store, (unsigned)store->node,
+        printf("store %u  blockd%u/%u  %s  %s of %s  %llu shards", (unsigned)store->store, (unsigned)store->node,
                (unsigned)store->position, store->up ? "up" : "down", cli_size_text((double)store->used_bytes),
                cli_size_text((double)store->capacity_bytes), (unsigned long long)store->shards);
+        if (store->rollbacks > 0) {
+            printf("  came back with less than it had: %u times", (unsigned)store->rollbacks);
+        }
+        putchar('\n');
         return 0;
     }
     struct json json;
@@ -125,6 +129,8 @@ static int store_print(void *context, const struct cairn_store *store)
     json_text(&json, "state", store->up ? "up" : "down");
     json_number(&json, "capacity_bytes", store->capacity_bytes);
     json_number(&json, "used_bytes", store->used_bytes);
+    json_number(&json, "incarnation", store->incarnation);
+    json_number(&json, "rollbacks", store->rollbacks);
     json_number(&json, "shards", store->shards);
     json_number(&json, "submissions", store->submissions);
     json_number(&json, "submitted", store->submitted);

@@ -220,6 +220,8 @@ struct cairn_store {
     uint32_t store, node, position;
     bool up;
     uint64_t capacity_bytes, used_bytes;
+    uint64_t incarnation; /* a new one each time the disk comes back with less than it had */
+    uint32_t rollbacks;   /* how often it did */
     uint64_t submissions, submitted, syncs, synced_shards, synced_bytes, shards, refused, corrupt, rebuilt;
 };
 typedef int cairn_store_fn(void *context, const struct cairn_store *store);

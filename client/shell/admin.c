@@ -217,7 +217,11 @@ int cairn_admin_stores(struct cairn *c, cairn_store_fn *each, void *context, str
             .up = from->state == 0,
             .capacity_bytes = from->capacity_bytes,
             .used_bytes = from->used_bytes,
+            .incarnation = from->incarnation,
         };
+        for (size_t k = 0; k < reply->n_known; k++) {
+            store.rollbacks = reply->known[k]->store == from->store ? reply->known[k]->rollbacks : store.rollbacks;
+        }
         if (i < reply->n_counters) {
             const Cairn__StoreCounters *counters = reply->counters[i];
             store.submissions = counters->submissions;

@@ -54,6 +54,8 @@ enum err admin_stores_query(struct query *query, const void *message, struct ans
     Cairn__AdminStoresReply reply = CAIRN__ADMIN_STORES_REPLY__INIT;
     size_t count = record->map->n_stores;
     reply.n_stores = reply.n_counters = count;
+    reply.n_known = record->n_known;
+    reply.known = record->known;
     reply.stores = record->map->stores;
     reply.counters = proto_arena_take(query->arena, (count + 1) * sizeof *reply.counters);
     for (size_t i = 0; i < count; i++) {

@@ -264,6 +264,7 @@ enum err root_command_apply(struct apply *apply, const Cairn__RootCommand *comma
     if (changed) {
         record->map->epoch++;
     }
+    known_raise(record, command);
     root_record_put(apply->state, record);
     return ERR_OK;
 }

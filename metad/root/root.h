@@ -19,7 +19,8 @@ struct store_health {
     uint32_t store;
     bool up; /* in the map, when last looked at: one that registers has STORE_SILENT_NS to send its first heartbeat */
     uint64_t heard_ns;
-    uint64_t last_record;
+    uint64_t incarnation, last_record; /* the highest that this incarnation told */
+    bool rolled_back;                  /* it told less since: what is known is to be committed at once */
     uint64_t used_bytes, capacity_bytes;
     Cairn__StoreCounters counters;
 };
@@ -58,6 +59,8 @@ MUST_CHECK enum err root_keys_open(const Cairn__RootRecord *record, const uint8_
 enum err root_command_apply(struct apply *apply, const Cairn__RootCommand *command);
 /* STORE_REGISTER on every replica. */
 enum err store_register_apply(struct apply *apply, struct answer *answer);
+/* At the leader's door. */
+enum err store_register_prepare(struct prepare *prepare, Cairn__UploadExtra *extra, struct proto_arena *arena);
 enum err store_register_finish(struct finish *finish, struct answer *answer);
 /* STORE_HEARTBEAT on the leader. */
 enum err store_heartbeat(struct group *group, const struct message *message, const void *request,
@@ -85,6 +88,22 @@ enum err admin_token_finish(struct finish *finish, struct answer *answer);
 enum err node_join_prepare(struct prepare *prepare, Cairn__UploadExtra *extra, struct proto_arena *arena);
 enum err node_join_apply(struct apply *apply, struct answer *answer);
 enum err node_join_finish(struct finish *finish, struct answer *answer);
+
+/* known.c: the most that each store said to be durable (R-B2). */
+/* At a registration, on every replica: the store's incarnation in the map, a new one when it came back below what is
+ * known. True when the record changed. */
+bool known_register(Cairn__RootRecord *record, const Cairn__StoreRegisterRequest *request, uint64_t random,
+                    Cairn__MapStore *store, struct proto_arena *arena);
+/* Takes over what the leader heard. */
+void known_raise(Cairn__RootRecord *record, const Cairn__RootCommand *command);
+/* A heartbeat on the leader; false when it tells less than one before: it has to register again. */
+bool known_heard(struct store_health *health, uint64_t incarnation, uint64_t last_record);
+/* Puts into the command what has risen; true when that cannot wait for a tick. */
+bool known_due(const struct root *root, const Cairn__RootRecord *record, bool tick, struct proto_arena *arena,
+               Cairn__RootCommand *ret);
+/* A registration at the leader's door. NOT_READY while it tells less than was heard and that is not committed yet. */
+MUST_CHECK enum err known_register_prepare(struct root *root, const Cairn__RootRecord *record,
+                                           const Cairn__StoreRegisterRequest *request);
 
 /* Seats stores in the placement groups of every pool that has none yet, and stand-ins (placement.c). True when the map
  * changed. */
