@@ -35,9 +35,11 @@ struct link {
     uint32_t store; /* number in the map */
     uint64_t incarnation;
     uint8_t receipt_key[32];
-    uint64_t map_epoch; /* of the map it was handed */
-    uint64_t changes;   /* of what it is told, ticks left out */
-    bool recalled;      /* from the disk, and not told yet */
+    uint64_t map_epoch;        /* of the map it was handed */
+    uint64_t recovered_record; /* the last durable one at the start: what the first registration tells (R-B2) */
+    bool registered;           /* since the start */
+    uint64_t changes;          /* of what it is told, ticks left out */
+    bool recalled;             /* from the disk, and not told yet */
 };
 
 struct agent {
@@ -173,7 +175,8 @@ static void link_register(struct agent *agent, struct link *link, uint64_t now_n
     request.address = agent->address;
     request.host = agent->host;
     request.rack = agent->rack;
-    request.last_record = report->last_record;
+    /* what came since then, by repair, must not hide that the disk was an older one */
+    request.last_record = link->registered ? report->last_record : link->recovered_record;
     link->state = LINK_REGISTERING;
     agent_ask(agent, link, MESSAGE_STORE_REGISTER, proto_pack(&request), now_ns, fx);
 }
@@ -433,6 +436,7 @@ static void agent_answered(struct agent *agent, const struct event *event, struc
     }
     link->stream = 0;
     link->attempts = 0;
+    link->registered = true;
     link_tell(agent, link, fx);
     uint64_t pause_ns = agent->seated ? agent->heartbeat_ns : agent->heartbeat_ns / 10;
     fx_timer(fx, link_timer(agent, link), event->now_ns + pause_ns);
@@ -450,6 +454,7 @@ static void agent_reported(struct agent *agent, const struct event *event, struc
     link->report = report;
     if (first) {
         CHECK(link->state == LINK_SILENT && link->stream == 0);
+        link->recovered_record = report.last_record;
         if (link->recalled) {
             link_recall(agent, link, fx);
         }

@@ -29,11 +29,17 @@ struct runtime_config {
     struct cluster_id cluster;
     uint64_t cluster_incarnation;
     unsigned loops;           /* >= 1 */
+    unsigned network_loops;   /* accepted connections live on the first so many; 0: on all */
     unsigned workers;         /* >= 1 */
     const char *log_file;     /* NULL: stderr */
     unsigned max_connections; /* accepted ones at a time; 0: RUNTIME_CONNECTIONS_MAX */
 };
 #define RUNTIME_CONNECTIONS_MAX 16384u
+#define RUNTIME_THREADS_MAX     32 /* of loops for the network, and of compute workers, in a configuration */
+/* Threads for which a configuration says nothing (0): a quarter of the cores for loops, the rest for workers, one of
+ * each at least. */
+unsigned runtime_loops_default(void);
+unsigned runtime_workers_default(unsigned loops);
 
 /* Makes it; on failure the text of what is wrong, naming the file and the next step, is in `ret_text` (size 256). */
 MUST_CHECK enum err runtime_create(const struct runtime_config *config, struct runtime **ret_runtime, char *ret_text);

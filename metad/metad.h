@@ -28,7 +28,7 @@ struct bootstrap {
     uint32_t authority_sealed_bytes, authority_bytes;
 };
 
-/* What the node counts beside its groups; kept by the shell on the groups' loop. */
+/* What the node counts beside its groups; kept by the shell, one a loop, on that loop. */
 struct node_counters {
     uint64_t refused[ERR_LIMIT]; /* before any group saw it, by reason */
     uint64_t log_syncs, log_entries;

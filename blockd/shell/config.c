@@ -127,6 +127,7 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
     struct blockd_config config = {0};
     struct config_passing passing = {0};
     int64_t node = 0, incarnation = 0, capacity_bytes = 0, max_connections = 0, drain_seconds = DRAIN_SECONDS;
+    int64_t loops = 0, workers = 0;
     const struct config_key keys[] = {
         {"ca", CONFIG_STRING, true, &config.ca, 0, 0},
         {"cert", CONFIG_STRING, true, &config.cert, 0, 0},
@@ -139,6 +140,8 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
         {"cluster_incarnation", CONFIG_INTEGER, true, &incarnation, 1, INT64_MAX},
         {"capacity_bytes", CONFIG_INTEGER, true, &capacity_bytes, BLOCKD_CAPACITY_MIN, INT64_MAX},
         {"max_connections", CONFIG_INTEGER, false, &max_connections, BLOCKD_CONNECTIONS_MIN, RUNTIME_CONNECTIONS_MAX},
+        {"loops", CONFIG_INTEGER, false, &loops, 1, RUNTIME_THREADS_MAX},
+        {"workers", CONFIG_INTEGER, false, &workers, 1, RUNTIME_THREADS_MAX},
         {"drain_seconds", CONFIG_INTEGER, false, &drain_seconds, 0, LIMIT_DRAIN_SECONDS},
         {"role", CONFIG_STRING, true, &passing.role, 0, 0},
         {"cluster", CONFIG_STRING, true, &passing.cluster, 0, 0},
@@ -154,6 +157,8 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
         config.capacity_bytes = (uint64_t)capacity_bytes;
         config.max_connections = (uint32_t)max_connections;
         config.drain_seconds = (uint32_t)drain_seconds;
+        config.loops = loops > 0 ? (uint32_t)loops : runtime_loops_default();
+        config.workers = workers > 0 ? (uint32_t)workers : runtime_workers_default(config.loops);
         err = take_config(path, &passing, &config, ret_text);
     }
     config_free(keys + count - 5, 5); /* what passes; the rest is the caller's, or freed with it */
@@ -204,6 +209,8 @@ enum err blockd_config_fixed(const struct blockd_config *old, const struct block
         {"host", strcmp(old->host, fresh->host) == 0},
         {"rack", strcmp(old->rack, fresh->rack) == 0},
         {"stores", same_stores(&old->stores, &fresh->stores)},
+        {"loops", old->loops == fresh->loops},
+        {"workers", old->workers == fresh->workers},
         {"drain_seconds", old->drain_seconds == fresh->drain_seconds},
         {"capacity_bytes", old->capacity_bytes == fresh->capacity_bytes},
         {"metads", same_metads(old, fresh)},

@@ -1,5 +1,5 @@
-/* The block server's program: from a configuration file to running actors. The agent shares loop 0 with the network;
- * each store has a loop of its own, so that a dying disk stalls itself only.
+/* The block server's program: from a configuration file to running actors. Connections live on the network loops, the
+ * agent on the first of them; each store has a loop of its own, so that a dying disk stalls itself only.
  *
  * Happy path: read and check the configuration, make the runtime (certificates), take each store's directory, open its
  * index, make the actors, listen, say so, run until SIGTERM. SIGHUP: certificates, addresses and limits anew.
@@ -81,8 +81,9 @@ static struct runtime_config runtime_config_of(const struct blockd_config *confi
         .key_file = config->key,
         .cluster = config->cluster,
         .cluster_incarnation = config->cluster_incarnation,
-        .loops = 1 + config->stores.count,
-        .workers = 1,
+        .loops = config->loops + config->stores.count,
+        .network_loops = config->loops,
+        .workers = config->workers,
         .log_file = config->log,
         .max_connections = config->max_connections,
     };
@@ -221,7 +222,8 @@ static enum err make_store(struct blockd *blockd, uint32_t position, bool rebuil
         .rebuild_index = rebuild,
     };
     store->store = store_create(&params);
-    runtime_add_actor(blockd->runtime, 1 + position, ACTOR_STORE, position, store_with_log, store, dir, store->kv);
+    runtime_add_actor(blockd->runtime, config->loops + position, ACTOR_STORE, position, store_with_log, store, dir,
+                      store->kv);
     return ERR_OK;
 }
 

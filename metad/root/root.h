@@ -69,6 +69,22 @@ enum err store_heartbeat(struct group *group, const struct message *message, con
 bool root_due(struct root *root, struct state *state, uint64_t now_ns, struct proto_arena *arena,
               Cairn__RootCommand *ret);
 
+/* known.c: the most that each store said to be durable (R-B2). */
+/* At a registration, on every replica: the store's incarnation in the map, a new one when it came back below what is
+ * known. True when the record changed. */
+bool known_register(Cairn__RootRecord *record, const Cairn__StoreRegisterRequest *request, uint64_t random,
+                    Cairn__MapStore *store, struct proto_arena *arena);
+/* Takes over what the leader heard. */
+void known_raise(Cairn__RootRecord *record, const Cairn__RootCommand *command);
+/* A heartbeat on the leader; false when it tells less than one before: it has to register again. */
+bool known_heard(struct store_health *health, uint64_t incarnation, uint64_t last_record);
+/* Puts into the command what has risen; true when that cannot wait for a tick. */
+bool known_due(const struct root *root, const Cairn__RootRecord *record, bool tick, struct proto_arena *arena,
+               Cairn__RootCommand *ret);
+/* A registration at the leader's door. NOT_READY while it tells less than was heard and that is not committed yet. */
+MUST_CHECK enum err known_register_prepare(struct root *root, const Cairn__RootRecord *record,
+                                           const Cairn__StoreRegisterRequest *request);
+
 /* Metadata nodes (nodes.c). The row of one in the map, or NULL. */
 Cairn__MapNode *map_find_metad(const Cairn__ClusterMap *map, uint32_t node);
 bool node_address_is_sound(const char *address);
@@ -93,22 +109,6 @@ enum err admin_token_finish(struct finish *finish, struct answer *answer);
 enum err node_join_prepare(struct prepare *prepare, Cairn__UploadExtra *extra, struct proto_arena *arena);
 enum err node_join_apply(struct apply *apply, struct answer *answer);
 enum err node_join_finish(struct finish *finish, struct answer *answer);
-
-/* known.c: the most that each store said to be durable (R-B2). */
-/* At a registration, on every replica: the store's incarnation in the map, a new one when it came back below what is
- * known. True when the record changed. */
-bool known_register(Cairn__RootRecord *record, const Cairn__StoreRegisterRequest *request, uint64_t random,
-                    Cairn__MapStore *store, struct proto_arena *arena);
-/* Takes over what the leader heard. */
-void known_raise(Cairn__RootRecord *record, const Cairn__RootCommand *command);
-/* A heartbeat on the leader; false when it tells less than one before: it has to register again. */
-bool known_heard(struct store_health *health, uint64_t incarnation, uint64_t last_record);
-/* Puts into the command what has risen; true when that cannot wait for a tick. */
-bool known_due(const struct root *root, const Cairn__RootRecord *record, bool tick, struct proto_arena *arena,
-               Cairn__RootCommand *ret);
-/* A registration at the leader's door. NOT_READY while it tells less than was heard and that is not committed yet. */
-MUST_CHECK enum err known_register_prepare(struct root *root, const Cairn__RootRecord *record,
-                                           const Cairn__StoreRegisterRequest *request);
 
 /* Seats stores in the placement groups of every pool that has none yet, and stand-ins (placement.c). True when the map
  * changed. */

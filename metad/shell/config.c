@@ -306,6 +306,7 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
     struct metad_config config = {0};
     struct config_paths paths = {0};
     int64_t node = 0, incarnation = 0, groups = 2, max_connections = 0, drain_seconds = DRAIN_SECONDS;
+    int64_t loops = 0, workers = 0;
     const struct config_key kept[] = {
         {"ca", CONFIG_STRING, true, &config.ca, 0, 0},     {"cert", CONFIG_STRING, true, &config.cert, 0, 0},
         {"key", CONFIG_STRING, true, &config.key, 0, 0},   {"log", CONFIG_STRING, false, &config.log, 0, 0},
@@ -322,6 +323,8 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
         {"node", CONFIG_INTEGER, true, &node, 1, UINT32_MAX},
         {"cluster_incarnation", CONFIG_INTEGER, true, &incarnation, 1, INT64_MAX},
         {"groups", CONFIG_INTEGER, false, &groups, 1, LIMIT_GROUPS},
+        {"loops", CONFIG_INTEGER, false, &loops, 1, RUNTIME_THREADS_MAX},
+        {"workers", CONFIG_INTEGER, false, &workers, 1, RUNTIME_THREADS_MAX},
         {"max_connections", CONFIG_INTEGER, false, &max_connections, METAD_CONNECTIONS_MIN, RUNTIME_CONNECTIONS_MAX},
         {"drain_seconds", CONFIG_INTEGER, false, &drain_seconds, 0, LIMIT_DRAIN_SECONDS},
     };
@@ -336,6 +339,8 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
         config.groups = (uint32_t)groups;
         config.max_connections = (uint32_t)max_connections;
         config.drain_seconds = (uint32_t)drain_seconds;
+        config.loops = loops > 0 ? (uint32_t)loops : runtime_loops_default();
+        config.workers = workers > 0 ? (uint32_t)workers : runtime_workers_default(config.loops);
         err = take_config(path, &paths, &config, ret_text);
     }
     config_free(passing, PASSING);
@@ -365,6 +370,8 @@ enum err metad_config_fixed(const struct metad_config *old, const struct metad_c
         {"advertise", strcmp(old->advertise, fresh->advertise) == 0},
         {"data", strcmp(old->data, fresh->data) == 0},
         {"groups", old->groups == fresh->groups},
+        {"loops", old->loops == fresh->loops},
+        {"workers", old->workers == fresh->workers},
         {"drain_seconds", old->drain_seconds == fresh->drain_seconds},
         {"cluster_key", memcmp(old->cluster_key, fresh->cluster_key, sizeof old->cluster_key) == 0},
         {"bootstrap", memcmp(&old->bootstrap, &fresh->bootstrap, sizeof old->bootstrap) == 0},

@@ -25,6 +25,7 @@ struct metad_config {
     uint16_t port;
     char advertise[METAD_HOST_BYTES + 8]; /* HOST:PORT where others reach it */
     uint32_t groups;
+    uint32_t loops, workers; /* threads: of the network and the groups; of compute */
     uint32_t drain_seconds;
     uint32_t max_connections;                     /* 0: the runtime's own limit */
     struct metad_peer metads[LIMIT_RAFT_MEMBERS]; /* this node among them */

@@ -1,5 +1,6 @@
 /* The metadata node's program: from a configuration file to running actors. It stands around the cores: the node's log
- * (one actor) and its groups (one actor each) share one loop, one data directory and one database.
+ * (one actor, on loop 0) and its groups (one actor each, dealt out to the loops) share one data directory and one
+ * database.
  *
  * Happy path: read and check the configuration, make the runtime (certificates), take the data directory, open the
  * database, make the actors, listen, say so, run until SIGTERM. SIGHUP: config.h, metad_config_reload.
@@ -8,6 +9,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +52,17 @@ struct options {
     bool check, recover, unsafe;
 };
 
+struct metad;
+
+/* A group on its loop, and what other loops may know of it. */
+struct seat {
+    struct metad *metad;
+    struct group *group;
+    uint32_t index;
+    _Atomic bool drained, removed;
+    bool removal_said;
+};
+
 /* All that lives while the node runs, in the order it is made. */
 struct metad {
     const char *path; /* of the configuration */
@@ -60,12 +73,12 @@ struct metad {
     struct runtime_kv *kv;
     struct file_info *files;
     struct log *log;
-    struct group *groups[LIMIT_GROUPS];
+    struct seat seats[LIMIT_GROUPS]; /* a group each; group g lives on loop g modulo the loops */
     uint32_t group_count;
-    bool removed[LIMIT_GROUPS];             /* it was said */
-    uint64_t addresses_epoch;               /* of the map whose addresses are known */
-    uint32_t peers[LIMIT_RAFT_MEMBERS + 1]; /* that the configuration names; ends with 0 */
-    struct node_counters counters;
+    uint64_t addresses_epoch;                           /* of the map whose addresses are known */
+    uint32_t peers[LIMIT_RAFT_MEMBERS + 1];             /* that the configuration names; ends with 0 */
+    struct node_counters counters[RUNTIME_THREADS_MAX]; /* one a loop, kept by the first group there */
+    _Atomic uint64_t log_syncs, log_records;            /* as the log's loop says */
 };
 
 static int fail(enum err err, const char *text)
@@ -73,12 +86,6 @@ static int fail(enum err err, const char *text)
     CHECK(err != ERR_OK);
     io_log(LOG_FATAL, err, "%s", text);
     return err_exit_code(err);
-}
-
-static unsigned worker_count(void)
-{
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    return cores > 1 ? (unsigned)cores - 1 : 1;
 }
 
 static struct runtime_config runtime_config_of(const struct metad_config *config)
@@ -91,8 +98,8 @@ static struct runtime_config runtime_config_of(const struct metad_config *config
         .key_file = config->key,
         .cluster = config->cluster,
         .cluster_incarnation = config->cluster_incarnation,
-        .loops = 1,
-        .workers = worker_count(),
+        .loops = config->loops,
+        .workers = config->workers,
         .log_file = config->log,
         .max_connections = config->max_connections,
     };
@@ -173,7 +180,7 @@ static enum err open_directory(struct metad *metad, struct uuid *ret_uuid, uint3
 static void learn_addresses(struct metad *metad)
 {
     uint64_t epoch = 0;
-    struct slice map = group_map(metad->groups[0], &epoch);
+    struct slice map = group_map(metad->seats[0].group, &epoch);
     struct proto_arena arena = {0};
     Cairn__ClusterMap *message = NULL;
     if (map.bytes == 0 || epoch == metad->addresses_epoch) {
@@ -199,11 +206,12 @@ static void look_for_removal(struct metad *metad)
 {
     uint32_t removed = 0;
     for (uint32_t i = 0; i < metad->group_count; i++) {
-        if (!metad->removed[i] && group_status(metad->groups[i]).removed) {
-            metad->removed[i] = true;
+        struct seat *seat = &metad->seats[i];
+        if (!seat->removal_said && atomic_load(&seat->removed)) {
+            seat->removal_said = true;
             io_log(LOG_WARN, ERR_NOT_MEMBER, "this node was removed from group %u", i);
         }
-        removed += metad->removed[i];
+        removed += seat->removal_said;
     }
     if (removed == metad->group_count) {
         io_log(LOG_WARN, ERR_NOT_MEMBER,
@@ -213,22 +221,43 @@ static void look_for_removal(struct metad *metad)
     }
 }
 
-/* Group 0 with what only the shell can do: the node's counters, which all groups show, kept fresh; the addresses of the
- * map; the end of a node that was removed. */
-static void root_with_shell(void *actor, const struct event *event, struct effects *fx)
+static void log_with_shell(void *actor, const struct event *event, struct effects *fx)
 {
     struct metad *metad = actor;
-    if (event->kind == EVENT_TIMER) {
-        struct log_status log = log_status(metad->log);
-        metad->counters.log_syncs = log.syncs;
-        metad->counters.log_entries = log.records;
-        for (uint32_t code = 0; code < ERR_LIMIT; code++) {
-            metad->counters.refused[code] = runtime_refused(metad->runtime, (enum err)code);
-        }
+    log_step(metad->log, event, fx);
+    struct log_status log = log_status(metad->log);
+    atomic_store_explicit(&metad->log_syncs, log.syncs, memory_order_relaxed);
+    atomic_store_explicit(&metad->log_records, log.records, memory_order_relaxed);
+}
+
+/* The node's counters, which all groups of this loop show. */
+static void note_counters(struct metad *metad, struct node_counters *counters)
+{
+    counters->log_syncs = atomic_load_explicit(&metad->log_syncs, memory_order_relaxed);
+    counters->log_entries = atomic_load_explicit(&metad->log_records, memory_order_relaxed);
+    for (uint32_t code = 0; code < ERR_LIMIT; code++) {
+        counters->refused[code] = runtime_refused(metad->runtime, (enum err)code);
     }
-    group_step(metad->groups[0], event, fx);
-    learn_addresses(metad);
+}
+
+/* A group with what only the shell can do: its loop's counters kept fresh, what other loops may know of it told; and on
+ * group 0 the addresses of the map, and the end of a node that was removed. */
+static void group_with_shell(void *actor, const struct event *event, struct effects *fx)
+{
+    struct seat *seat = actor;
+    struct metad *metad = seat->metad;
+    if (event->kind == EVENT_TIMER && seat->index < metad->config.loops) {
+        note_counters(metad, &metad->counters[seat->index]);
+    }
+    group_step(seat->group, event, fx);
+    atomic_store_explicit(&seat->drained, group_is_drained(seat->group), memory_order_relaxed);
     if (event->kind == EVENT_TIMER) {
+        atomic_store_explicit(&seat->removed, group_status(seat->group).removed, memory_order_relaxed);
+    }
+    if (seat->index == 0) {
+        learn_addresses(metad);
+    }
+    if (seat->index == 0 && event->kind == EVENT_TIMER) {
         look_for_removal(metad);
     }
 }
@@ -246,7 +275,7 @@ static void make_actors(struct metad *metad, struct uuid directory, uint32_t fil
         metad->peers[i] = config->metads[i].node;
     }
     metad->log = log_create(&log_params);
-    runtime_add_actor(metad->runtime, 0, ACTOR_LOG, 0, log_step, metad->log, config->data, NULL);
+    runtime_add_actor(metad->runtime, 0, ACTOR_LOG, 0, log_with_shell, metad, config->data, NULL);
     for (uint32_t i = 0; i < config->groups; i++) {
         struct group_params params = {
             .group = i,
@@ -255,17 +284,19 @@ static void make_actors(struct metad *metad, struct uuid directory, uint32_t fil
             .kv = runtime_kv_view(metad->kv),
             .group_count = config->groups,
             .tick_ns = METAD_TICK_NS,
-            .counters = &metad->counters,
+            .counters = &metad->counters[i % config->loops],
             .address = config->advertise,
             .peers = metad->peers,
             .recovering = metad->recovering,
         };
         memcpy(params.cluster_key, config->cluster_key, sizeof params.cluster_key);
-        metad->groups[i] = group_create(&params);
+        struct seat *seat = &metad->seats[i];
+        seat->metad = metad;
+        seat->index = i;
+        seat->group = group_create(&params);
         metad->group_count = i + 1;
         explicit_bzero(params.cluster_key, sizeof params.cluster_key);
-        runtime_add_actor(metad->runtime, 0, ACTOR_GROUP, i, i == 0 ? root_with_shell : group_step,
-                          i == 0 ? (void *)metad : metad->groups[i], NULL, metad->kv);
+        runtime_add_actor(metad->runtime, i % config->loops, ACTOR_GROUP, i, group_with_shell, seat, NULL, metad->kv);
     }
 }
 
@@ -298,7 +329,7 @@ static bool metad_drained(void *context)
     const struct metad *metad = context;
     bool drained = true;
     for (uint32_t i = 0; i < metad->group_count; i++) {
-        drained = drained && group_is_drained(metad->groups[i]);
+        drained = drained && atomic_load(&metad->seats[i].drained);
     }
     return drained;
 }
@@ -310,7 +341,7 @@ static void metad_deinit(struct metad *metad)
         runtime_destroy(metad->runtime);
     }
     for (uint32_t i = 0; i < metad->group_count; i++) {
-        group_destroy(metad->groups[i]);
+        group_destroy(metad->seats[i].group);
     }
     if (metad->log) {
         log_destroy(metad->log);
@@ -335,6 +366,21 @@ static void metad_is_old(void *context, uint32_t node, uint64_t incarnation)
                  node, (unsigned long long)incarnation, metad->config.data);
 }
 
+static int metad_recover(struct metad *metad, struct uuid directory, bool unsafe)
+{
+    struct group *groups[LIMIT_GROUPS];
+    for (uint32_t i = 0; i < metad->group_count; i++) {
+        groups[i] = metad->seats[i].group;
+    }
+    const struct recovery_params params = {.runtime = metad->runtime,
+                                           .config = &metad->config,
+                                           .groups = groups,
+                                           .group_count = metad->group_count,
+                                           .directory = directory,
+                                           .unsafe = unsafe};
+    return recovery_run(&params);
+}
+
 static int metad_run(struct metad *metad, const struct options *options)
 {
     char text[METAD_TEXT_BYTES] = "";
@@ -347,14 +393,8 @@ static int metad_run(struct metad *metad, const struct options *options)
     make_actors(metad, directory, file_count);
     struct runtime_hooks hooks = {.context = metad, .newer = metad_is_old};
     if (options->recover) {
-        const struct recovery_params params = {.runtime = metad->runtime,
-                                               .config = &metad->config,
-                                               .groups = metad->groups,
-                                               .group_count = metad->group_count,
-                                               .directory = directory,
-                                               .unsafe = options->unsafe};
         runtime_set_hooks(metad->runtime, &hooks);
-        return recovery_run(&params);
+        return metad_recover(metad, directory, options->unsafe);
     }
     err = listen_and_tell(metad, text);
     if (err != ERR_OK) {
@@ -418,6 +458,7 @@ int main(int argc, char **argv)
     char text[METAD_TEXT_BYTES] = "";
     enum err err = metad_config_read(options.path, &metad->config, text);
     if (err == ERR_OK) {
+        metad->config.loops = options.recover ? 1 : metad->config.loops; /* a recovery looks into the groups */
         err = make_runtime(metad, text);
     }
     if (err != ERR_OK) {

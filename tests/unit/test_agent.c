@@ -362,6 +362,40 @@ static void test_register_again(void **state)
     scene_deinit(&s);
 }
 
+static uint64_t told_last_record(struct scene *s)
+{
+    struct proto_arena arena = {0};
+    Cairn__StoreRegisterRequest *request = NULL;
+    assert_int_equal(s->type, MESSAGE_STORE_REGISTER);
+    assert_int_equal(proto_unpack(&cairn__store_register_request__descriptor, s->header, &arena, (void **)&request),
+                     ERR_OK);
+    uint64_t last_record = request->last_record;
+    proto_arena_deinit(&arena);
+    return last_record;
+}
+
+/* R-B2: records that are written before the root group has answered, by repair, must not hide that the store came back
+ * with less than it had: until it is registered it tells what it recovered. */
+static void test_registers_as_recovered(void **state)
+{
+    (void)state;
+    struct scene s;
+    scene_init(&s);
+    scene_report(&s, 0, true, 42);
+    assert_int_equal(told_last_record(&s), 42);
+    scene_report(&s, 0, true, 60);
+    scene_refuse(&s, ERR_NOT_READY, 0);
+    scene_wait(&s, 0);
+    assert_int_equal(told_last_record(&s), 42);
+    scene_accept(&s, 5, 8, 30);
+    scene_wait(&s, 0);
+    assert_int_equal(s.type, MESSAGE_STORE_HEARTBEAT);
+    scene_refuse(&s, ERR_NOT_FOUND, 0);
+    scene_wait(&s, 0);
+    assert_int_equal(told_last_record(&s), 60); /* it was registered in this life */
+    scene_deinit(&s);
+}
+
 /* R-F7: what a store was told holds over a restart, before the root group has answered; for that very directory only.
  */
 static void test_standing_is_kept(void **state)
@@ -420,9 +454,13 @@ static void test_standing_is_kept(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_register),       cmocka_unit_test(test_redirect),
-        cmocka_unit_test(test_silence),        cmocka_unit_test(test_map_update),
-        cmocka_unit_test(test_register_again), cmocka_unit_test(test_standing_is_kept),
+        cmocka_unit_test(test_register),
+        cmocka_unit_test(test_redirect),
+        cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_map_update),
+        cmocka_unit_test(test_register_again),
+        cmocka_unit_test(test_standing_is_kept),
+        cmocka_unit_test(test_registers_as_recovered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
