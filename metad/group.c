@@ -106,8 +106,8 @@ static void log_send(struct group *group, uint16_t type, struct writer *header, 
     writer_deinit(header);
 }
 
-static void log_append(struct group *group, uint64_t number, bool hard_changed, struct raft_hard_state hard,
-                       const struct raft_entry *entries, uint32_t count)
+void group_log_append(struct group *group, uint64_t number, bool hard_changed, struct raft_hard_state hard,
+                      const struct raft_entry *entries, uint32_t count)
 {
     CHECK(number > group->persist_number);
     group->persist_number = number;
@@ -153,7 +153,8 @@ static void update_carry_out(struct group *group, const struct raft_update *upda
     if (update->reset) {
         group_log_reset(group, update->number, update->reset_index, update->reset_term);
     } else if (update->number != 0) {
-        log_append(group, update->number, update->hard_changed, update->hard, update->append, update->append_count);
+        group_log_append(group, update->number, update->hard_changed, update->hard, update->append,
+                         update->append_count);
     }
     for (uint32_t i = 0; i < update->message_count; i++) {
         raft_wire_send(group, &update->messages[i]);
@@ -231,7 +232,7 @@ static void group_write_boot(struct group *group)
     boot_entry_make(group, &data);
     struct raft_entry entry = {.index = 1, .term = 1, .type = RAFT_ENTRY_BOOT, .data = writer_take(&data)};
     writer_deinit(&data);
-    log_append(group, 1, true, (struct raft_hard_state){.term = 1}, &entry, 1);
+    group_log_append(group, 1, true, (struct raft_hard_state){.term = 1}, &entry, 1);
     slice_drop(&entry.data);
     group->phase = GROUP_BOOTING;
 }
@@ -355,7 +356,9 @@ static void group_log_opened(struct group *group, struct slice header)
     }
     start.runs = runs;
     struct raft_config_at *configs = opened_configs(group, &reader, &start);
-    if (group->phase != GROUP_HALTED) {
+    if (group->phase != GROUP_HALTED && group->params.recovering) {
+        recover_look(group, &start);
+    } else if (group->phase != GROUP_HALTED) {
         group_start(group, &start);
     }
     free(runs);
@@ -366,6 +369,10 @@ static void group_log_appended(struct group *group, struct slice header)
 {
     CHECK(header.bytes == 8);
     uint64_t number = get_u64(header.data);
+    if (group->phase == GROUP_RECOVERING) {
+        recover_appended(group);
+        return;
+    }
     if (group->phase == GROUP_BOOTING) {
         CHECK(number == 1);
         struct raft_term_run run = {.first = 1, .term = 1};
@@ -676,6 +683,8 @@ static void group_message(struct group *group, const struct message *message)
         group_root_state(group, message->header);
     } else if (local && message->type == MESSAGE_GROUP_DRAIN) {
         members_drain(group);
+    } else if (local && message->type == MESSAGE_GROUP_RECOVER) {
+        recover_begin(group, message->header);
     } else if (local && message->type == MESSAGE_LOG_PINNED) {
         group->flush_due = true;
     } else if (local && (message->flags & MESSAGE_REPLY) && message->type == MESSAGE_LOG_OPEN) {
