@@ -8,7 +8,9 @@
  *   LOG_OPEN    header: u32 group
  *               reply:  u64 term, u32 vote, u64 last index, u64 base index, u64 base term (entries begin behind it; 0,
  * 0 at first), u32 run count, then per run u64 first, u64 term, then u32 count and per CONFIG entry of the log u64
- * index, u32 bytes, bytes. Answered once the scan at start has finished; a group asks before anything else. What was
+ * index, u32 bytes, bytes; u8 unsure (names or vote are lost: the group must not serve here), then u32 count and per
+ * hole u64 index, u64 term, u8 doubtful: entries that are named and whose bytes are damaged. Answered once the scan at
+ * start has finished; a group asks before anything else. What was
  * cut may be there again.
  *
  *   LOG_APPEND  header: u32 group, u64 number, u8 hard_changed, u64 term, u32 vote; body: packed entries, may be none
@@ -29,6 +31,15 @@
  *               reply:  body: packed entries, fewer than asked when over 1 MiB, at least one; none only when `first` is
  *                       behind what is durable, or not behind the base.
  *
+ *   LOG_HEAL    header: u32 group, u64 number; body: one packed entry, whose name is that of a hole
+ *               reply:  u64 number, when durable. Entries behind it stay.
+ *
+ *   LOG_TRIM    header: u32 group, u64 index; no reply. Entries from index on, the first of them a hole in doubt, are
+ *                       not the group's (R-E2). Durable with what comes after.
+ *
+ *   LOG_FETCH   header: u32 group, u64 index, u64 term
+ *               reply:  u8 enum log_verdict, u64 term of the entry before; body: the packed entry when LOG_HAS.
+ *
  * Packed entry, the same as in the RAFT frame's body: u64 index, u64 term, u8 type, u32 bytes, bytes.
  *
  * Disk format (R-E1, R-E2): byte map at the head of log_format.h; recovery: log_recover.c; rules: README.md. */
@@ -40,6 +51,17 @@
 #include "raft/raft.h"
 
 struct log;
+
+/* What a node's log says of an entry by its name (group, index, term). */
+enum log_verdict {
+    LOG_HAS = 1, /* durably */
+    LOG_NONE,    /* it has none of that name */
+    LOG_LACKS,   /* it had it, and its bytes are damaged */
+    LOG_DOUBTS,  /* the same, but it may never have been durable */
+    LOG_BEHIND,  /* in its snapshot */
+    LOG_UNTOLD,  /* not now */
+    LOG_VERDICTS
+};
 
 struct log_params {
     struct uuid directory;         /* the data directory's uuid: a record of another one is stale */
@@ -59,6 +81,7 @@ MUST_CHECK enum err raft_entries_decode(struct slice body, struct raft_entry **r
 
 struct log_status {
     uint64_t syncs, records, bytes, append_position;
+    uint64_t healed; /* entries written anew */
     uint32_t segments;
 };
 struct log_status log_status(const struct log *log);

@@ -65,19 +65,11 @@ static bool sync_directory(const char *dir)
     return synced;
 }
 
-static enum err make_identity(const struct metad_config *config, const char *path, struct uuid *ret_uuid,
-                              char *ret_text)
+static enum err write_identity(const struct metad_config *config, const char *path, const struct uuid *uuid,
+                               char *ret_text)
 {
-    if (holds_data(config->data, "kv") || holds_data(config->data, "log")) {
-        return refuse(ERR_NOT_OURS, ret_text,
-                      "%s: is missing though the directory holds data; restore it, or set the directory aside", path);
-    }
-    struct uuid uuid;
-    if (getrandom(&uuid, sizeof uuid, 0) != sizeof uuid) {
-        return refuse(ERR_IO, ret_text, "no random bytes: %s", strerror(errno));
-    }
     char fresh[CONFIG_STRING_BYTES + 64], text[IDENTITY_BYTES], uuid_hex[33], cluster_hex[33];
-    hex_encode(&uuid, sizeof uuid, uuid_hex);
+    hex_encode(uuid, sizeof *uuid, uuid_hex);
     hex_encode(&config->cluster, sizeof config->cluster, cluster_hex);
     int bytes =
         snprintf(text, sizeof text,
@@ -89,6 +81,24 @@ static enum err make_identity(const struct metad_config *config, const char *pat
     if (!write_synced(fresh, text, (size_t)bytes) || rename(fresh, path) != 0 || !sync_directory(config->data)) {
         return refuse(errno == ENOSPC ? ERR_DISK_FULL : ERR_IO, ret_text, "%s: cannot be written: %s", path,
                       strerror(errno));
+    }
+    return ERR_OK;
+}
+
+static enum err make_identity(const struct metad_config *config, const char *path, struct uuid *ret_uuid,
+                              char *ret_text)
+{
+    if (holds_data(config->data, "kv") || holds_data(config->data, "log")) {
+        return refuse(ERR_NOT_OURS, ret_text,
+                      "%s: is missing though the directory holds data; restore it, or set the directory aside", path);
+    }
+    struct uuid uuid;
+    if (getrandom(&uuid, sizeof uuid, 0) != sizeof uuid) {
+        return refuse(ERR_IO, ret_text, "no random bytes: %s", strerror(errno));
+    }
+    enum err err = write_identity(config, path, &uuid, ret_text);
+    if (err != ERR_OK) {
+        return err;
     }
     *ret_uuid = uuid;
     return ERR_OK;
@@ -127,6 +137,8 @@ enum err metad_directory_identity(const struct metad_config *config, struct uuid
         err =
             refuse(ERR_NOT_OURS, ret_text, "%s: the directory is of %s:%lld in cluster %s; name this node's own 'data'",
                    path, role, (long long)node, cluster);
+    } else if (format < FORMAT_METAD) { /* what is written from now on, an older program does not read */
+        err = write_identity(config, path, ret_uuid, ret_text);
     }
     config_free(keys, count);
     return err;
