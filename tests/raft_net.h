@@ -793,8 +793,8 @@ static inline bool net_install(struct net *net, uint32_t node, uint64_t index, u
     return true;
 }
 
-/* The host mends the hole of a node: by the entry of any member that has it, by a snapshot of a leader that has it no
- * more, or, where all others were asked and have none, by cutting it. True: done. */
+/* The host mends the hole of a node: by the entry of any member that has it, by a snapshot of one that has it no more,
+ * or, where all others were asked and have none, by cutting it. True: done. */
 static inline bool net_heal(struct net *net, uint32_t node)
 {
     struct net_node *self = &net->nodes[node - 1];
@@ -822,9 +822,10 @@ static inline bool net_heal(struct net *net, uint32_t node)
             slice_drop(&entry.data);
             return true;
         }
-        if (raft_status(other->raft).role == RAFT_LEADER && hole <= other->applied) {
-            net_install(net, node, other->applied, net->committed[other->applied - 1].term);
-            return self->hole == 0;
+        /* any member's, for where nobody may lead but who has the hole there is no leader */
+        if (hole <= other->disk.base && other->flushed >= hole &&
+            net_install(net, node, other->flushed, net->committed[other->flushed - 1].term)) {
+            return true;
         }
     }
     if (raft_may_trim(self->raft, none, none_count) && self->write_count == 0) {

@@ -169,7 +169,7 @@ static void test_a_doubtful_tail_is_cut(void **state)
     net_close(net);
 }
 
-/* What fills the hole is in the others' snapshots only. */
+/* What fills the hole is in a snapshot only; the leader's comes by itself. */
 static void test_a_snapshot_over_a_hole(void **state)
 {
     (void)state;
@@ -182,10 +182,29 @@ static void test_a_snapshot_over_a_hole(void **state)
     net_compact_all(net, 2);
     net->nodes[2].hole = 4;
     net_start(net, 3);
-    ticks(net, 1, 3, 0);
-    assert_true(net_heal(net, 3));
-    ticks(net, 1, 6, 0);
+    ticks(net, 1, 9, 0);
     assert_true(status_of(net, 3).hole == 0 && net->nodes[2].applied >= 12);
+    net_close(net);
+}
+
+/* Nobody may lead: who has the longest log has a hole in it, and what fills that is in a follower's snapshot. */
+static void test_a_followers_snapshot_over_a_hole(void **state)
+{
+    (void)state;
+    struct net *net = twelve_entries(3, 9);
+    net->nodes[1].disk.last = net->nodes[1].view.last = 11; /* 12 is on a majority, 1 and 3 */
+    net->nodes[1].flushed = 9;
+    net_start(net, 2);
+    net_compact(net, 2, 9);
+    net->nodes[2].hole = 4;
+    net_start(net, 3);
+    assert_true(status_of(net, 2).base == 9 && status_of(net, 3).hole == 4);
+    ticks(net, 2, 60, 0);
+    ticks(net, 3, 60, 0);
+    assert_true(status_of(net, 2).role != RAFT_LEADER && status_of(net, 3).role == RAFT_FOLLOWER);
+    assert_true(net_heal(net, 3) && status_of(net, 3).hole == 0);
+    ticks(net, 3, 90, 0);
+    assert_int_equal(status_of(net, 3).role, RAFT_LEADER);
     net_close(net);
 }
 
@@ -199,6 +218,7 @@ int main(void)
         cmocka_unit_test(test_a_configuration_in_a_hole),
         cmocka_unit_test(test_a_doubtful_tail_is_cut),
         cmocka_unit_test(test_a_snapshot_over_a_hole),
+        cmocka_unit_test(test_a_followers_snapshot_over_a_hole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
