@@ -2,8 +2,8 @@
  * (the cache) and one window of older bodies that the host read back. The durable log is the host's; what is not in
  * memory here is durable there, because only entries that are delivered and durable leave the cache.
  *
- * Invariants: base <= applied <= persisted <= durable <= written <= last; base < hole <= last, or 0; base < first_cached <= last + 1; runs cover base + 1 ..
- * last, ascending in index and term.
+ * Invariants: base <= applied <= persisted <= durable <= written <= last; base < hole <= last, or 0; base <
+ * first_cached <= last + 1; runs cover base + 1 .. last, ascending in index and term.
  */
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /* A log with holes: entries whose names (index, term) are known and whose bytes are damaged (PROTOCOLS R-E1, R-E2). The
  * node has promised them, so it votes by its last entry, holes or not. It does not ask for votes, for it could not send
  * what it lacks, and acknowledges and delivers nothing from the first hole on. The host fetches the bytes from any
- * member, or learns that a hole in doubt was never part of a majority's log.
+ * member, or learns that a hole was never part of a majority's log.
  *
  * A leader's append over a hole mends it as well: an entry of another term cuts the log there. */
 #include "internal.h"
@@ -22,8 +22,8 @@ void raft_healed(struct raft *raft, const struct raft_event *event)
     raft_log_durable(log, 0);
     for (uint32_t i = 0; i < event->loaded_count; i++) {
         const struct raft_entry *entry = &event->loaded[i];
-        bool held = entry->index > log->base && entry->index <= log->last &&
-                    raft_log_term(log, entry->index) == entry->term;
+        bool held =
+            entry->index > log->base && entry->index <= log->last && raft_log_term(log, entry->index) == entry->term;
         struct raft_config config;
         if (held && entry->type == RAFT_ENTRY_CONFIG && raft_config_decode(entry->data, &config) == ERR_OK) {
             raft_config_insert(raft, entry->index, &config);
@@ -31,33 +31,37 @@ void raft_healed(struct raft *raft, const struct raft_event *event)
     }
 }
 
-/* All voters of one configuration but this node are among those that have none; there is one at least. */
-static bool raft_config_has_none(const struct raft *raft, const struct raft_config *config, const uint32_t *nodes,
-                                 uint32_t count)
+/* Who of one half of a configuration may have acknowledged the first hole: fewer than a majority? False as well when
+ * one was not heard. */
+static bool raft_half_lacks(const struct raft *raft, const struct raft_config *config, uint8_t role, bool self_may,
+                            const struct raft_heard *heard, uint32_t count)
 {
-    uint32_t voters = 0;
+    uint32_t voters = 0, may = 0;
     for (uint32_t i = 0; i < config->count; i++) {
-        uint32_t node = config->members[i].node;
-        if (node == raft->params.self || (config->members[i].roles & (RAFT_VOTER | RAFT_OUTGOING)) == 0) {
+        if ((config->members[i].roles & role) == 0) {
             continue;
         }
-        bool none = false;
+        voters++;
+        bool told = config->members[i].node == raft->params.self, might = told && self_may;
         for (uint32_t n = 0; n < count; n++) {
-            none = none || nodes[n] == node;
+            told = told || heard[n].node == config->members[i].node;
+            might = might || (heard[n].node == config->members[i].node && heard[n].may_have);
         }
-        if (!none) {
+        if (!told) {
             return false;
         }
-        voters++;
+        may += might;
     }
-    return voters > 0;
+    return voters == 0 || may < voters / 2 + 1;
 }
 
-bool raft_may_trim(const struct raft *raft, const uint32_t *nodes, uint32_t count)
+bool raft_may_trim(const struct raft *raft, bool self_may, const struct raft_heard *heard, uint32_t count)
 {
     bool may = raft->log.hole > raft->commit;
     for (unsigned long i = 0; i < raft->config_count; i++) {
-        may = may && raft_config_has_none(raft, &raft->configs[i].config, nodes, count);
+        const struct raft_config *config = &raft->configs[i].config;
+        may = may && config->count > 0 && raft_half_lacks(raft, config, RAFT_VOTER, self_may, heard, count) &&
+              raft_half_lacks(raft, config, RAFT_OUTGOING, self_may, heard, count);
     }
     return may;
 }

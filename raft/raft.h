@@ -148,8 +148,7 @@ enum raft_event_kind {
                                  state at `index`; else it is asked again when the peer answers */
     RAFT_EVENT_HEALED,        /* `loaded` (the damaged entry, durable again; none: it is held by a snapshot) fills a
                                  hole; the next one is at `index`, 0 none */
-    RAFT_EVENT_TRIMMED,       /* the entry at `index`, the first hole, was never durable on a majority: from there on
-                                 the log is cut. Above the commit index */
+    RAFT_EVENT_TRIMMED,       /* raft_may_trim: from `index`, the first hole, on the log is cut */
     RAFT_EVENT_WAKE,          /* somebody wants something of the group: it does not sleep on */
     RAFT_EVENT_INSTALLED, /* the machine durably holds the state at (`index`, `term`), `config` in force there: of no
                              effect at or below applied. `term` is not above the instance's own */
@@ -210,10 +209,15 @@ struct raft_update {
 
 void raft_step(struct raft *raft, const struct raft_event *event, struct raft_update *ret_update);
 
-/* The first hole was never committed: every other voter, of all configurations that may be in force, is among `nodes`,
- * which said that they hold no entry of that name, not even one on its way to the disk. All of them, because a leader
- * among them may still count what this node once acknowledged; a group of one voter has nobody to ask. */
-bool raft_may_trim(const struct raft *raft, const uint32_t *nodes, uint32_t count);
+/* What another voter said of the first hole: not that it has it, nor that it is on its way to the disk there. */
+struct raft_heard {
+    uint32_t node;
+    bool may_have; /* it had it, and may have acknowledged it */
+};
+/* The first hole was never committed and never will be: all other voters, of all configurations that may be in force,
+ * were heard, and those that may have acknowledged it (`self_may`: this node) are no majority. All of them, because a
+ * leader among them could still count what this node once acknowledged. */
+bool raft_may_trim(const struct raft *raft, bool self_may, const struct raft_heard *heard, uint32_t count);
 
 /* The group sleeps here: ticks have no effect until something else happens. */
 bool raft_is_asleep(const struct raft *raft);

@@ -216,8 +216,8 @@ static void raft_update_load(struct raft *raft)
         if (first == 0) {
             continue;
         }
-        uint64_t end = raft->log.hole != 0 && raft->log.hole < raft->log.first_cached ? raft->log.hole
-                                                                                      : raft->log.first_cached;
+        uint64_t end =
+            raft->log.hole != 0 && raft->log.hole < raft->log.first_cached ? raft->log.hole : raft->log.first_cached;
         uint64_t count = end - first;
         CHECK(first < end && raft->log.first_cached - 1 <= raft->log.durable);
         raft->load_first = first;

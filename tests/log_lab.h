@@ -402,7 +402,7 @@ static inline struct opened lab_opened(struct lab *lab, uint32_t group)
         uint64_t index = reader_u64(&r), term = reader_u64(&r);
         opened.first_hole = i == 0 ? index : opened.first_hole;
         opened.first_hole_term = i == 0 ? term : opened.first_hole_term;
-        opened.doubts += reader_u8(&r);
+        opened.doubts += reader_u8(&r) != LOG_HOLE_ROT;
     }
     assert_true(!r.failed && r.left == 0);
     return opened;

@@ -794,13 +794,14 @@ static inline bool net_install(struct net *net, uint32_t node, uint64_t index, u
 }
 
 /* The host mends the hole of a node: by the entry of any member that has it, by a snapshot of one that has it no more,
- * or, where all others were asked and have none, by cutting it. True: done. */
+ * or, where too few can have acknowledged it, by cutting it. True: done. */
 static inline bool net_heal(struct net *net, uint32_t node)
 {
     struct net_node *self = &net->nodes[node - 1];
     uint64_t hole = self->hole;
     struct raft_event event = {.kind = RAFT_EVENT_HEALED};
-    uint32_t none[NET_NODES], none_count = 0;
+    struct raft_heard heard[NET_NODES];
+    uint32_t heard_count = 0;
     for (uint32_t i = 0; i < net->count; i++) {
         const struct net_node *other = &net->nodes[i];
         if (other == self || other->raft == NULL) {
@@ -809,7 +810,9 @@ static inline bool net_heal(struct net *net, uint32_t node)
         /* not even on its way to the disk: a leader counts its own entry later, beside what this node once answered */
         if (hole > other->disk.base && hole > other->flushed &&
             net_log_term(&other->view, hole) != self->disk.entries[hole - 1].term) {
-            none[none_count++] = i + 1;
+            heard[heard_count++] = (struct raft_heard){.node = i + 1};
+        } else if (hole == other->hole) {
+            heard[heard_count++] = (struct raft_heard){.node = i + 1, .may_have = true};
         }
         if (hole > other->disk.base && hole <= other->disk.last && hole != other->hole &&
             other->disk.entries[hole - 1].term == self->disk.entries[hole - 1].term) {
@@ -828,7 +831,7 @@ static inline bool net_heal(struct net *net, uint32_t node)
             return true;
         }
     }
-    if (raft_may_trim(self->raft, none, none_count) && self->write_count == 0) {
+    if (raft_may_trim(self->raft, true, heard, heard_count) && self->write_count == 0) {
         self->disk.last = self->view.last = hole - 1;
         self->hole = 0;
         net_trace(net, "%u: trims to %llu", node, (unsigned long long)hole - 1);

@@ -65,6 +65,9 @@ static void group_ask(struct cairn *c, uint32_t node, struct cairn_group *group,
         member->applied = reply->applied;
         member->log_syncs = reply->log_syncs;
         member->log_entries = reply->log_entries;
+        member->holes = reply->holes;
+        member->mended = reply->mended;
+        member->rot_behind = reply->rot_behind;
         member->refusal_count = refusals_take(reply->refusals, reply->n_refusals, member->refusals);
         bool leads = reply->leader == node && reply->term >= group->term;
         if (member->match == 0) {

@@ -248,7 +248,8 @@ static struct log_place log_entry_put(struct log *log, struct log_builder *b, en
 static bool log_group_lacks(const struct log_group *group, const struct raft_entry *entry)
 {
     return entry->index > group->base && entry->index <= group->last &&
-           log_group_term(group, entry->index) == entry->term && log_place_is_hole(log_group_place(group, entry->index));
+           log_group_term(group, entry->index) == entry->term &&
+           log_place_is_hole(log_group_place(group, entry->index));
 }
 
 /* A damaged entry is written anew; what stands behind it stays (R-E1). */

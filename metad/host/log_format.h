@@ -35,15 +35,16 @@
  *           52 u32 vote       HARD_STATE
  *           56     body       ENTRY: the entry's data
  *
- *   NAMES, the last record of each write, begins in a sector of its own (R-E1). What it says of the write and of the one
- *   before it names all that either of them changed: a damaged write is so known by its own NAMES, a lost one by its
+ *   NAMES, the last record of each write, begins in a sector of its own (R-E1). What it says of the write and of the
+ * one before it names all that either of them changed: a damaged write is so known by its own NAMES, a lost one by its
  *   successor's. Body: u64 before (sequence of the write before the previous one), u32 count, per group u32 group, u64
- *   term, u32 vote, u64 base index, u64 base term, u64 from, u64 last index, u32 run count, per run u64 first, u64 term.
- *   Nothing behind base and below `from` was changed; the runs cover from (or base + 1) .. last.
+ *   term, u32 vote, u64 base index, u64 base term, u64 from, u64 last index, u32 run count, per run u64 first, u64
+ * term. Nothing behind base and below `from` was changed; the runs cover from (or base + 1) .. last.
  *
- *   SEGMENT, the first record of a segment and twice there, in two sectors, has the body: u32 count, per group u32 group, u64 term, u32 vote, u64 base
- *   index, u64 base term, u64 last index, u32 run count, per run u64 first, u64 term: all groups and the names of all
- *   their entries behind base, as they stand before the segment. A reader may so begin with any segment. */
+ *   SEGMENT, the first record of a segment and twice there, in two sectors, has the body: u32 count, per group u32
+ * group, u64 term, u32 vote, u64 base index, u64 base term, u64 last index, u32 run count, per run u64 first, u64 term:
+ * all groups and the names of all their entries behind base, as they stand before the segment. A reader may so begin
+ * with any segment. */
 #ifndef CAIRN_METAD_HOST_LOG_FORMAT_H
 #define CAIRN_METAD_HOST_LOG_FORMAT_H
 

@@ -207,7 +207,7 @@ struct slice log_group_opened(const struct log_group *group)
         if (log_place_is_hole(place)) {
             writer_u64(&w, i);
             writer_u64(&w, log_group_term(group, i));
-            writer_u8(&w, place.offset == LOG_HOLE_DOUBT);
+            writer_u8(&w, (uint8_t)place.offset);
             holes++;
         }
     }

@@ -42,16 +42,11 @@ static inline uint64_t log_token_make(enum log_token kind, uint32_t slot)
 
 /* Where an entry's record begins, and the bytes of its data. Segment 0, in the scan at start only: named, but in a
  * segment that is gone. LOG_HOLE_BYTES: named, but its bytes are damaged; the segment is the one they lay in, the
- * offset an enum log_hole. */
+ * offset an enum log_hole (log.h). */
 struct log_place {
     uint32_t segment, offset, bytes;
 };
 #define LOG_HOLE_BYTES UINT32_MAX
-enum log_hole {
-    LOG_HOLE_ROT,   /* it was durable here (R-E1) */
-    LOG_HOLE_DOUBT, /* it may never have been (R-E2) */
-    LOG_HOLE_FRESH, /* in the scan: which of the two, the next write says */
-};
 static inline bool log_place_is_hole(struct log_place place)
 {
     return place.bytes == LOG_HOLE_BYTES;
@@ -124,7 +119,7 @@ struct log_append {
     uint8_t kind; /* enum log_append_kind */
     uint64_t index, index_term;
     struct log_place healed; /* where: in force once it is durable; segment 0: nowhere */
-    uint16_t type; /* of the message, for the answer */
+    uint16_t type;           /* of the message, for the answer */
     struct address from;
     uint64_t stream, number, term;
     uint32_t group, vote;
@@ -210,6 +205,7 @@ struct log_scan {
     struct log_pending pending;
     bool damaged;         /* somewhere behind the beginning */
     uint64_t fresh;       /* the write that left LOG_HOLE_FRESH, 0 none */
+    bool fresh_older;     /* every bad sector of it holds something older */
     bool tail_damaged;    /* the last write, which stays */
     uint64_t tail_synced; /* the write before it */
     uint64_t highest;     /* sequence seen anywhere */

@@ -90,7 +90,9 @@ static enum log_verdict log_fetch_verdict(const struct log *log, const struct lo
     }
     struct log_place place = log_group_place(group, index);
     if (log_place_is_hole(place)) {
-        return place.offset == LOG_HOLE_DOUBT ? LOG_DOUBTS : LOG_LACKS;
+        static const enum log_verdict verdicts[] = {
+            [LOG_HOLE_ROT] = LOG_LACKS, [LOG_HOLE_DOUBT] = LOG_DOUBTS, [LOG_HOLE_TORN] = LOG_TORN};
+        return verdicts[place.offset];
     }
     return index <= group->readable ? LOG_HAS : LOG_UNTOLD;
 }
@@ -128,8 +130,7 @@ void log_read_start(struct log *log, const struct message *m, struct effects *fx
         count = (uint32_t)(group->readable - first + 1);
     }
     struct log_read *read = mem_alloc(sizeof *read);
-    *read =
-        (struct log_read){.from = m->from, .stream = m->stream, .type = m->type, .group = number, .first = first};
+    *read = (struct log_read){.from = m->from, .stream = m->stream, .type = m->type, .group = number, .first = first};
     log_read_choose(group, read, count);
     read->buffer = slice_alloc(read->bytes);
     uint32_t slot = log_read_slot(log);
@@ -154,8 +155,7 @@ static bool log_read_entry(const struct log *log, const struct log_read *read, u
         return false;
     }
     bool entry = record.type == LOG_RECORD_ENTRY || record.type == LOG_RECORD_HEALED;
-    if (!entry || record.group != read->group || record.index != read->first + at ||
-        record.bytes != place.bytes) {
+    if (!entry || record.group != read->group || record.index != read->first + at || record.bytes != place.bytes) {
         return false;
     }
     struct slice data = slice_alloc(record.bytes);

@@ -66,21 +66,24 @@ static const uint8_t *log_scan_need(struct log *log, uint64_t bytes, struct effe
 
 /* ---- writes ---- */
 
-/* The write that begins at the block `data` and continues the chain. False: none is seen to. */
-static bool log_scan_begins(const struct log *log, const uint8_t *data, struct log_write *ret)
+/* The newest write, newer than *ret, that begins at `data` and continues the chain: one that was cut short and cut away
+ * has the next one at its place. False: none is seen to. */
+static bool log_scan_begins(const struct log *log, const uint8_t *data, uint32_t sectors, struct log_write *ret)
 {
     const struct log_scan *scan = &log->scan;
     uint32_t first = (uint32_t)(scan->at / LOG_SECTOR_BYTES);
-    for (uint32_t i = 0; i < LOG_BLOCK_SECTORS; i++) {
+    bool found = false;
+    for (uint32_t i = 0; i < sectors; i++) {
         struct log_sector s;
-        if (log_sector_decode(data + i * LOG_SECTOR_BYTES, &log->directory, log_scan_file(log)->file, first + i, &s) &&
-            s.segment == log_scan_file(log)->number && s.first == first &&
+        if (log_sector_decode(data + (uint64_t)i * LOG_SECTOR_BYTES, &log->directory, log_scan_file(log)->file,
+                              first + i, &s) &&
+            s.segment == log_scan_file(log)->number && s.first == first && s.sequence > ret->sequence &&
             (!scan->started || s.previous == log->sequence) && s.sectors <= log_scan_left(log) / LOG_SECTOR_BYTES) {
             *ret = (struct log_write){s.sequence, s.previous, s.synced, s.first, s.sectors, s.old};
-            return true;
+            found = true;
         }
     }
-    return false;
+    return found;
 }
 
 /* The write is part of the chain. */
@@ -142,6 +145,7 @@ static bool log_scan_take(struct log *log, const struct log_write *w, const uint
     } else if (log_replay_damaged(log, w, segment, copy.data, bad)) {
         slice_drop(&scan->pending.data);
         slice_drop(&copy);
+        scan->fresh_older = (bad == 0 || older) && (!waited || scan->pending.older);
         if (bad == 0) { /* what is missing was in the one before */
             scan->fresh = before;
             log_replay_settle(log, w->synced);
@@ -246,6 +250,16 @@ static void log_scan_bases(struct log *log)
     }
 }
 
+/* The first write behind a start names everything: what the last one before changed may have been read in part. */
+static void log_scan_touch_all(struct log *log)
+{
+    for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
+        struct log_group *group = &log->groups[i];
+        group->now = (struct log_touch){0};
+        group->before = (struct log_touch){.touched = group->known, .from = group->base + 1};
+    }
+}
+
 /* Files that hold nothing of the log found. */
 static void log_scan_spare(struct log *log, struct effects *fx)
 {
@@ -268,6 +282,7 @@ static void log_scan_finish(struct log *log, uint64_t now_ns, struct effects *fx
     log_replay_settle(log, 0);
     writer_deinit(&scan->buffer);
     log_scan_bases(log);
+    log_scan_touch_all(log);
     log_scan_spare(log, fx);
     if (log->segment_count == 0) {
         log_ready(log, now_ns, fx);
@@ -408,14 +423,17 @@ static enum log_scan_turn log_scan_walk_turn(struct log *log, struct effects *fx
         if (block == NULL) {
             return LOG_SCAN_WAIT;
         }
-        if (!log_scan_begins(log, block, &w)) {
+        if (!log_scan_begins(log, block, LOG_BLOCK_SECTORS, &w)) {
             return log_scan_leave(log);
         }
     }
-    const uint8_t *data = log_scan_need(log, (uint64_t)w.sectors * LOG_SECTOR_BYTES, fx);
-    if (data == NULL) {
-        return LOG_SCAN_WAIT;
-    }
+    const uint8_t *data = NULL;
+    do {
+        data = log_scan_need(log, (uint64_t)w.sectors * LOG_SECTOR_BYTES, fx);
+        if (data == NULL) {
+            return LOG_SCAN_WAIT;
+        }
+    } while (log_scan_begins(log, data, w.sectors, &w));
     scan->ahead = (struct log_write){0};
     scan->ahead_next = false;
     return log_scan_take(log, &w, data, fx) ? LOG_SCAN_AGAIN : LOG_SCAN_OVER;

@@ -33,7 +33,8 @@ void log_replay_settle(struct log *log, uint64_t synced)
     if (scan->fresh == 0) {
         return;
     }
-    uint32_t hole = synced >= scan->fresh ? LOG_HOLE_ROT : LOG_HOLE_DOUBT;
+    uint32_t doubt = scan->fresh_older ? LOG_HOLE_TORN : LOG_HOLE_DOUBT;
+    uint32_t hole = synced >= scan->fresh ? LOG_HOLE_ROT : doubt;
     scan->fresh = 0;
     for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
         struct log_group *group = &log->groups[i];

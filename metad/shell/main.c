@@ -15,6 +15,7 @@
 
 #include "base/check.h"
 #include "config.h"
+#include "health.h"
 #include "io/log.h"
 #include "io/runtime.h"
 #include "metad/host/log.h"
@@ -52,6 +53,7 @@ struct metad {
     uint32_t group_count;
     uint32_t peers[LIMIT_RAFT_MEMBERS + 1]; /* that the configuration names; ends with 0 */
     struct node_counters counters;
+    struct health_told health;
 };
 
 static int fail(enum err err, const char *text)
@@ -160,6 +162,9 @@ static void root_with_shell(void *actor, const struct event *event, struct effec
         }
     }
     group_step(metad->groups[0], event, fx);
+    if (event->kind == EVENT_TIMER) {
+        health_tell(&metad->health, metad->groups, metad->group_count);
+    }
 }
 
 static void make_actors(struct metad *metad, struct uuid directory, uint32_t file_count)
