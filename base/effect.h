@@ -31,7 +31,8 @@ enum role {
     ROLE_BLOCKD = 2,
     ROLE_DEVICE = 4,
     ROLE_GATEWAY = 8,
-    ROLE_LOCAL = 16 /* another actor of this process */
+    ROLE_LOCAL = 16, /* another actor of this process */
+    ROLE_JOIN = 32   /* the bearer of a one-time token: may ask for a certificate and nothing else */
 };
 
 enum actor_kind {

@@ -32,6 +32,9 @@
 #define LIMIT_REPLY_BYTES   (1u << 20) /* one page of any query */
 
 #define LIMIT_RAFT_MEMBERS        9
+#define LIMIT_METADS_KNOWN        64          /* metadata nodes a block server or client asks in turn */
+#define LIMIT_JOINS               64          /* tokens that are neither expired nor used long ago */
+#define LIMIT_AUTHORITY_BYTES     1024u       /* the authority's certificate, or its sealed key */
 #define LIMIT_GROUPS              256         /* groups of one metad */
 #define LIMIT_ENTRY_BYTES         (1u << 20)  /* one Raft entry */
 #define LIMIT_PROPOSALS           4096        /* commands a group holds before it answers BUSY */

@@ -19,6 +19,7 @@
 
 #define AGENT_REQUEST_NS     (3ull * 1000000000) /* no answer by then: another node is asked */
 #define AGENT_BACKOFF_MIN_NS (100ull * 1000000)
+#define NODE_GONE            2u /* MapNode.state */
 #define AGENT_BACKOFF_MAX_NS (5ull * 1000000000)
 
 enum link_state { LINK_SILENT, LINK_REGISTERING, LINK_REGISTERED };
@@ -34,7 +35,11 @@ struct link {
     uint32_t store; /* number in the map */
     uint64_t incarnation;
     uint8_t receipt_key[32];
-    uint64_t map_epoch; /* of the map it was handed */
+    uint64_t map_epoch;        /* of the map it was handed */
+    uint64_t recovered_record; /* the last durable one at the start: what the first registration tells (R-B2) */
+    bool registered;           /* since the start */
+    uint64_t changes;          /* of what it is told, ticks left out */
+    bool recalled;             /* from the disk, and not told yet */
 };
 
 struct agent {
@@ -42,7 +47,9 @@ struct agent {
     struct cluster_id cluster;
     uint64_t cluster_incarnation;
     char *address, *host, *rack;
-    uint32_t metads[LIMIT_RAFT_MEMBERS];
+    uint32_t first_metads[LIMIT_METADS_KNOWN]; /* that the configuration names */
+    uint32_t first_metad_count;
+    uint32_t metads[LIMIT_METADS_KNOWN]; /* those, less who is gone by the map, and the map's */
     uint32_t metad_count;
     uint32_t leader; /* metadata node to ask */
     uint64_t heartbeat_ns;
@@ -56,9 +63,43 @@ struct agent {
     struct link *links;
 };
 
+static void agent_add_metad(struct agent *agent, const Cairn__ClusterMap *map, uint32_t node)
+{
+    for (uint32_t i = 0; i < agent->metad_count; i++) {
+        if (agent->metads[i] == node) {
+            return;
+        }
+    }
+    for (size_t i = 0; map != NULL && i < map->n_nodes; i++) {
+        if (map->nodes[i]->role == ROLE_METAD && map->nodes[i]->id == node && map->nodes[i]->state == NODE_GONE) {
+            return;
+        }
+    }
+    if (agent->metad_count < LIMIT_METADS_KNOWN) {
+        agent->metads[agent->metad_count++] = node;
+    }
+}
+
+/* Whom to ask: who the configuration names and who the map does; not who is gone, unless nobody else is left. */
+static void agent_set_metads(struct agent *agent, const Cairn__ClusterMap *map)
+{
+    agent->metad_count = 0;
+    for (uint32_t i = 0; i < agent->first_metad_count; i++) {
+        agent_add_metad(agent, map, agent->first_metads[i]);
+    }
+    for (size_t i = 0; map != NULL && i < map->n_nodes; i++) {
+        if (map->nodes[i]->role == ROLE_METAD && map->nodes[i]->address[0] != '\0') {
+            agent_add_metad(agent, map, map->nodes[i]->id);
+        }
+    }
+    if (agent->metad_count == 0) {
+        agent_set_metads(agent, NULL);
+    }
+}
+
 struct agent *agent_create(const struct agent_params *params)
 {
-    CHECK(params->metad_count >= 1 && params->metad_count <= LIMIT_RAFT_MEMBERS && params->store_count >= 1);
+    CHECK(params->metad_count >= 1 && params->metad_count <= LIMIT_METADS_KNOWN && params->store_count >= 1);
     struct agent *agent = mem_alloc(sizeof *agent);
     agent->node = params->node;
     agent->cluster = params->cluster;
@@ -66,8 +107,9 @@ struct agent *agent_create(const struct agent_params *params)
     agent->address = strdup(params->address);
     agent->host = strdup(params->host);
     agent->rack = strdup(params->rack);
-    memcpy(agent->metads, params->metads, params->metad_count * sizeof *agent->metads);
-    agent->metad_count = params->metad_count;
+    memcpy(agent->first_metads, params->metads, params->metad_count * sizeof *agent->first_metads);
+    agent->first_metad_count = params->metad_count;
+    agent_set_metads(agent, NULL);
     agent->leader = params->metads[params->node % params->metad_count];
     agent->heartbeat_ns = params->heartbeat_ns;
     agent->link_count = params->store_count;
@@ -133,7 +175,8 @@ static void link_register(struct agent *agent, struct link *link, uint64_t now_n
     request.address = agent->address;
     request.host = agent->host;
     request.rack = agent->rack;
-    request.last_record = report->last_record;
+    /* what came since then, by repair, must not hide that the disk was an older one */
+    request.last_record = link->registered ? report->last_record : link->recovered_record;
     link->state = LINK_REGISTERING;
     agent_ask(agent, link, MESSAGE_STORE_REGISTER, proto_pack(&request), now_ns, fx);
 }
@@ -221,8 +264,12 @@ static void agent_take_map(struct agent *agent, const Cairn__ClusterMap *map)
         return;
     }
     slice_drop(&agent->map);
+    agent_set_metads(agent, map);
     agent->map = proto_pack(map);
     agent->map_epoch = map->epoch;
+    for (uint32_t i = 0; i < agent->link_count; i++) {
+        agent->links[i].changes += agent->links[i].store != 0;
+    }
     agent->seated = map->n_pools > 0 && map->pools[0]->n_slots > 0;
 }
 
@@ -250,6 +297,7 @@ static enum err link_registered(struct agent *agent, struct link *link, struct s
     }
     if (err == ERR_OK) {
         link->state = LINK_REGISTERED;
+        link->changes += link->store != reply->store || link->incarnation != reply->incarnation;
         link->store = reply->store;
         link->incarnation = reply->incarnation;
         memcpy(link->receipt_key, reply->receipt_key.data, sizeof link->receipt_key);
@@ -261,6 +309,72 @@ static enum err link_registered(struct agent *agent, struct link *link, struct s
     proto_arena_deinit(&arena);
     return err;
 }
+
+/* ---- what a store is told, kept over a restart ---- */
+
+uint64_t agent_standing_changes(const struct agent *agent, uint32_t position)
+{
+    CHECK(position < agent->link_count);
+    return agent->links[position].changes;
+}
+
+struct slice agent_standing(const struct agent *agent, uint32_t position)
+{
+    CHECK(position < agent->link_count);
+    const struct link *link = &agent->links[position];
+    struct proto_arena arena = {0};
+    Cairn__ClusterMap *map = NULL;
+    struct slice packed = {0};
+    if (link->changes > 0 &&
+        proto_unpack(&cairn__cluster_map__descriptor, agent->map, &arena, (void **)&map) == ERR_OK) {
+        Cairn__StoreRegisterReply standing = CAIRN__STORE_REGISTER_REPLY__INIT;
+        map->tick = agent->tick;
+        standing.store = link->store;
+        standing.incarnation = link->incarnation;
+        standing.receipt_key = (ProtobufCBinaryData){sizeof link->receipt_key, (uint8_t *)link->receipt_key};
+        standing.map = map;
+        packed = proto_pack(&standing);
+    }
+    proto_arena_deinit(&arena);
+    return packed;
+}
+
+enum err agent_recall(struct agent *agent, uint32_t position, struct slice standing)
+{
+    CHECK(position < agent->link_count && agent->links[position].state == LINK_SILENT);
+    struct link *link = &agent->links[position];
+    enum err err = link_registered(agent, link, standing);
+    link->state = LINK_SILENT;
+    link->changes = 0;
+    if (err == ERR_OK && agent->map.bytes == 0) {
+        err = ERR_WRONG_CLUSTER;
+    }
+    link->recalled = err == ERR_OK;
+    return err;
+}
+
+/* A store that has recovered: what was kept of its standing holds until the root group says more. Not another's: the
+ * map has to seat this very directory under that number. */
+static void link_recall(struct agent *agent, struct link *link, struct effects *fx)
+{
+    struct proto_arena arena = {0};
+    Cairn__ClusterMap *map = NULL;
+    bool own = false;
+    if (proto_unpack(&cairn__cluster_map__descriptor, agent->map, &arena, (void **)&map) == ERR_OK) {
+        for (size_t i = 0; i < map->n_stores; i++) {
+            const Cairn__MapStore *store = map->stores[i];
+            own |= store->store == link->store && store->node == agent->node &&
+                   store->uuid.len == sizeof link->report.uuid &&
+                   memcmp(store->uuid.data, link->report.uuid.bytes, store->uuid.len) == 0;
+        }
+    }
+    proto_arena_deinit(&arena);
+    if (own) {
+        link_tell(agent, link, fx);
+    }
+}
+
+/* ---- answers to heartbeats, refusals ---- */
 
 static enum err link_heard(struct agent *agent, struct slice header)
 {
@@ -322,6 +436,7 @@ static void agent_answered(struct agent *agent, const struct event *event, struc
     }
     link->stream = 0;
     link->attempts = 0;
+    link->registered = true;
     link_tell(agent, link, fx);
     uint64_t pause_ns = agent->seated ? agent->heartbeat_ns : agent->heartbeat_ns / 10;
     fx_timer(fx, link_timer(agent, link), event->now_ns + pause_ns);
@@ -339,6 +454,10 @@ static void agent_reported(struct agent *agent, const struct event *event, struc
     link->report = report;
     if (first) {
         CHECK(link->state == LINK_SILENT && link->stream == 0);
+        link->recovered_record = report.last_record;
+        if (link->recalled) {
+            link_recall(agent, link, fx);
+        }
         link_next(agent, link, event->now_ns, fx);
     }
 }

@@ -9,6 +9,7 @@
 #include "base/effect.h"
 #include "base/ids.h"
 #include "base/kv.h"
+#include "base/limits.h"
 
 struct store_params {
     uint32_t position; /* store actor index on this node */
@@ -50,7 +51,7 @@ struct agent_params {
     uint64_t cluster_incarnation;
     const char *address, *host, *rack; /* borrowed */
     uint32_t store_count;
-    uint32_t metads[9];
+    uint32_t metads[LIMIT_METADS_KNOWN];
     uint32_t metad_count;
     uint64_t heartbeat_ns; /* 1 s */
 };
@@ -63,6 +64,14 @@ void agent_note_disk(struct agent *agent, uint32_t position, uint64_t submission
 void agent_note_refused(struct agent *agent, const uint64_t *refused);
 /* The newest map, packed (borrowed until the next step; empty: none yet), and its epoch. On the agent's thread. */
 struct slice agent_map(const struct agent *agent, uint64_t *ret_epoch);
+/* What a store is to the cluster (R-F7): number, incarnation, receipt key, map and tick, packed; it holds the key, so
+ * it is a secret. Empty before the first registration. The caller drops the slice. agent_standing_changes counts how
+ * often it has changed, ticks left out: 0 before the first. */
+struct slice agent_standing(const struct agent *agent, uint32_t position);
+uint64_t agent_standing_changes(const struct agent *agent, uint32_t position);
+/* Before the first step: what agent_standing said before the server ended, so that the store serves before the root
+ * group answers. BAD_PROTO or WRONG_CLUSTER when it is not that; then nothing is believed. */
+MUST_CHECK enum err agent_recall(struct agent *agent, uint32_t position, struct slice standing);
 actor_step agent_step;
 
 #endif

@@ -72,18 +72,18 @@ static void request_finish(struct client *c, struct request *r, enum err err, co
 
 static uint32_t metad_after(const struct client *c, uint32_t node)
 {
-    for (uint32_t i = 0; i < c->params.metad_count; i++) {
-        if (c->params.metads[i] == node) {
-            return c->params.metads[(i + 1) % c->params.metad_count];
+    for (uint32_t i = 0; i < c->metad_count; i++) {
+        if (c->metads[i] == node) {
+            return c->metads[(i + 1) % c->metad_count];
         }
     }
-    return c->params.metads[0];
+    return c->metads[0];
 }
 
 static bool metad_known(const struct client *c, uint32_t node)
 {
-    for (uint32_t i = 0; i < c->params.metad_count; i++) {
-        if (c->params.metads[i] == node) {
+    for (uint32_t i = 0; i < c->metad_count; i++) {
+        if (c->metads[i] == node) {
             return true;
         }
     }
@@ -92,8 +92,8 @@ static bool metad_known(const struct client *c, uint32_t node)
 
 static bool metad_heard(const struct client *c, uint32_t node)
 {
-    for (uint32_t i = 0; i < c->params.metad_count; i++) {
-        if (c->params.metads[i] == node) {
+    for (uint32_t i = 0; i < c->metad_count; i++) {
+        if (c->metads[i] == node) {
             return (c->heard >> i & 1) != 0;
         }
     }
@@ -102,8 +102,8 @@ static bool metad_heard(const struct client *c, uint32_t node)
 
 static void metad_note(struct client *c, uint32_t node)
 {
-    for (uint32_t i = 0; i < c->params.metad_count; i++) {
-        c->heard |= c->params.metads[i] == node ? 1ull << i : 0;
+    for (uint32_t i = 0; i < c->metad_count; i++) {
+        c->heard |= c->metads[i] == node ? 1ull << i : 0;
     }
 }
 
@@ -187,7 +187,7 @@ void call_group(struct client *c, struct owner owner, uint16_t type, uint32_t gr
     CHECK(group < LIMIT_GROUPS);
     struct request *r = request_create(c, owner, type, body);
     if (c->leaders[group] == 0) {
-        c->leaders[group] = c->params.metads[c->rotation++ % c->params.metad_count];
+        c->leaders[group] = c->metads[c->rotation++ % c->metad_count];
     }
     r->to = address_node(ROLE_METAD, c->leaders[group], ACTOR_GROUP, group);
     r->group = group;
@@ -249,7 +249,7 @@ static void group_unanswered(struct client *c, struct request *r, enum err err, 
     r->last = err;
     bool refused = err_class(err) == ERR_CLASS_CALLER || err_class(err) == ERR_CLASS_FATAL;
     r->refusals = refused ? r->refusals + 1 : 0;
-    bool hopeless = r->refusals >= c->params.metad_count;
+    bool hopeless = r->refusals >= c->metad_count;
     if (r->text[0] == '\0' || refused) {
         snprintf(r->text, sizeof r->text, "metad:%u: %s", (unsigned)r->to.node, err_text(err));
     }
@@ -262,7 +262,7 @@ static void group_unanswered(struct client *c, struct request *r, enum err err, 
         c->leaders[r->group] = metad_after(c, r->to.node);
     }
     r->to.node = c->leaders[r->group];
-    if (r->attempts + 1 < c->params.metad_count) {
+    if (r->attempts + 1 < c->metad_count) {
         r->attempts++;
         request_send(c, r, fx);
     } else {
@@ -278,6 +278,9 @@ static void group_redirected(struct client *c, struct request *r, uint32_t leade
     if (request_spent(c, r)) {
         request_finish(c, r, ERR_NO_QUORUM, NULL, fx);
         return;
+    }
+    if (leader != 0 && !metad_known(c, leader) && c->metad_count < LIMIT_METADS_KNOWN) {
+        c->metads[c->metad_count++] = leader; /* newer than the map; the shell has taken its address */
     }
     bool useful = leader != 0 && leader != r->to.node && metad_known(c, leader);
     c->leaders[r->group] = useful ? leader : metad_after(c, r->to.node);

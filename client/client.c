@@ -50,6 +50,7 @@ struct client *client_create(const struct client_params *params)
     c->params.window_bytes = params->window_bytes == 0 ? WINDOW_BYTES : params->window_bytes;
     c->params.store_idle_ns = params->store_idle_ns == 0 ? STORE_IDLE_NS : params->store_idle_ns;
     c->stream_next = 1;
+    route_set_metads(c, NULL);
     for (uint32_t i = 0; i < REQUESTS; i++) {
         c->request_free[i] = REQUESTS - 1 - i;
     }

@@ -28,7 +28,7 @@
 #include "base/limits.h"
 
 #define CLIENT_OPS             1024u /* operations at once; more are answered BUSY */
-#define CLIENT_METADS          9u
+#define CLIENT_METADS          LIMIT_METADS_KNOWN
 #define CLIENT_WORKSPACE_BYTES 64u
 #define CLIENT_TEXT_BYTES      192u
 #define CLIENT_KEYS_FIRST      16u                  /* idempotency numbers of the first block */

@@ -36,6 +36,7 @@
 #define REFUSALS             32u
 #define RESTARTS             3u
 #define REDIRECTS            4u
+#define NODE_GONE            2u /* MapNode.state */
 
 /* ---- requests (call.c) ---- */
 
@@ -160,9 +161,11 @@ struct client {
     unsigned long store_rows_count;
     Cairn__MapStore **store_rows; /* by store number; NULL: none */
     struct store_health *health;
-    uint32_t leaders[LIMIT_GROUPS]; /* metad number, 0 unknown */
+    uint32_t leaders[LIMIT_GROUPS];      /* metad number, 0 unknown */
+    uint32_t metads[LIMIT_METADS_KNOWN]; /* of the parameters, less who is gone by the map, and the map's */
+    uint32_t metad_count;
     uint32_t rotation;
-    uint64_t heard; /* bit i: params.metads[i] has answered */
+    uint64_t heard; /* bit i: metads[i] has answered */
     struct workspace workspaces[WORKSPACES];
 
     struct op_slot slots[CLIENT_OPS];
@@ -219,6 +222,9 @@ bool route_workspace(struct client *c, const char *name, uint32_t *ret_index, en
 uint32_t route_group_of(const struct client *c, uint64_t ns);
 const Cairn__MapPool *route_pool(const struct client *c, uint32_t pool);
 const Cairn__MapStore *route_store(const struct client *c, uint32_t store);
+/* Whom to ask: who the parameters name and who the map does (NULL: none yet); not who is gone, unless nobody is left.
+ */
+void route_set_metads(struct client *c, const Cairn__ClusterMap *map);
 void route_deinit(struct client *c);
 
 /* place.c */

@@ -76,6 +76,49 @@ static bool map_valid(const Cairn__ClusterMap *map)
     return true;
 }
 
+static void metad_add(struct client *c, const Cairn__ClusterMap *map, uint32_t node)
+{
+    for (uint32_t i = 0; i < c->metad_count; i++) {
+        if (c->metads[i] == node) {
+            return;
+        }
+    }
+    for (size_t i = 0; map != NULL && i < map->n_nodes; i++) {
+        if (map->nodes[i]->role == ROLE_METAD && map->nodes[i]->id == node && map->nodes[i]->state == NODE_GONE) {
+            return;
+        }
+    }
+    if (c->metad_count < LIMIT_METADS_KNOWN) {
+        c->metads[c->metad_count++] = node;
+    }
+}
+
+void route_set_metads(struct client *c, const Cairn__ClusterMap *map)
+{
+    uint32_t before[LIMIT_METADS_KNOWN], count = c->metad_count;
+    uint64_t heard = c->heard;
+    memcpy(before, c->metads, sizeof before);
+    c->metad_count = 0;
+    c->heard = 0;
+    for (uint32_t i = 0; i < c->params.metad_count; i++) {
+        metad_add(c, map, c->params.metads[i]);
+    }
+    for (size_t i = 0; map != NULL && i < map->n_nodes; i++) {
+        if (map->nodes[i]->role == ROLE_METAD && map->nodes[i]->address[0] != '\0') {
+            metad_add(c, map, map->nodes[i]->id);
+        }
+    }
+    if (c->metad_count == 0) {
+        route_set_metads(c, NULL);
+        return;
+    }
+    for (uint32_t i = 0; i < c->metad_count; i++) {
+        for (uint32_t j = 0; j < count; j++) {
+            c->heard |= before[j] == c->metads[i] && (heard >> j & 1) != 0 ? 1ull << i : 0;
+        }
+    }
+}
+
 static void map_index(struct client *c)
 {
     unsigned long count = c->store_rows_count;
@@ -141,6 +184,7 @@ void route_on_map(struct client *c, const struct outcome *outcome, struct effect
     proto_arena_deinit(&c->map_arena);
     c->map_arena = arena;
     c->map = reply->map;
+    route_set_metads(c, c->map);
     map_index(c);
     if (c->params.map_handshake) {
         fx_send(fx, address_local(ACTOR_API, 0), MESSAGE_CLIENT_MAP, 0, slice_ref(outcome->header), (struct slice){0});

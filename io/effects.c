@@ -1,6 +1,7 @@
 /* Runs the effects of one step: each kind goes to the file that knows how. Stands between a core and everything real.
  * Order: list order. A HALT ends the list: what stands behind it is dropped. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/check.h"
 #include "io/internal.h"
@@ -127,15 +128,20 @@ static void effects_kv_flush(struct runtime_actor *actor, const struct effect *e
     pool_post(actor->runtime->flushers, &work->job);
 }
 
-static void effects_kv_commit(struct runtime_actor *actor, const struct effect *effect)
+/* False when it is not taken now. */
+static bool effects_kv_commit(struct runtime_actor *actor, const struct effect *effect)
 {
     char text[256];
     CHECK(actor->kv != NULL);
     enum err err = runtime_kv_commit(actor->kv, effect->kv.batch, text);
+    if (err == ERR_WOULD_BLOCK) {
+        return false;
+    }
     kv_batch_destroy(effect->kv.batch);
     if (err != ERR_OK) {
         runtime_halt(actor->runtime, err, "commit to the database: %s", text);
     }
+    return true;
 }
 
 struct scan_work {
@@ -184,6 +190,56 @@ static void effects_kv_scan(struct runtime_actor *actor, const struct effect *ef
                                .from = effect->scan.from,
                                .end = effect->scan.end};
     pool_post(actor->runtime->flushers, &work->job);
+}
+
+/* ---- a database that refuses writes for now ---- */
+
+#define HELD_LOG_NS 1000000000ull
+
+static bool effects_kv(struct runtime_actor *actor, const struct effect *effect)
+{
+    switch (effect->kind) {
+    case EFFECT_KV_COMMIT:
+        return effects_kv_commit(actor, effect);
+    case EFFECT_KV_FLUSH:
+        effects_kv_flush(actor, effect);
+        return true;
+    default:
+        CHECK(effect->kind == EFFECT_KV_SCAN);
+        effects_kv_scan(actor, effect);
+        return true;
+    }
+}
+
+/* A flush or a scan must see the commits before it: all wait in order. */
+static void effects_kv_in_order(struct runtime_actor *actor, const struct effect *effect)
+{
+    if (actor->held_count == 0 && effects_kv(actor, effect)) {
+        return;
+    }
+    if (actor->held_count == 0) {
+        actor->held_since_ns = clock_now_ns();
+    }
+    actor->held = mem_grow(actor->held, &actor->held_capacity, actor->held_count + 1, sizeof *actor->held);
+    actor->held[actor->held_count++] = *effect;
+}
+
+bool effects_resume(struct runtime_actor *actor)
+{
+    unsigned long done = 0;
+    while (done < actor->held_count && effects_kv(actor, &actor->held[done])) {
+        done++;
+    }
+    actor->held_count -= done;
+    if (done > 0) {
+        memmove(actor->held, actor->held + done, actor->held_count * sizeof *actor->held);
+    }
+    uint64_t held_ns = clock_now_ns() - actor->held_since_ns;
+    if (actor->held_count == 0 && held_ns >= HELD_LOG_NS) {
+        io_log(LOG_WARN, ERR_BUSY, "the database took no writes for %llu ms; its disk or its compaction is behind",
+               (unsigned long long)(held_ns / 1000000));
+    }
+    return actor->held_count == 0;
 }
 
 /* ---- the list ---- */
@@ -241,10 +297,9 @@ static void effects_perform_one(struct runtime_actor *actor, struct effect *effe
         disk_perform(loop->disk, actor, effect);
         break;
     case EFFECT_KV_COMMIT:
-        effects_kv_commit(actor, effect);
-        break;
     case EFFECT_KV_FLUSH:
-        effects_kv_flush(actor, effect);
+    case EFFECT_KV_SCAN:
+        effects_kv_in_order(actor, effect);
         break;
     case EFFECT_COMPUTE:
         effects_compute(actor, effect);
@@ -252,10 +307,15 @@ static void effects_perform_one(struct runtime_actor *actor, struct effect *effe
     case EFFECT_HALT:
         runtime_halt(actor->runtime, effect->halt.err, "%s", effect->halt.reason);
         break;
-    case EFFECT_KV_SCAN:
-        effects_kv_scan(actor, effect);
-        break;
     }
+}
+
+void effects_release(struct runtime_actor *actor)
+{
+    for (unsigned long i = 0; i < actor->held_count; i++) {
+        effects_drop(&actor->held[i]);
+    }
+    free(actor->held);
 }
 
 void effects_perform(struct runtime_actor *actor, struct effects *fx)

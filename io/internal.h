@@ -19,7 +19,7 @@
 #include "io/log.h"
 #include "io/runtime.h"
 
-#define LOOPS_MAX           64u
+#define LOOPS_MAX           96u            /* a thread a store, and RUNTIME_THREADS_MAX */
 #define INBOX_BYTES         (256ull << 20) /* bulk bytes an actor's inbox holds before requests are answered BUSY */
 #define ACTORS_MAX          65535u         /* a slot is 16 bits of the stream; 0 is nobody */
 #define ACTOR_INDEX_MAX     65536u
@@ -82,6 +82,9 @@ struct runtime_actor {
     struct inbox_event *head, **tail;
     struct runtime_actor *ready_next;
     bool ready;
+    struct effect *held; /* KV effects that wait for the database, in order; meanwhile the actor takes no step */
+    unsigned long held_count, held_capacity;
+    uint64_t held_since_ns;
     _Atomic uint64_t inbox_events, inbox_bytes;
     struct disk_files *files; /* disk.c */
     _Atomic uint64_t disk_submissions, disk_submitted, disk_syncs;
@@ -115,6 +118,8 @@ struct loop {
     struct task_queue posted; /* under lock */
     bool gone;                /* under lock: tasks are dropped */
     struct runtime_actor *ready, **ready_tail;
+    struct runtime_actor *held; /* actors whose database refuses writes for now */
+    uv_timer_t held_timer;
     struct effects effects;
     bool stepping;
     uint64_t random[256];
@@ -139,12 +144,28 @@ uint64_t clock_now_ns(void);
 
 /* ---- the runtime ---- */
 
+/* Where a node may be (address.c). */
+enum { ADDRESS_GIVEN, ADDRESS_LEARNED, ADDRESS_KINDS };
 struct node_address {
-    uint8_t role;
-    uint32_t id;
-    uint16_t port;
+    uint16_t port; /* 0: none */
     char host[256];
 };
+struct node_addresses {
+    uint8_t role;
+    uint32_t id;
+    struct node_address at[ADDRESS_KINDS];
+    unsigned newest;  /* which of them is the later news */
+    uint64_t changes; /* of `newest` and what it is */
+};
+
+/* What one connection's owner tried last; zeroed at first. */
+struct address_try {
+    unsigned kind;
+    uint64_t changes;
+};
+/* The address to try; false when none is known. After an attempt that failed the caller turns attempt->kind over. */
+bool address_find(struct runtime *runtime, struct principal who, struct address_try *attempt,
+                  struct node_address *ret_address);
 
 struct runtime {
     struct runtime_config config;
@@ -159,7 +180,7 @@ struct runtime {
     unsigned long by_kind_capacity[ACTOR_KINDS];
     struct pool *workers, *helpers, *flushers;
     pthread_mutex_t lock; /* addresses, user files */
-    struct node_address *addresses;
+    struct node_addresses *addresses;
     unsigned long address_count, address_capacity;
     struct user_file *user_files;
     unsigned long user_file_count, user_file_capacity;
@@ -200,6 +221,10 @@ void drain_destroy(struct runtime *runtime);
 
 /* effects.c: runs the effects of the step `actor` just took and empties the list. */
 void effects_perform(struct runtime_actor *actor, struct effects *fx);
+/* Tries again what the database refused. True when nothing is held any more. */
+bool effects_resume(struct runtime_actor *actor);
+/* Frees what is held. */
+void effects_release(struct runtime_actor *actor);
 
 /* timers.c */
 struct timers *timers_create(struct loop *loop);
@@ -218,6 +243,7 @@ void disk_destroy(struct disk *disk);
 void disk_files_destroy(struct disk_files *files);
 
 /* kv.c */
+/* WOULD_BLOCK: not taken now, flushes are behind; ask again. */
 MUST_CHECK enum err runtime_kv_commit(struct runtime_kv *kv, struct kv_batch *batch, char *ret_text);
 MUST_CHECK enum err runtime_kv_flush(struct runtime_kv *kv, char *ret_text);
 /* The state that `actor` pinned under `number`, pinned now when it was not. Loop thread. */

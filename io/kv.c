@@ -7,6 +7,9 @@
  * DISK_FULL, and the database is left as it is at the end. A disk that somebody else fills in the midst of a flush is
  * not covered.
  *
+ * A write that RocksDB would make wait, because flushes or compaction are behind, is not waited for (no_slowdown): the
+ * commit is WOULD_BLOCK, and the actor is held until it is taken (effects.c).
+ *
  * Happy path: get is a pinned get and one copy; next and prev run over an iterator kept per loop and thrown away at the
  * next commit, so a scan costs a step per pair. How it fails: any RocksDB error is KV_FAILED and its caller halts; a
  * read error halts here, because a core that went on would answer from half a
@@ -78,6 +81,11 @@ static enum err kv_fail(char *error, char *ret_text)
     snprintf(ret_text, 256, "%.240s", error);
     rocksdb_free(error);
     return ERR_KV_FAILED;
+}
+
+static bool kv_is_stall(const char *error)
+{
+    return strstr(error, "Write stall") != NULL;
 }
 
 static enum err kv_read_fail(struct runtime_kv *kv, char *error)
@@ -274,6 +282,10 @@ enum err runtime_kv_commit(struct runtime_kv *kv, struct kv_batch *batch, char *
     char *error = NULL;
     rocksdb_write(kv->db, kv->write_options, write, &error);
     rocksdb_writebatch_destroy(write);
+    if (error != NULL && kv_is_stall(error)) {
+        rocksdb_free(error);
+        return ERR_WOULD_BLOCK;
+    }
     atomic_fetch_add_explicit(&kv->commits, 1, memory_order_release);
     return error != NULL ? kv_fail(error, ret_text) : ERR_OK;
 }
@@ -400,6 +412,7 @@ static void kv_options_init(struct runtime_kv *kv)
     kv->read_options = rocksdb_readoptions_create();
     kv->write_options = rocksdb_writeoptions_create();
     rocksdb_writeoptions_disable_WAL(kv->write_options, 1);
+    rocksdb_writeoptions_set_no_slowdown(kv->write_options, 1);
     kv->flush_options = rocksdb_flushoptions_create();
     rocksdb_flushoptions_set_wait(kv->flush_options, 1);
 }

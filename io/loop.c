@@ -2,7 +2,8 @@
  *
  * Happy path of a turn (uv_prepare, so just before the loop would sleep): take the tasks other threads posted, step
  * actors until their inboxes are empty or the turn's budget is spent, performing each step's effects right behind it;
- * then flush the sockets and submit the ring once. What is left over keeps the loop from sleeping (uv_idle). An actor
+ * then flush the sockets and submit the ring once. An actor whose database refuses writes for now is set aside, with
+ * its inbox, until they are taken; the others go on. What is left over keeps the loop from sleeping (uv_idle). An actor
  * that is always ready gets a batch at a time, in turn with the others. */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,8 +16,9 @@
 #include "base/check.h"
 #include "io/internal.h"
 
-#define TURN_STEPS  1024u /* steps in one turn, before sockets and disks get their turn */
-#define ACTOR_STEPS 64u   /* steps of one actor before the next one's turn */
+#define TURN_STEPS    1024u /* steps in one turn, before sockets and disks get their turn */
+#define ACTOR_STEPS   64u   /* steps of one actor before the next one's turn */
+#define HELD_RETRY_MS 2u
 
 static _Thread_local struct loop *loop_of_thread;
 
@@ -155,6 +157,14 @@ static void inbox_event_destroy(struct inbox_event *event)
     free(event);
 }
 
+static void loop_make_ready(struct loop *loop, struct runtime_actor *actor)
+{
+    actor->ready = true;
+    actor->ready_next = NULL;
+    *loop->ready_tail = actor;
+    loop->ready_tail = &actor->ready_next;
+}
+
 static void inbox_arrive(struct loop *loop, struct task *task, bool drop)
 {
     struct inbox_event *event = (struct inbox_event *)task;
@@ -168,10 +178,7 @@ static void inbox_arrive(struct loop *loop, struct task *task, bool drop)
     *actor->tail = event;
     actor->tail = &event->next;
     if (!actor->ready) {
-        actor->ready = true;
-        actor->ready_next = NULL;
-        *loop->ready_tail = actor;
-        loop->ready_tail = &actor->ready_next;
+        loop_make_ready(loop, actor);
     }
 }
 
@@ -229,6 +236,42 @@ static void loop_step(struct loop *loop, struct runtime_actor *actor)
     inbox_event_destroy(event);
 }
 
+static void loop_try_held(uv_timer_t *timer)
+{
+    struct loop *loop = timer->data;
+    struct runtime_actor *actor = loop->held;
+    loop->held = NULL;
+    while (actor != NULL) {
+        struct runtime_actor *next = actor->ready_next;
+        loop_make_ready(loop, actor);
+        actor = next;
+    }
+}
+
+/* Steps an actor until its inbox is empty, its share of the turn is used, or its database refuses a write: how many
+ * steps. It stays `ready` (in one of the loop's lists) unless its inbox is empty. */
+static unsigned loop_run_actor(struct loop *loop, struct runtime_actor *actor)
+{
+    struct runtime *runtime = loop->runtime;
+    unsigned steps = 0;
+    bool free_to_go = actor->held_count == 0 || effects_resume(actor);
+    while (free_to_go && steps < ACTOR_STEPS && actor->head != NULL && !atomic_load(&runtime->stopping)) {
+        loop_step(loop, actor);
+        steps++;
+        free_to_go = actor->held_count == 0;
+    }
+    if (!free_to_go) {
+        actor->ready_next = loop->held;
+        loop->held = actor;
+        uv_timer_start(&loop->held_timer, loop_try_held, HELD_RETRY_MS, 0);
+    } else if (actor->head != NULL) {
+        loop_make_ready(loop, actor);
+    } else {
+        actor->ready = false;
+    }
+    return steps;
+}
+
 static void loop_idle(uv_idle_t *idle)
 {
     (void)idle;
@@ -245,16 +288,7 @@ static void loop_turn(uv_prepare_t *prepare)
         if (loop->ready == NULL) {
             loop->ready_tail = &loop->ready;
         }
-        actor->ready = false;
-        for (unsigned i = 0; i < ACTOR_STEPS && actor->head != NULL && !atomic_load(&runtime->stopping); i++, steps++) {
-            loop_step(loop, actor);
-        }
-        if (actor->head != NULL && !actor->ready) {
-            actor->ready = true;
-            actor->ready_next = NULL;
-            *loop->ready_tail = actor;
-            loop->ready_tail = &actor->ready_next;
-        }
+        steps += loop_run_actor(loop, actor);
     }
     net_flush(loop->net);
     disk_submit(loop->disk);
@@ -298,6 +332,8 @@ void loop_init(struct loop *loop, struct runtime *runtime, unsigned index)
     uv_prepare_init(&loop->uv, &loop->prepare);
     loop->prepare.data = loop;
     uv_idle_init(&loop->uv, &loop->idle);
+    uv_timer_init(&loop->uv, &loop->held_timer);
+    loop->held_timer.data = loop;
     loop->timers = timers_create(loop);
     loop->net = net_create(loop);
 }
@@ -327,6 +363,7 @@ static void loop_close(struct loop *loop)
     uv_close((uv_handle_t *)&loop->wake, NULL);
     uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_close((uv_handle_t *)&loop->idle, NULL);
+    uv_close((uv_handle_t *)&loop->held_timer, NULL);
     uv_run(&loop->uv, UV_RUN_DEFAULT);
     int rc = uv_loop_close(&loop->uv);
     CHECK(rc == 0);

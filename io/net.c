@@ -3,8 +3,8 @@
  * In:  a request is admitted by its row (message_admit) before any actor sees it and goes to (row's actor, target); a
  *      reply goes to the actor whose slot stands in its stream. Refused requests are answered on the same stream.
  * Out: a SEND with a connection goes out on it, from whichever loop; else to the node's connection of this loop.
- * Accepting: loop 0 polls the listening sockets and deals new connections out to all loops in turn. Out of descriptors,
- * it pauses for a moment instead of spinning. */
+ * Accepting: loop 0 polls the listening sockets and deals new connections out to the network loops in turn. Out of
+ * descriptors, it pauses for a moment instead of spinning. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
@@ -290,7 +290,9 @@ static void net_accept_ready(uv_poll_t *poll, int status, int events)
             }
             return;
         }
-        struct loop *loop = &runtime->loops[net->next_loop++ % runtime->loop_count];
+        unsigned network = runtime->config.network_loops;
+        unsigned loops = network > 0 && network < runtime->loop_count ? network : runtime->loop_count;
+        struct loop *loop = &runtime->loops[net->next_loop++ % loops];
         if (loop == net->loop) {
             conn_accept(net, fd);
             continue;

@@ -29,6 +29,7 @@ struct node {
     struct out_queue waiting;
     struct node_sender *senders;
     unsigned long sender_count, sender_capacity, sender_last;
+    struct address_try attempt;
     uint64_t failures;
     uint64_t pause_ms;
     uv_timer_t pause;
@@ -92,6 +93,9 @@ static void node_paused(uv_timer_t *timer)
 void node_lost(struct node *node, enum err err, uint64_t open_ns)
 {
     node->conn = NULL;
+    if (!node->open) { /* the node's other address, if it has one, is next */
+        node->attempt.kind = ADDRESS_KINDS - 1 - node->attempt.kind;
+    }
     node->open = false;
     out_queue_clear(&node->waiting);
     for (unsigned long i = 0; i < node->sender_count; i++) {
@@ -119,21 +123,6 @@ void node_lost(struct node *node, enum err err, uint64_t open_ns)
 }
 
 /* ---- connecting ---- */
-
-static bool node_find_address(struct node *node, struct node_address *ret_address)
-{
-    struct runtime *runtime = node->net->runtime;
-    bool found = false;
-    pthread_mutex_lock(&runtime->lock);
-    for (unsigned long i = 0; i < runtime->address_count && !found; i++) {
-        if (runtime->addresses[i].role == node->who.role && runtime->addresses[i].id == node->who.id) {
-            *ret_address = runtime->addresses[i];
-            found = true;
-        }
-    }
-    pthread_mutex_unlock(&runtime->lock);
-    return found;
-}
 
 static void node_connect_to(struct node *node, const struct sockaddr *address)
 {
@@ -165,7 +154,7 @@ static void node_connect(struct node *node)
     struct sockaddr_in in;
     struct sockaddr_in6 in6;
     CHECK(node->conn == NULL && !node->resolving && !node->pausing);
-    if (!node_find_address(node, &address)) {
+    if (!address_find(node->net->runtime, node->who, &node->attempt, &address)) {
         node_lost(node, ERR_UNREACHABLE, 0);
     } else if (uv_ip4_addr(address.host, address.port, &in) == 0) {
         node_connect_to(node, (struct sockaddr *)&in);

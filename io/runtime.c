@@ -68,6 +68,18 @@ static void runtime_set_limits(struct runtime *runtime, const struct runtime_con
     atomic_store(&runtime->connections_max, given ? config->max_connections : RUNTIME_CONNECTIONS_MAX);
 }
 
+unsigned runtime_loops_default(void)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return cores >= 8 ? (unsigned)cores / 4 : 1;
+}
+
+unsigned runtime_workers_default(unsigned loops)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return cores > (long)loops + 1 ? (unsigned)cores - loops : 1;
+}
+
 enum err runtime_create(const struct runtime_config *config, struct runtime **ret_runtime, char *ret_text)
 {
     CHECK(config->loops >= 1 && config->workers >= 1);
@@ -122,6 +134,7 @@ void runtime_destroy(struct runtime *runtime)
     for (unsigned long i = 0; i < runtime->actor_count; i++) {
         struct runtime_actor *actor = runtime->actors[i];
         inbox_clear(actor);
+        effects_release(actor);
         disk_files_destroy(actor->files);
         free(actor->dir);
         free(actor);
@@ -274,27 +287,6 @@ uint64_t runtime_refused(struct runtime *runtime, enum err reason)
 {
     CHECK(reason < ERR_LIMIT);
     return atomic_load(&runtime->refused[reason]);
-}
-
-void runtime_set_address(struct runtime *runtime, enum role role, uint32_t node, const char *host, uint16_t port)
-{
-    pthread_mutex_lock(&runtime->lock);
-    struct node_address *address = NULL;
-    for (unsigned long i = 0; i < runtime->address_count; i++) {
-        if (runtime->addresses[i].role == role && runtime->addresses[i].id == node) {
-            address = &runtime->addresses[i];
-        }
-    }
-    if (address == NULL) {
-        runtime->addresses = mem_grow(runtime->addresses, &runtime->address_capacity, runtime->address_count + 1,
-                                      sizeof *runtime->addresses);
-        address = &runtime->addresses[runtime->address_count++];
-    }
-    address->role = (uint8_t)role;
-    address->id = node;
-    address->port = port;
-    snprintf(address->host, sizeof address->host, "%s", host);
-    pthread_mutex_unlock(&runtime->lock);
 }
 
 /* ---- running it ---- */

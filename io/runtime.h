@@ -29,11 +29,17 @@ struct runtime_config {
     struct cluster_id cluster;
     uint64_t cluster_incarnation;
     unsigned loops;           /* >= 1 */
+    unsigned network_loops;   /* accepted connections live on the first so many; 0: on all */
     unsigned workers;         /* >= 1 */
     const char *log_file;     /* NULL: stderr */
     unsigned max_connections; /* accepted ones at a time; 0: RUNTIME_CONNECTIONS_MAX */
 };
 #define RUNTIME_CONNECTIONS_MAX 16384u
+#define RUNTIME_THREADS_MAX     32 /* of loops for the network, and of compute workers, in a configuration */
+/* Threads for which a configuration says nothing (0): a quarter of the cores for loops, the rest for workers, one of
+ * each at least. */
+unsigned runtime_loops_default(void);
+unsigned runtime_workers_default(unsigned loops);
 
 /* Makes it; on failure the text of what is wrong, naming the file and the next step, is in `ret_text` (size 256). */
 MUST_CHECK enum err runtime_create(const struct runtime_config *config, struct runtime **ret_runtime, char *ret_text);
@@ -41,8 +47,22 @@ void runtime_destroy(struct runtime *runtime);
 
 /* Listens on host:port (port 0: free one); the bound port in ret_port. IN_USE when the port is taken. */
 MUST_CHECK enum err runtime_listen(struct runtime *runtime, const char *host, uint16_t port, uint16_t *ret_port);
-/* Where a node is reached. Any thread; replaces what was known. Connections are made on the first SEND to it. */
+/* Where a node is reached, as a person said (set) and as the cluster says (learn): address.c. Any thread; each replaces
+ * the last of its kind. Connections are made on the first SEND to the node. */
 void runtime_set_address(struct runtime *runtime, enum role role, uint32_t node, const char *host, uint16_t port);
+void runtime_learn_address(struct runtime *runtime, enum role role, uint32_t node, const char *host, uint16_t port);
+
+/* A file that remembers where nodes are (peers.c). Reads at most `most`; nothing when there is none. Written when it is
+ * another; failure is no matter. Any thread. */
+struct runtime_peer {
+    uint32_t node;
+    uint16_t port;
+    char host[256];
+};
+uint32_t runtime_peers_read(const char *path, struct runtime_peer *ret_peers, uint32_t most);
+void runtime_peers_write(const char *path, const struct runtime_peer *peers, uint32_t count);
+/* Takes "NODE@HOST:PORT" apart. */
+bool runtime_peer_parse(const char *text, struct runtime_peer *ret_peer);
 
 /* A data directory: takes an exclusive lock on DIR/lock (IN_USE), makes DIR, log/ and segments/ as needed with mode
  * 0700; files are 0600. Lists the files of `kind` in ascending order into a new array the caller frees. */

@@ -30,7 +30,11 @@ struct tls {
 static const struct {
     uint8_t role;
     const char *name;
-} tls_roles[] = {{ROLE_METAD, "metad"}, {ROLE_BLOCKD, "blockd"}, {ROLE_DEVICE, "device"}, {ROLE_GATEWAY, "gateway"}};
+} tls_roles[] = {{ROLE_METAD, "metad"},
+                 {ROLE_BLOCKD, "blockd"},
+                 {ROLE_DEVICE, "device"},
+                 {ROLE_GATEWAY, "gateway"},
+                 {ROLE_JOIN, "join"}};
 
 const char *tls_role_name(uint32_t role)
 {

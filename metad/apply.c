@@ -100,7 +100,7 @@ static void answer_remember(struct apply *apply, const struct answer *answer)
  * leaves no trace but its answer. */
 static void apply_mutation(struct apply *apply, const struct operation *operation, struct answer *answer)
 {
-    bool keyed = !operation->root;
+    bool keyed = operation_is_keyed(operation);
     if (keyed && answer_remembered(apply, answer)) {
         return;
     }
@@ -171,6 +171,9 @@ void group_answer(struct group *group, const struct waiter *waiter, struct answe
                 .state = &group->state,
                 .keyring = &group->keyring,
                 .bootstrap = group->params.bootstrap,
+                .cluster_key = group->params.cluster_key,
+                .group_count = group->params.group_count,
+                .wall_ns = group->event->wall_ns,
                 .bearer = waiter->bearer,
                 .device = waiter->device,
                 .writer = waiter->writer,

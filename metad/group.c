@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/authority.h"
 #include "base/check.h"
 #include "metad/host/log.h"
 #include "metad/members.h"
@@ -46,6 +47,8 @@ void keyring_deinit(struct keyring *keyring)
 {
     proto_arena_deinit(&keyring->map_arena);
     slice_drop(&keyring->map_bytes);
+    slice_wipe(&keyring->authority_key);
+    slice_drop(&keyring->authority);
     explicit_bzero(keyring, sizeof *keyring);
 }
 
@@ -64,6 +67,12 @@ void group_destroy(struct group *group)
     free(group->reads_out);
     explicit_bzero(&group->params.cluster_key, sizeof group->params.cluster_key);
     free(group);
+}
+
+struct slice group_map(const struct group *group, uint64_t *ret_epoch)
+{
+    *ret_epoch = group->keyring.present ? group->keyring.map->epoch : 0;
+    return group->keyring.map_bytes;
 }
 
 struct raft_status group_status(const struct group *group)
@@ -489,6 +498,8 @@ void keyring_take(struct keyring *keyring, const Cairn__RootState *state)
     keyring_secret(keyring->receipt_master, state->receipt_master);
     keyring_secret(keyring->signing_seed, state->signing_seed);
     keyring->signing_key_id = state->signing_key_id;
+    keyring->authority_key = slice_copy(state->authority_key.data, state->authority_key.len);
+    keyring->authority = slice_copy(state->authority.data, state->authority.len);
     keyring->map_bytes = proto_pack(state->map);
     void *map = NULL;
     enum err err = proto_unpack(&cairn__cluster_map__descriptor, keyring->map_bytes, &keyring->map_arena, &map);
@@ -548,8 +559,33 @@ static bool group_tell_digest(struct group *group)
     return true;
 }
 
+/* The map has another address of this node than it has, or none. */
+static bool group_address_is_news(const struct group *group)
+{
+    if (group->params.group != 0 || group->params.address == NULL || !group->keyring.present) {
+        return false;
+    }
+    const Cairn__MapNode *row = map_find_metad(group->keyring.map, group->params.self);
+    return row == NULL || (row->state != NODE_GONE && strcmp(row->address, group->params.address) != 0);
+}
+
+/* A follower tells the leader, a leader proposes it with its next root command. */
+static void group_tell_address(struct group *group)
+{
+    struct raft_status status = raft_status(group->raft);
+    if (!group_address_is_news(group) || status.leader == 0 || status.leader == group->params.self) {
+        return;
+    }
+    Cairn__NodeRegisterRequest request = CAIRN__NODE_REGISTER_REQUEST__INIT;
+    request.node = group->params.self;
+    request.address = (char *)(uintptr_t)group->params.address;
+    fx_send(group->fx, address_node(ROLE_METAD, status.leader, ACTOR_GROUP, 0), MESSAGE_NODE_REGISTER,
+            ++group->register_stream, proto_pack(&request), (struct slice){0});
+}
+
 static void group_maintain(struct group *group)
 {
+    group_tell_address(group);
     if (!group_is_ready(group) || group->own_command_out || group_tell_digest(group)) {
         return;
     }
@@ -557,6 +593,7 @@ static void group_maintain(struct group *group)
     if (group->params.group == 0) {
         Cairn__RootCommand command = CAIRN__ROOT_COMMAND__INIT;
         Cairn__RootRecord record = CAIRN__ROOT_RECORD__INIT;
+        Cairn__NodeRegisterRequest own = CAIRN__NODE_REGISTER_REQUEST__INIT;
         if (group->root.led_since_ns == 0) {
             group->root.led_since_ns = group->event->now_ns;
             group->root.count = 0;
@@ -569,6 +606,12 @@ static void group_maintain(struct group *group)
             due = true;
         } else {
             due = root_due(&group->root, &group->state, group->event->now_ns, &arena, &command);
+        }
+        if (!due && group_address_is_news(group)) {
+            own.node = group->params.self;
+            own.address = (char *)(uintptr_t)group->params.address;
+            command.node = &own;
+            due = true;
         }
         if (due) {
             group_propose_own(group, COMMAND_ROOT, proto_pack(&command));

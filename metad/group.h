@@ -161,6 +161,7 @@ struct group {
     bool root_share_due;                      /* group 0: an inbox was full, ROOT_STATE goes again */
     bool own_command_out;                     /* one command of the group's own at a time */
     uint32_t short_of_room[RAFT_MEMBERS_MAX]; /* nodes that said last that their disk is short; 0: free */
+    uint64_t register_stream;                 /* of NODE_REGISTER */
     bool draining, drained;                   /* this node is about to end: it hands over what it leads */
     uint32_t drain_tries;
     uint64_t maintain_at_ns;

@@ -80,8 +80,9 @@ struct keyring {
     uint64_t realm;
     uint8_t realm_key[32], realm_secret[32], receipt_master[32], signing_seed[32];
     uint32_t signing_key_id;
-    struct slice map_bytes; /* packed ClusterMap */
-    Cairn__ClusterMap *map; /* unpacked from it; NULL before the first */
+    struct slice authority_key, authority; /* empty: not with the cluster */
+    struct slice map_bytes;                /* packed ClusterMap */
+    Cairn__ClusterMap *map;                /* unpacked from it; NULL before the first */
     struct proto_arena map_arena;
 };
 
@@ -95,6 +96,7 @@ struct answer {
 
 struct prepare {
     struct state *state;
+    struct root *root;
     const struct keyring *keyring;
     const struct bootstrap *bootstrap;
     Cairn__DeviceRecord *device;
@@ -119,6 +121,9 @@ struct finish {
     struct state *state;
     const struct keyring *keyring;
     const struct bootstrap *bootstrap;
+    const uint8_t *cluster_key;
+    uint32_t group_count;
+    uint64_t wall_ns;
     struct sha256 bearer; /* of the key that the asking peer has shown to hold */
     uint32_t device;
     uint32_t writer;
@@ -180,6 +185,8 @@ struct operation {
 };
 
 const struct operation *operation_find(uint16_t type);
+/* A mutation of a device: done once, under its idempotency key. Nodes' are such that a repeat changes nothing. */
+bool operation_is_keyed(const struct operation *operation);
 
 /* One function decides. OK with the device's and the user's record (in the arena), or DENIED: unknown and forbidden
  * answer alike. `ns` 0 where the operation names none. */

@@ -39,6 +39,11 @@ static enum seat members_seat(const struct group *group, uint32_t node)
     return SEAT_STRANGER;
 }
 
+bool members_are_known(const struct group *group, uint32_t node)
+{
+    return members_seat(group, node) == SEAT_KNOWN;
+}
+
 static bool members_is_answer(uint8_t kind)
 {
     return kind == RAFT_PRE_VOTE_REPLY || kind == RAFT_VOTE_REPLY || kind == RAFT_APPEND_REPLY ||

@@ -9,12 +9,17 @@
  * Counted by the caller. */
 MUST_CHECK enum err members_admit(struct group *group, const struct raft_message *message);
 
+/* The map or the configuration file names this metadata node, and it is not gone. */
+bool members_are_known(const struct group *group, uint32_t node);
 /* What a member says of its disk. */
 void members_note_room(struct group *group, uint32_t node, bool room);
 /* A majority of the voters has room for more: only then are mutations of people taken, for an entry that a majority
  * cannot apply stops them all. */
 bool members_have_room(struct group *group);
 
+/* ADMIN_MEMBERS: one node more or less among the voters. */
+enum err members_change(struct group *group, const struct message *message, const void *request,
+                        struct proto_arena *arena, struct answer *answer);
 /* ADMIN_TRANSFER: the leader hands over. */
 enum err members_transfer(struct group *group, const struct message *message, const void *request,
                           struct proto_arena *arena, struct answer *answer);

@@ -23,9 +23,12 @@ struct bootstrap {
     uint32_t pg_bits;
     uint32_t device;      /* root user's first device */
     struct sha256 bearer; /* SHA-256 of its public key (DER SubjectPublicKeyInfo) */
+    /* The authority: its key wrapped by the cluster key, its certificate. 0 bytes: certificates are made elsewhere. */
+    uint8_t authority_sealed[LIMIT_AUTHORITY_BYTES], authority[LIMIT_AUTHORITY_BYTES];
+    uint32_t authority_sealed_bytes, authority_bytes;
 };
 
-/* What the node counts beside its groups; kept by the shell on the groups' loop. */
+/* What the node counts beside its groups; kept by the shell, one a loop, on that loop. */
 struct node_counters {
     uint64_t refused[ERR_LIMIT]; /* before any group saw it, by reason */
     uint64_t log_syncs, log_entries;
@@ -43,6 +46,7 @@ struct group_params {
     uint32_t keep_entries;                /* behind a flush that stay in the log for followers that lag; 0: the usual */
     uint32_t piece_bytes;                 /* of a snapshot; 0: the usual */
     const struct node_counters *counters; /* borrowed, outlives the group; NULL: none */
+    const char *address;                  /* where others reach this node, borrowed; NULL: it does not say */
     const uint32_t *peers;                /* metadata nodes that the configuration names, borrowed; ends with 0. A node
                                              that knows no members yet hears them only. NULL: none */
 };
@@ -60,6 +64,8 @@ struct group_health {
     uint64_t rot_behind;  /* damaged, and needed by nobody */
 };
 struct group_health group_health(const struct group *group);
+/* The newest map this group knows, packed (borrowed until the next step; empty: none yet), and its epoch. */
+struct slice group_map(const struct group *group, uint64_t *ret_epoch);
 /* After GROUP_DRAIN: it leads no more, or nobody can take over. */
 bool group_is_drained(const struct group *group);
 

@@ -63,8 +63,32 @@ static const struct operation operations[] = {
      .kind = OPERATION_MUTATION,
      .root = true,
      .request = &cairn__store_register_request__descriptor,
+     .prepare = store_register_prepare,
      .apply = store_register_apply,
      .finish = store_register_finish},
+    {.type = MESSAGE_NODE_REGISTER,
+     .kind = OPERATION_MUTATION,
+     .root = true,
+     .request = &cairn__node_register_request__descriptor,
+     .apply = node_register_apply},
+    {.type = MESSAGE_ADMIN_TOKEN,
+     .kind = OPERATION_MUTATION,
+     .root = true,
+     .request = &cairn__admin_token_request__descriptor,
+     .apply = admin_token_apply,
+     .finish = admin_token_finish},
+    {.type = MESSAGE_NODE_JOIN,
+     .kind = OPERATION_MUTATION,
+     .root = true,
+     .request = &cairn__node_join_request__descriptor,
+     .prepare = node_join_prepare,
+     .apply = node_join_apply,
+     .finish = node_join_finish},
+    {.type = MESSAGE_ADMIN_NODE,
+     .kind = OPERATION_MUTATION,
+     .root = true,
+     .request = &cairn__admin_node_request__descriptor,
+     .apply = admin_node_apply},
     {.type = MESSAGE_STORE_HEARTBEAT,
      .kind = OPERATION_LEADER,
      .root = true,
@@ -95,12 +119,22 @@ static const struct operation operations[] = {
      .any_group = true,
      .request = &cairn__admin_transfer_request__descriptor,
      .lead = members_transfer},
+    {.type = MESSAGE_ADMIN_MEMBERS,
+     .kind = OPERATION_LEADER,
+     .any_group = true,
+     .request = &cairn__admin_members_request__descriptor,
+     .lead = members_change},
     {.type = MESSAGE_ADMIN_GROUP,
      .kind = OPERATION_REPLICA,
      .any_group = true,
      .request = &cairn__admin_group_request__descriptor,
      .query = admin_group_query},
 };
+
+bool operation_is_keyed(const struct operation *operation)
+{
+    return message_row_find(operation->type)->right != RIGHT_NODE;
+}
 
 const struct operation *operation_find(uint16_t type)
 {

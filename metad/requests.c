@@ -24,8 +24,13 @@ struct headed_request {
 void group_refuse(struct group *group, const struct message *request, enum err err, const char *text)
 {
     uint32_t leader = group->raft != NULL ? raft_status(group->raft).leader : 0;
-    fx_answer(group->fx, request->from, request->type, request->stream, MESSAGE_REPLY | MESSAGE_ERROR,
-              error_reply_encode(err, text != NULL ? text : err_text(err), leader), (struct slice){0});
+    const Cairn__MapNode *row = leader != 0 && err == ERR_NOT_LEADER && group->keyring.present
+                                    ? map_find_metad(group->keyring.map, leader)
+                                    : NULL;
+    fx_answer(
+        group->fx, request->from, request->type, request->stream, MESSAGE_REPLY | MESSAGE_ERROR,
+        error_reply_encode_leader(err, text != NULL ? text : err_text(err), leader, row != NULL ? row->address : NULL),
+        (struct slice){0});
 }
 
 void group_deliver(struct group *group, const struct message *request, const struct answer *answer)
@@ -140,7 +145,7 @@ static enum err mutation_queue(struct group *group, const struct message *messag
     struct sha256 digest = request_digest(message);
     Cairn__Command command = CAIRN__COMMAND__INIT;
     command.op = operation->type;
-    if (!operation->root) {
+    if (operation_is_keyed(operation)) {
         command.device = prepare->device->device;
         command.user = prepare->user->user;
         command.key = request->head->key;
@@ -168,6 +173,16 @@ static enum err mutation_queue(struct group *group, const struct message *messag
 
 /* ---- admission ---- */
 
+/* What a node asks to be kept names it, in a field `node`: its own number, or it is not its to ask. */
+static bool request_names(const struct operation *operation, const void *request, uint32_t node)
+{
+    const ProtobufCFieldDescriptor *field = protobuf_c_message_descriptor_get_field_by_name(operation->request, "node");
+    CHECK(field != NULL && field->type == PROTOBUF_C_TYPE_UINT32);
+    uint32_t named = 0;
+    memcpy(&named, (const uint8_t *)request + field->offset, sizeof named);
+    return named == node;
+}
+
 /* Who asks, and may he? Block servers are known by their certificates; devices by the group's records. */
 static enum err request_authorize(struct group *group, const struct message *message, const struct operation *operation,
                                   const void *request, struct proto_arena *arena, struct prepare *ret)
@@ -175,9 +190,8 @@ static enum err request_authorize(struct group *group, const struct message *mes
     const struct message_row *row = message_row_find(message->type);
     CHECK(row != NULL);
     if (row->right == RIGHT_NODE) {
-        const Cairn__StoreRegisterRequest *registration = request;
-        bool own = message->type != MESSAGE_STORE_REGISTER || registration->node == message->peer.id;
-        return message->peer.role == ROLE_BLOCKD && own ? ERR_OK : ERR_WRONG_ROLE;
+        bool own = operation->kind != OPERATION_MUTATION || request_names(operation, request, message->peer.id);
+        return (message->peer.role & row->roles) != 0 && own ? ERR_OK : ERR_WRONG_ROLE;
     }
     const struct headed_request *headed = request;
     if (headed->head == NULL) {
@@ -237,6 +251,7 @@ static enum err request_take(struct group *group, const struct message *message,
     }
     struct prepare prepare = {
         .state = &group->state,
+        .root = &group->root,
         .keyring = &group->keyring,
         .bootstrap = group->params.bootstrap,
         .request = request,
@@ -244,7 +259,7 @@ static enum err request_take(struct group *group, const struct message *message,
         .random = group->event->random,
     };
     if (operation->kind != OPERATION_REPLICA && (!group_is_ready(group) || !group->keyring.present)) {
-        return ERR_NOT_READY;
+        return operation->kind == OPERATION_LEADER && !status.ready ? ERR_TERM_TOO_YOUNG : ERR_NOT_READY;
     }
     err = request_authorize(group, message, operation, request, arena, &prepare);
     if (err != ERR_OK) {

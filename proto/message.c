@@ -153,14 +153,42 @@ struct slice proto_pack(const void *message)
     return packed;
 }
 
-struct slice error_reply_encode(enum err err, const char *text, uint32_t leader)
+struct slice error_reply_encode_leader(enum err err, const char *text, uint32_t leader, const char *address)
 {
     CHECK(err != ERR_OK);
     Cairn__ErrorReply reply = CAIRN__ERROR_REPLY__INIT;
     reply.code = (uint32_t)err;
     reply.text = (char *)(uintptr_t)(text != NULL ? text : err_text(err));
     reply.leader = leader;
+    reply.leader_address = (char *)(uintptr_t)(address != NULL ? address : "");
     return proto_pack(&reply);
+}
+
+struct slice error_reply_encode(enum err err, const char *text, uint32_t leader)
+{
+    return error_reply_encode_leader(err, text, leader, NULL);
+}
+
+bool error_reply_leader(struct slice header, uint32_t *ret_leader, char ret_host[ERROR_HOST_BYTES], uint16_t *ret_port)
+{
+    struct proto_arena arena = {0};
+    void *unpacked = NULL;
+    bool found = false;
+    if (proto_unpack(&cairn__error_reply__descriptor, header, &arena, &unpacked) == ERR_OK) {
+        const Cairn__ErrorReply *reply = unpacked;
+        const char *colon = strrchr(reply->leader_address, ':');
+        unsigned long port = colon != NULL ? strtoul(colon + 1, NULL, 10) : 0;
+        size_t host_bytes = colon != NULL ? (size_t)(colon - reply->leader_address) : 0;
+        found = reply->leader != 0 && port >= 1 && port <= 65535 && host_bytes >= 1 && host_bytes < ERROR_HOST_BYTES;
+        if (found) {
+            *ret_leader = reply->leader;
+            *ret_port = (uint16_t)port;
+            memcpy(ret_host, reply->leader_address, host_bytes);
+            ret_host[host_bytes] = '\0';
+        }
+    }
+    proto_arena_deinit(&arena);
+    return found;
 }
 
 enum err error_reply_decode(struct slice header, uint32_t *ret_leader)

@@ -60,6 +60,11 @@ struct slice proto_pack(const void *message);
 /* An error reply: ErrorReply{code, text, leader} for a request. `leader` is the node number of the group's leader, or
  * 0. */
 struct slice error_reply_encode(enum err err, const char *text, uint32_t leader);
+/* The same with the leader's address, HOST:PORT. */
+struct slice error_reply_encode_leader(enum err err, const char *text, uint32_t leader, const char *address);
+/* Host and port of the leader that an error reply names, for the shells; false when it names none. */
+#define ERROR_HOST_BYTES 256u
+bool error_reply_leader(struct slice header, uint32_t *ret_leader, char ret_host[ERROR_HOST_BYTES], uint16_t *ret_port);
 /* Reads it; a malformed one yields BAD_PROTO. */
 enum err error_reply_decode(struct slice header, uint32_t *ret_leader);
 

@@ -194,3 +194,19 @@ enum err receipt_verify(const uint8_t *data, size_t bytes, const uint8_t key[32]
     *ret_receipt = receipt;
     return ERR_OK;
 }
+
+struct slice join_statement(const struct cluster_id *cluster, uint32_t token, uint32_t role, const void *public_key,
+                            size_t public_key_bytes, const char *address)
+{
+    struct writer w = {0};
+    struct sha256 digest = sha256(public_key, public_key_bytes);
+    writer_put(&w, "cairn join", strlen("cairn join"));
+    writer_put(&w, cluster, sizeof *cluster);
+    writer_u32(&w, token);
+    writer_u32(&w, role);
+    writer_put(&w, &digest, sizeof digest);
+    writer_put(&w, address, strlen(address));
+    struct slice statement = writer_take(&w);
+    writer_deinit(&w);
+    return statement;
+}

@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "base/ids.h"
+#include "base/slice.h"
 
 enum capability_operations { CAPABILITY_PUT = 1, CAPABILITY_GET = 2 };
 
@@ -65,5 +66,11 @@ MUST_CHECK enum err receipt_peek(const uint8_t *data, size_t bytes, struct recei
 /* BAD_RECEIPT unless the MAC verifies under `key`. */
 MUST_CHECK enum err receipt_verify(const uint8_t *data, size_t bytes, const uint8_t key[32],
                                    struct receipt *ret_receipt);
+
+/* What the key of a host that joins signs: "cairn join" || cluster || token u32 || role u32 || SHA-256 of the public
+ * key
+ * || address. */
+struct slice join_statement(const struct cluster_id *cluster, uint32_t token, uint32_t role, const void *public_key,
+                            size_t public_key_bytes, const char *address);
 
 #endif

@@ -93,7 +93,7 @@ static enum err check_stores(const char *path, const struct config_strings *stor
 
 /* Strings of the file that are parsed and not kept. */
 struct config_passing {
-    char *role, *cluster, *listen;
+    char *role, *cluster, *listen, *advertise;
     struct config_strings metads;
 };
 
@@ -110,6 +110,14 @@ static enum err take_config(const char *path, const struct config_passing *passi
     if (!blockd_address_parse(passing->listen, config->listen_host, &config->listen_port)) {
         return refuse(ret_text, "%s: 'listen' must be HOST:PORT", path);
     }
+    if (passing->advertise != NULL) {
+        char host[BLOCKD_HOST_BYTES];
+        uint16_t port = 0;
+        if (!blockd_address_parse(passing->advertise, host, &port) || port == 0) {
+            return refuse(ret_text, "%s: 'advertise' must be HOST:PORT, where others reach this server", path);
+        }
+        snprintf(config->advertise, sizeof config->advertise, "%s:%u", host, port);
+    }
     enum err err = take_metads(path, &passing->metads, config, ret_text);
     return err == ERR_OK ? check_stores(path, &config->stores, ret_text) : err;
 }
@@ -119,6 +127,7 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
     struct blockd_config config = {0};
     struct config_passing passing = {0};
     int64_t node = 0, incarnation = 0, capacity_bytes = 0, max_connections = 0, drain_seconds = DRAIN_SECONDS;
+    int64_t loops = 0, workers = 0;
     const struct config_key keys[] = {
         {"ca", CONFIG_STRING, true, &config.ca, 0, 0},
         {"cert", CONFIG_STRING, true, &config.cert, 0, 0},
@@ -131,10 +140,13 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
         {"cluster_incarnation", CONFIG_INTEGER, true, &incarnation, 1, INT64_MAX},
         {"capacity_bytes", CONFIG_INTEGER, true, &capacity_bytes, BLOCKD_CAPACITY_MIN, INT64_MAX},
         {"max_connections", CONFIG_INTEGER, false, &max_connections, BLOCKD_CONNECTIONS_MIN, RUNTIME_CONNECTIONS_MAX},
+        {"loops", CONFIG_INTEGER, false, &loops, 1, RUNTIME_THREADS_MAX},
+        {"workers", CONFIG_INTEGER, false, &workers, 1, RUNTIME_THREADS_MAX},
         {"drain_seconds", CONFIG_INTEGER, false, &drain_seconds, 0, LIMIT_DRAIN_SECONDS},
         {"role", CONFIG_STRING, true, &passing.role, 0, 0},
         {"cluster", CONFIG_STRING, true, &passing.cluster, 0, 0},
         {"listen", CONFIG_STRING, true, &passing.listen, 0, 0},
+        {"advertise", CONFIG_STRING, false, &passing.advertise, 0, 0},
         {"metads", CONFIG_STRINGS, true, &passing.metads, 0, 0},
     };
     const size_t count = sizeof keys / sizeof keys[0];
@@ -145,9 +157,11 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
         config.capacity_bytes = (uint64_t)capacity_bytes;
         config.max_connections = (uint32_t)max_connections;
         config.drain_seconds = (uint32_t)drain_seconds;
+        config.loops = loops > 0 ? (uint32_t)loops : runtime_loops_default();
+        config.workers = workers > 0 ? (uint32_t)workers : runtime_workers_default(config.loops);
         err = take_config(path, &passing, &config, ret_text);
     }
-    config_free(keys + count - 4, 4); /* what passes; the rest is the caller's, or freed with it */
+    config_free(keys + count - 5, 5); /* what passes; the rest is the caller's, or freed with it */
     if (err != ERR_OK) {
         blockd_config_deinit(&config);
         return err;
@@ -185,9 +199,12 @@ enum err blockd_config_fixed(const struct blockd_config *old, const struct block
         {"cluster", memcmp(&old->cluster, &fresh->cluster, sizeof old->cluster) == 0},
         {"cluster_incarnation", old->cluster_incarnation == fresh->cluster_incarnation},
         {"listen", strcmp(old->listen_host, fresh->listen_host) == 0 && old->listen_port == fresh->listen_port},
+        {"advertise", strcmp(old->advertise, fresh->advertise) == 0},
         {"host", strcmp(old->host, fresh->host) == 0},
         {"rack", strcmp(old->rack, fresh->rack) == 0},
         {"stores", same_stores(&old->stores, &fresh->stores)},
+        {"loops", old->loops == fresh->loops},
+        {"workers", old->workers == fresh->workers},
         {"drain_seconds", old->drain_seconds == fresh->drain_seconds},
         {"capacity_bytes", old->capacity_bytes == fresh->capacity_bytes},
         {"metads", same_metads(old, fresh)},

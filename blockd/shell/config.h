@@ -8,6 +8,7 @@
 #include "base/config.h"
 #include "base/ids.h"
 #include "base/limits.h"
+#include "base/slice.h"
 
 #define BLOCKD_TEXT_BYTES 1024
 #define BLOCKD_HOST_BYTES 64
@@ -25,12 +26,14 @@ struct blockd_config {
     uint64_t cluster_incarnation;
     char listen_host[BLOCKD_HOST_BYTES];
     uint16_t listen_port;
-    char *host, *rack; /* failure domains */
+    char advertise[BLOCKD_HOST_BYTES + 8]; /* HOST:PORT where others reach it; empty: as it listens */
+    char *host, *rack;                     /* failure domains */
     char *ca, *cert, *key, *log;
     struct blockd_peer metads[LIMIT_RAFT_MEMBERS];
     uint32_t metad_count;
     struct config_strings stores; /* a directory each */
     uint64_t capacity_bytes;      /* of each store */
+    uint32_t loops, workers;      /* threads: of the network beside one a store; of compute */
     uint32_t drain_seconds;
     uint32_t max_connections; /* 0: the runtime's own limit */
 };
@@ -56,5 +59,13 @@ struct store_identity {
  * caller. */
 MUST_CHECK enum err store_identity_open(const struct blockd_config *config, const char *dir,
                                         struct store_identity *ret_identity, char *ret_text);
+
+/* Writes path.new (0600), syncs it, renames it to path and syncs the directory; false with errno set. */
+bool write_durably(const char *dir, const char *path, const void *bytes, size_t count);
+
+/* What the cluster told a store, kept in DIR/standing (0600; it holds the receipt key, R-F7). */
+/* NOT_FOUND when there is none; CORRUPT when it is not whole. The caller drops the slice. */
+MUST_CHECK enum err standing_read(const char *dir, struct slice *ret_standing);
+MUST_CHECK enum err standing_write(const char *dir, struct slice standing);
 
 #endif

@@ -43,8 +43,7 @@ static bool holds_segments(const char *dir)
     return any;
 }
 
-/* Writes path.new, syncs it, renames it to path and syncs the directory. */
-static bool write_durably(const char *dir, const char *path, const char *text, size_t bytes)
+bool write_durably(const char *dir, const char *path, const void *text, size_t bytes)
 {
     char fresh[IDENTITY_PATH_BYTES + 8];
     snprintf(fresh, sizeof fresh, "%s.new", path);

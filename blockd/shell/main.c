@@ -1,5 +1,5 @@
-/* The block server's program: from a configuration file to running actors. The agent shares loop 0 with the network;
- * each store has a loop of its own, so that a dying disk stalls itself only.
+/* The block server's program: from a configuration file to running actors. Connections live on the network loops, the
+ * agent on the first of them; each store has a loop of its own, so that a dying disk stalls itself only.
  *
  * Happy path: read and check the configuration, make the runtime (certificates), take each store's directory, open its
  * index, make the actors, listen, say so, run until SIGTERM. SIGHUP: certificates, addresses and limits anew.
@@ -23,6 +23,8 @@
 #include "proto/version.h"
 
 #define BLOCKD_HEARTBEAT_NS      1000000000ull
+#define BLOCKD_PATH_BYTES        (CONFIG_STRING_BYTES + 32)
+#define MAP_NODE_GONE            2u         /* MapNode.state */
 #define BLOCKD_SEGMENTS_MIN      8u         /* a small store has segments of an eighth of it */
 #define BLOCKD_SEGMENT_BYTES_MIN (8u << 20) /* room for the longest record */
 
@@ -47,6 +49,7 @@ struct blockd_store {
     struct runtime_kv *kv;
     struct store *store;
     struct store_repair repair;          /* as it was logged */
+    uint64_t standing_written;           /* agent_standing_changes when it was */
     _Atomic uint64_t refused[ERR_LIMIT]; /* by reason: the store's thread writes, the agent's reads */
 };
 
@@ -77,8 +80,9 @@ static struct runtime_config runtime_config_of(const struct blockd_config *confi
         .key_file = config->key,
         .cluster = config->cluster,
         .cluster_incarnation = config->cluster_incarnation,
-        .loops = 1 + config->stores.count,
-        .workers = 1,
+        .loops = config->loops + config->stores.count,
+        .network_loops = config->loops,
+        .workers = config->workers,
         .log_file = config->log,
         .max_connections = config->max_connections,
     };
@@ -217,11 +221,18 @@ static enum err make_store(struct blockd *blockd, uint32_t position, bool rebuil
         .rebuild_index = rebuild,
     };
     store->store = store_create(&params);
-    runtime_add_actor(blockd->runtime, 1 + position, ACTOR_STORE, position, store_with_log, store, dir, store->kv);
+    runtime_add_actor(blockd->runtime, config->loops + position, ACTOR_STORE, position, store_with_log, store, dir,
+                      store->kv);
     return ERR_OK;
 }
 
-/* Where the other block servers are, by the newest map. */
+/* Where the metadata nodes are that the last map named: beside the first store. */
+static void metads_path(const struct blockd_config *config, char ret_path[BLOCKD_PATH_BYTES])
+{
+    snprintf(ret_path, BLOCKD_PATH_BYTES, "%s/metads", config->stores.items[0]);
+}
+
+/* Where the other nodes are, by the newest map; the metadata nodes are remembered for the next start. */
 static void learn_addresses(struct blockd *blockd)
 {
     uint64_t epoch = 0;
@@ -232,16 +243,29 @@ static void learn_addresses(struct blockd *blockd)
         return;
     }
     blockd->addresses_epoch = epoch;
+    struct runtime_peer *metads = mem_alloc(LIMIT_METADS_KNOWN * sizeof *metads);
+    uint32_t metad_count = 0;
     enum err err = proto_unpack(&cairn__cluster_map__descriptor, map, &arena, (void **)&message);
     for (size_t i = 0; err == ERR_OK && i < message->n_nodes; i++) {
         const Cairn__MapNode *node = message->nodes[i];
-        char host[BLOCKD_HOST_BYTES];
-        uint16_t port = 0;
-        if (node->role == ROLE_BLOCKD && node->id != blockd->config.node &&
-            blockd_address_parse(node->address, host, &port) && port != 0) {
-            runtime_set_address(blockd->runtime, ROLE_BLOCKD, node->id, host, port);
+        struct runtime_peer peer;
+        char text[BLOCKD_TEXT_BYTES];
+        bool self = node->role == ROLE_BLOCKD && node->id == blockd->config.node;
+        snprintf(text, sizeof text, "%u@%s", node->id, node->address);
+        if ((node->role != ROLE_BLOCKD && node->role != ROLE_METAD) || self || !runtime_peer_parse(text, &peer)) {
+            continue;
+        }
+        runtime_learn_address(blockd->runtime, (enum role)node->role, peer.node, peer.host, peer.port);
+        if (node->role == ROLE_METAD && node->state != MAP_NODE_GONE && metad_count < LIMIT_METADS_KNOWN) {
+            metads[metad_count++] = peer;
         }
     }
+    if (metad_count > 0) {
+        char path[BLOCKD_PATH_BYTES];
+        metads_path(&blockd->config, path);
+        runtime_peers_write(path, metads, metad_count);
+    }
+    free(metads);
     proto_arena_deinit(&arena);
 }
 
@@ -258,6 +282,41 @@ static void note_refused(struct blockd *blockd)
     agent_note_refused(blockd->agent, refused);
 }
 
+/* What the stores were told, on their disks (standing.c). Once an epoch of the map, on the agent's thread. */
+static void keep_standing(struct blockd *blockd)
+{
+    for (uint32_t i = 0; i < blockd->config.stores.count; i++) {
+        uint64_t changes = agent_standing_changes(blockd->agent, i);
+        if (changes == blockd->stores[i].standing_written) {
+            continue;
+        }
+        blockd->stores[i].standing_written = changes;
+        struct slice standing = agent_standing(blockd->agent, i);
+        enum err err = standing.bytes > 0 ? standing_write(blockd->config.stores.items[i], standing) : ERR_OK;
+        if (err != ERR_OK) {
+            io_log(LOG_WARN, err, "%s/standing: cannot be written; the next start waits for the root group",
+                   blockd->config.stores.items[i]);
+        }
+        slice_drop(&standing);
+    }
+}
+
+static void recall_standing(struct blockd *blockd)
+{
+    for (uint32_t i = 0; i < blockd->config.stores.count; i++) {
+        struct slice standing = {0};
+        enum err err = standing_read(blockd->config.stores.items[i], &standing);
+        if (err == ERR_OK) {
+            err = agent_recall(blockd->agent, i, standing);
+        }
+        if (err != ERR_OK && err != ERR_NOT_FOUND) {
+            io_log(LOG_WARN, err, "%s/standing: not believed; the store waits for the root group",
+                   blockd->config.stores.items[i]);
+        }
+        slice_drop(&standing);
+    }
+}
+
 /* The agent with what only the shell can do: the counters of the stores' rings in, the map's addresses out. */
 static void agent_with_shell(void *actor, const struct event *event, struct effects *fx)
 {
@@ -269,8 +328,37 @@ static void agent_with_shell(void *actor, const struct event *event, struct effe
         }
         note_refused(blockd);
     }
+    char host[ERROR_HOST_BYTES];
+    uint32_t leader = 0;
+    uint16_t port = 0;
+    if (event->kind == EVENT_MESSAGE && event->message.peer.role == ROLE_METAD &&
+        (event->message.flags & MESSAGE_ERROR) != 0 &&
+        error_reply_leader(event->message.header, &leader, host, &port)) {
+        runtime_learn_address(blockd->runtime, ROLE_METAD, leader, host, port);
+    }
     agent_step(blockd->agent, event, fx);
     learn_addresses(blockd);
+    keep_standing(blockd);
+}
+
+/* The metadata nodes of the last map, whom the agent asks beside those that the configuration names. */
+static void add_remembered(struct blockd *blockd, struct agent_params *params)
+{
+    char path[BLOCKD_PATH_BYTES];
+    metads_path(&blockd->config, path);
+    struct runtime_peer *peers = mem_alloc(LIMIT_METADS_KNOWN * sizeof *peers);
+    uint32_t count = runtime_peers_read(path, peers, LIMIT_METADS_KNOWN);
+    for (uint32_t i = 0; i < count; i++) {
+        bool known = params->metad_count == LIMIT_METADS_KNOWN;
+        for (uint32_t j = 0; j < blockd->config.metad_count; j++) {
+            known = known || blockd->config.metads[j].node == peers[i].node;
+        }
+        if (!known) {
+            params->metads[params->metad_count++] = peers[i].node;
+        }
+        runtime_learn_address(blockd->runtime, ROLE_METAD, peers[i].node, peers[i].host, peers[i].port);
+    }
+    free(peers);
 }
 
 /* `address` is where others reach this server: the port that was bound. */
@@ -285,13 +373,14 @@ static void make_agent(struct blockd *blockd, const char *address)
         .host = config->host,
         .rack = config->rack,
         .store_count = config->stores.count,
-        .metad_count = config->metad_count,
         .heartbeat_ns = BLOCKD_HEARTBEAT_NS,
     };
     for (uint32_t i = 0; i < config->metad_count; i++) {
-        params.metads[i] = config->metads[i].node;
+        params.metads[params.metad_count++] = config->metads[i].node;
     }
+    add_remembered(blockd, &params);
     blockd->agent = agent_create(&params);
+    recall_standing(blockd);
     runtime_add_actor(blockd->runtime, 0, ACTOR_AGENT, 0, agent_with_shell, blockd, NULL, NULL);
 }
 
@@ -337,7 +426,7 @@ static int blockd_run(struct blockd *blockd, bool rebuild)
     }
     char address[BLOCKD_HOST_BYTES + 8];
     snprintf(address, sizeof address, "%s:%u", config->listen_host, port);
-    make_agent(blockd, address);
+    make_agent(blockd, config->advertise[0] != '\0' ? config->advertise : address);
     io_log(LOG_INFO, ERR_OK, "listening on %s:%u", config->listen_host, port);
     const struct runtime_hooks hooks = {
         .context = blockd, .reload = blockd_reload, .drain_ns = config->drain_seconds * 1000000000ull};

@@ -4,13 +4,16 @@
 #include "common.h"
 
 static const char usage[] =
-    "usage: cairn admin status|groups|stores|nodes|node\n\n"
+    "usage: cairn admin status|groups|stores|nodes|node|token|cluster\n\n"
     "  status   one object: stores by state, chunks by missing shards, the map, what is not at its default\n"
-    "  groups   a line a Raft group: leader, term, indexes; per member lag, appends in flight, entries per fsync,\n"
+    "  groups   a line a Raft group: leader, term, indexes; per member role, lag, appends in flight, entries per "
+    "fsync,\n"
     "           what the group refused there and why\n"
     "  stores   a line a store, with its counters\n"
     "  nodes    a line a node, with what it refused since its start and why\n"
-    "  node     changes of nodes: 'cairn admin node --help'\n";
+    "  node     changes of nodes: 'cairn admin node --help'\n"
+    "  token    one-time tokens for nodes that join: 'cairn admin token --help'\n"
+    "  cluster  make a cluster, join one: 'cairn admin cluster --help'\n";
 
 /* {"WRONG_CLUSTER":3,...} */
 static void refusals_text(const struct cairn_refusals *rows, uint32_t count, char *ret, size_t bytes)
@@ -28,6 +31,16 @@ static double entries_per_sync(const struct cairn_group_member *member)
     return member->log_syncs > 0 ? (double)member->log_entries / (double)member->log_syncs : 0;
 }
 
+/* "voter", "learner", ... */
+static const char *roles_name(const struct cairn_group_member *member)
+{
+    static const char *const names[] = {"none", "voter", "voter that leaves", "voter that stays"};
+    if ((member->roles & CAIRN_LEARNER) != 0) {
+        return (member->roles & CAIRN_PROMOTE) != 0 ? "learner on its way to voter" : "learner";
+    }
+    return names[member->roles & (CAIRN_VOTER | CAIRN_OUTGOING)];
+}
+
 static void members_text(const struct cairn_group *group, char *ret, size_t bytes)
 {
     char refused[4096];
@@ -37,10 +50,11 @@ static void members_text(const struct cairn_group *group, char *ret, size_t byte
         refusals_text(member->refusals, member->refusal_count, refused, sizeof refused);
         n += (size_t)snprintf(
             ret + n, bytes - n,
-            "%s{\"name\":\"metad%u\",\"answered\":%s,\"term\":%llu,\"match\":%llu,\"lag\":%llu,\"commit\":%llu,"
+            "%s{\"name\":\"metad%u\",\"role\":\"%s\",\"answered\":%s,\"term\":%llu,\"match\":%llu,\"lag\":%llu,"
+            "\"commit\":%llu,"
             "\"applied\":%llu,\"in_flight\":%u,\"log_entries\":%llu,\"log_syncs\":%llu,\"entries_per_sync\":%.2f,"
             "\"holes\":%llu,\"mended\":%llu,\"rot_behind\":%llu,\"refused\":%s}",
-            i > 0 ? "," : "", (unsigned)member->node, member->answered ? "true" : "false",
+            i > 0 ? "," : "", (unsigned)member->node, roles_name(member), member->answered ? "true" : "false",
             (unsigned long long)member->term, (unsigned long long)member->match, (unsigned long long)member->lag,
             (unsigned long long)member->commit, (unsigned long long)member->applied, (unsigned)member->in_flight,
             (unsigned long long)member->log_entries, (unsigned long long)member->log_syncs, entries_per_sync(member),
@@ -64,10 +78,11 @@ static int group_print(void *context, const struct cairn_group *group)
         for (uint32_t i = 0; i < group->member_count; i++) {
             const struct cairn_group_member *member = &group->members[i];
             if (member->answered) {
-                printf(" metad%u lag %llu in flight %u entries/fsync %.1f ", (unsigned)member->node,
-                       (unsigned long long)member->lag, (unsigned)member->in_flight, entries_per_sync(member));
+                printf(" metad%u %s lag %llu in flight %u entries/fsync %.1f ", (unsigned)member->node,
+                       roles_name(member), (unsigned long long)member->lag, (unsigned)member->in_flight,
+                       entries_per_sync(member));
             } else {
-                printf(" metad%u silent ", (unsigned)member->node);
+                printf(" metad%u %s silent ", (unsigned)member->node, roles_name(member));
             }
         }
         putchar('\n');
@@ -84,7 +99,8 @@ static int group_print(void *context, const struct cairn_group *group)
     json_number(&json, "term", group->term);
     json_number(&json, "commit", group->commit);
     json_number(&json, "applied", group->applied);
-    static char members[96 << 10];
+    json_number(&json, "config_index", group->config_index);
+    static char members[192 << 10];
     members_text(group, members, sizeof members);
     json_raw(&json, "members", members);
     json_end(&json);
@@ -95,9 +111,13 @@ static int store_print(void *context, const struct cairn_store *store)
 {
     const struct cli *cli = context;
     if (!cli->json) {
-        printf("store %u  blockd%u/%u  %s  %s of %s  %llu shards\n", (unsigned)store->store, (unsigned)store->node,
+        printf("store %u  blockd%u/%u  %s  %s of %s  %llu shards", (unsigned)store->store, (unsigned)store->node,
                (unsigned)store->position, store->up ? "up" : "down", cli_size_text((double)store->used_bytes),
                cli_size_text((double)store->capacity_bytes), (unsigned long long)store->shards);
+        if (store->rollbacks > 0) {
+            printf("  came back with less than it had: %u times", (unsigned)store->rollbacks);
+        }
+        putchar('\n');
         return 0;
     }
     struct json json;
@@ -110,6 +130,8 @@ static int store_print(void *context, const struct cairn_store *store)
     json_text(&json, "state", store->up ? "up" : "down");
     json_number(&json, "capacity_bytes", store->capacity_bytes);
     json_number(&json, "used_bytes", store->used_bytes);
+    json_number(&json, "incarnation", store->incarnation);
+    json_number(&json, "rollbacks", store->rollbacks);
     json_number(&json, "shards", store->shards);
     json_number(&json, "submissions", store->submissions);
     json_number(&json, "submitted", store->submitted);
@@ -127,7 +149,7 @@ static int node_print(void *context, const struct cairn_node *node)
 {
     const struct cli *cli = context;
     if (!cli->json) {
-        printf("%s%u  %s  %s ", node->role, (unsigned)node->id, node->address, node->host);
+        printf("%s%u  %s  %s  %s ", node->role, (unsigned)node->id, node->state, node->address, node->host);
         for (uint32_t i = 0; i < node->refusal_count; i++) {
             printf("%s%s %llu", i > 0 ? ", " : " refused ", node->refusals[i].reason,
                    (unsigned long long)node->refusals[i].count);
@@ -143,6 +165,7 @@ static int node_print(void *context, const struct cairn_node *node)
     json_begin(&json);
     json_text(&json, "name", name);
     json_text(&json, "role", node->role);
+    json_text(&json, "state", node->state);
     json_text(&json, "addr", node->address);
     json_text(&json, "host", node->host);
     json_text(&json, "rack", node->rack);
@@ -225,6 +248,12 @@ int cli_admin(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "node") == 0) {
         return cli_admin_node(argc - 1, argv + 1);
     }
+    if (argc > 1 && strcmp(argv[1], "token") == 0) {
+        return cli_admin_token(argc - 1, argv + 1);
+    }
+    if (argc > 1 && strcmp(argv[1], "cluster") == 0) {
+        return cli_admin_cluster(argc - 1, argv + 1);
+    }
     if (!cli_parse(&cli, argc, argv, "admin", usage, "", 1, 1, &code)) {
         return code;
     }
@@ -234,7 +263,8 @@ int cli_admin(int argc, char **argv)
         which++;
     }
     if (which == 4) {
-        fprintf(stderr, "cairn admin: %s: not one of status, groups, stores, nodes, node\n", cli.argv[0]);
+        fprintf(stderr, "cairn admin: %s: not one of status, groups, stores, nodes, node, token, cluster\n",
+                cli.argv[0]);
         return CLI_EXIT_USAGE;
     }
     if (!cli_open(&cli, &code)) {

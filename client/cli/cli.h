@@ -14,6 +14,8 @@ int cli_rm(int argc, char **argv);
 int cli_changes(int argc, char **argv);
 int cli_admin(int argc, char **argv);
 int cli_admin_node(int argc, char **argv);
+int cli_admin_token(int argc, char **argv);
+int cli_admin_cluster(int argc, char **argv);
 int cli_dev(int argc, char **argv);
 
 #endif

@@ -65,6 +65,17 @@ static bool option_take(struct cli *cli, int letter)
     case 'o':
         cli->to = optarg;
         return true;
+    case 'W':
+        cli->with = optarg;
+        return true;
+    case 'A':
+        cli->address = optarg;
+        return true;
+    case 'O':
+        cli->role = optarg;
+        return true;
+    case 'X':
+        return number_parse(optarg, &cli->expires) && cli->expires > 0;
     case 'n':
         cli->cursor_given = true;
         return number_parse(optarg, &cli->cursor);
@@ -95,6 +106,10 @@ bool cli_parse(struct cli *cli, int argc, char **argv, const char *command, cons
         {"transfers", required_argument, NULL, 't'},
         {"group", required_argument, NULL, 'g'},
         {"to", required_argument, NULL, 'o'},
+        {"with", required_argument, NULL, 'W'},
+        {"address", required_argument, NULL, 'A'},
+        {"role", required_argument, NULL, 'O'},
+        {"expires", required_argument, NULL, 'X'},
         {0},
     };
     *cli = (struct cli){.command = command, .usage = usage};

@@ -24,7 +24,8 @@ struct cli {
     bool cursor_given;
     uint64_t group;
     bool group_given;
-    const char *to;
+    const char *to, *with, *address, *role;
+    uint64_t expires;
     struct cairn *cairn;
     struct cairn_error error;
     int argc; /* what is left */

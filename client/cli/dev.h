@@ -6,8 +6,8 @@
  *   DIR/client.toml    for people, with client.crt, client.key (device:1)
  *   DIR/NAME/          one node: node.toml, node.crt, node.key, log, pid, data/ or store1/ ...
  *
- * Parts: dev.c the command, dev_files.c the directory and what is in it, dev_certs.c the authority, dev_ps.c processes,
- * dev_wait.c when the cluster serves. */
+ * Parts: dev.c the command, dev_files.c the directory and what is in it, dev_certs.c keys and certificates,
+ * document.c configuration files being written, dev_ps.c processes, dev_wait.c when the cluster serves. */
 #ifndef CAIRN_CLIENT_CLI_DEV_H
 #define CAIRN_CLIENT_CLI_DEV_H
 
@@ -20,6 +20,7 @@
 #include "base/err.h"
 #include "base/ids.h"
 #include "base/limits.h"
+#include "base/slice.h"
 
 #define DEV_METADS     LIMIT_RAFT_MEMBERS
 #define DEV_BLOCKDS    64
@@ -81,14 +82,30 @@ MUST_CHECK enum err dev_file_write(const char *path, const void *data, size_t by
 /* Ports on 127.0.0.1 that nobody uses now and that the system hands to no outgoing connection. */
 MUST_CHECK enum err dev_ports_pick(uint16_t *ret_ports, uint32_t count, uint32_t first, char *ret_text);
 
-/* The authority. */
-struct dev_authority;
-MUST_CHECK enum err dev_authority_create(const char *dir, struct dev_authority **ret_authority, char *ret_text);
-void dev_authority_destroy(struct dev_authority *authority);
-/* Writes dir/BASE.crt and dir/BASE.key (0600) for `common_name`; SHA-256 of the public key's DER form in
+/* The authority: makes it, writes dir/ca.crt and, with `keep_key`, dir/ca.key (0600). */
+struct authority;
+MUST_CHECK enum err dev_authority_create(const char *dir, bool keep_key, struct authority **ret_authority,
+                                         char *ret_text);
+/* Writes dir/BASE.crt and dir/BASE.key (0600) for `common_name` at `host`; SHA-256 of the public key's DER form in
  * ret_bearer, which may be NULL. */
-MUST_CHECK enum err dev_certificate_make(struct dev_authority *authority, const char *dir, const char *base,
-                                         const char *common_name, struct sha256 *ret_bearer, char *ret_text);
+MUST_CHECK enum err dev_certificate_make(struct authority *authority, const char *dir, const char *base,
+                                         const char *common_name, const char *host, struct sha256 *ret_bearer,
+                                         char *ret_text);
+MUST_CHECK enum err dev_pem_write(const char *dir, const char *name, const char *label, struct slice der, mode_t mode,
+                                  char *ret_text);
+uint64_t dev_wall_ns(void);
+
+/* Makes dir/cluster.key from fresh random bytes, and dir/bootstrap.toml of a new cluster with members 1..metads; the
+ * authority goes into it, its key wrapped by the cluster key. */
+struct dev_bootstrap {
+    struct uuid cluster;
+    uint64_t incarnation;
+    uint32_t metads, stores;
+    const char *pool, *workspace;
+    struct sha256 bearer;
+};
+MUST_CHECK enum err dev_bootstrap_make(const char *dir, const struct dev_bootstrap *bootstrap,
+                                       const struct authority *authority, char *ret_text);
 
 /* Processes. A pid is ours only while its start time and the machine's boot are those recorded. */
 struct dev_process dev_process_of(const struct dev_node *node);

@@ -15,20 +15,22 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/authority.h"
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/config.h"
+#include "base/seal.h"
 #include "dev.h"
+#include "document.h"
 
-#define DEV_CHUNK_BYTES    LIMIT_CHUNK_BYTES
-#define DEV_PG_BITS        6
-#define DEV_GROUPS         2
-#define DEV_STORE_MIN      (1ull << 30) /* capacity told of a store on a nearly full disk */
-#define DEV_PORT_LOW       15000
-#define DEV_PORT_HIGH      32000
-#define DEV_PORT_TRIES     4000
-#define DEV_DOCUMENT_BYTES (64u << 10)
-#define DEV_DIR_BYTES_MAX  350u /* with a store's name behind it still a data directory the runtime takes */
+#define DEV_CHUNK_BYTES   LIMIT_CHUNK_BYTES
+#define DEV_PG_BITS       6
+#define DEV_GROUPS        2
+#define DEV_STORE_MIN     (1ull << 30) /* capacity told of a store on a nearly full disk */
+#define DEV_PORT_LOW      15000
+#define DEV_PORT_HIGH     32000
+#define DEV_PORT_TRIES    4000
+#define DEV_DIR_BYTES_MAX 350u /* with a store's name behind it still a data directory the runtime takes */
 
 enum err dev_refuse(enum err err, char *ret_text, const char *format, ...)
 {
@@ -250,87 +252,27 @@ enum err dev_ports_pick(uint16_t *ret_ports, uint32_t count, uint32_t first, cha
     return err;
 }
 
-/* A text being written; CHECKs that it fits. */
-struct document {
-    char text[DEV_DOCUMENT_BYTES];
-    size_t bytes;
-};
-
-__attribute__((format(printf, 2, 3))) static void add(struct document *d, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    int bytes = vsnprintf(d->text + d->bytes, sizeof d->text - d->bytes, format, arguments);
-    va_end(arguments);
-    CHECK(bytes >= 0 && (size_t)bytes < sizeof d->text - d->bytes);
-    d->bytes += (size_t)bytes;
-}
-
-static void add_quoted(struct document *d, const char *string)
-{
-    add(d, "\"");
-    for (const char *c = string; *c; c++) {
-        if (*c == '"' || *c == '\\') {
-            add(d, "\\%c", *c);
-        } else if ((unsigned char)*c < 0x20 || *c == 0x7f) {
-            add(d, "\\u%04x", (unsigned)*c);
-        } else {
-            add(d, "%c", *c);
-        }
-    }
-    add(d, "\"");
-}
-
-__attribute__((format(printf, 3, 4))) static void add_string(struct document *d, const char *key, const char *format,
-                                                             ...)
-{
-    char value[DEV_PATH_BYTES + 64];
-    va_list arguments;
-    va_start(arguments, format);
-    int bytes = vsnprintf(value, sizeof value, format, arguments);
-    va_end(arguments);
-    CHECK(bytes >= 0 && (size_t)bytes < sizeof value);
-    add(d, "%s = ", key);
-    add_quoted(d, value);
-    add(d, "\n");
-}
-
-static void add_hex(struct document *d, const char *key, const void *data, size_t bytes)
-{
-    char hex[129];
-    CHECK(bytes <= 64);
-    hex_encode(data, bytes, hex);
-    add_string(d, key, "%s", hex);
-}
-
 /* What all configuration files of a cluster begin with. */
 static void add_identity(struct document *d, const struct dev_cluster *cluster, const char *role, uint32_t node)
 {
-    add_string(d, "role", "%s", role);
-    add(d, "node = %u\n", node);
-    add_hex(d, "cluster", &cluster->uuid, sizeof cluster->uuid);
-    add(d, "cluster_incarnation = %llu\n", (unsigned long long)cluster->incarnation);
-    add_string(d, "ca", "%s/ca.crt", cluster->dir);
+    document_string(d, "role", "%s", role);
+    document_add(d, "node = %u\n", node);
+    document_hex(d, "cluster", &cluster->uuid, sizeof cluster->uuid);
+    document_add(d, "cluster_incarnation = %llu\n", (unsigned long long)cluster->incarnation);
+    document_string(d, "ca", "%s/ca.crt", cluster->dir);
 }
 
 static void add_metads(struct document *d, const struct dev_cluster *cluster)
 {
-    add(d, "metads = [");
+    document_add(d, "metads = [");
     for (uint32_t i = 0; i < cluster->metads; i++) {
-        add(d, "%s\"%u@127.0.0.1:%u\"", i ? ", " : "", i + 1, cluster->ports[i]);
+        document_add(d, "%s\"%u@127.0.0.1:%u\"", i ? ", " : "", i + 1, cluster->ports[i]);
     }
-    add(d, "]\n");
+    document_add(d, "]\n");
 }
 
-static enum err write_document(const struct document *d, const char *dir, const char *name, mode_t mode, char *ret_text)
-{
-    char path[DEV_PATH_BYTES + 32];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return dev_file_write(path, d->text, d->bytes, mode, ret_text);
-}
-
-static enum err make_node(const struct dev_cluster *cluster, const struct dev_node *node,
-                          struct dev_authority *authority, char *ret_text)
+static enum err make_node(const struct dev_cluster *cluster, const struct dev_node *node, struct authority *authority,
+                          char *ret_text)
 {
     if (mkdir(node->dir, 0700) != 0 && errno != EEXIST) {
         return dev_refuse(ERR_IO, ret_text, "%s: cannot be made: %s", node->dir, strerror(errno));
@@ -338,89 +280,113 @@ static enum err make_node(const struct dev_cluster *cluster, const struct dev_no
     const char *role = node->role == DEV_METAD ? "metad" : "blockd";
     char common_name[32];
     snprintf(common_name, sizeof common_name, "%s:%u", role, node->number);
-    enum err err = dev_certificate_make(authority, node->dir, "node", common_name, NULL, ret_text);
+    enum err err = dev_certificate_make(authority, node->dir, "node", common_name, "127.0.0.1", NULL, ret_text);
     if (err != ERR_OK) {
         return err;
     }
     struct document *d = mem_alloc(sizeof *d);
     add_identity(d, cluster, role, node->number);
-    add_string(d, "listen", "127.0.0.1:%u", node->port);
-    add_string(d, "cert", "%s/node.crt", node->dir);
-    add_string(d, "key", "%s/node.key", node->dir);
-    add_string(d, "log", "%s/log", node->dir);
+    document_string(d, "listen", "127.0.0.1:%u", node->port);
+    document_string(d, "cert", "%s/node.crt", node->dir);
+    document_string(d, "key", "%s/node.key", node->dir);
+    document_string(d, "log", "%s/log", node->dir);
     add_metads(d, cluster);
     if (node->role == DEV_METAD) {
-        add_string(d, "data", "%s/data", node->dir);
-        add_string(d, "cluster_key", "%s/cluster.key", cluster->dir);
-        add_string(d, "bootstrap", "%s/bootstrap.toml", cluster->dir);
-        add(d, "groups = %d\n", DEV_GROUPS);
+        document_string(d, "data", "%s/data", node->dir);
+        document_string(d, "cluster_key", "%s/cluster.key", cluster->dir);
+        document_string(d, "bootstrap", "%s/bootstrap.toml", cluster->dir);
+        document_add(d, "groups = %d\n", DEV_GROUPS);
     } else {
-        add_string(d, "host", "host%u", node->number);
-        add_string(d, "rack", "rack%u", (node->number - 1) % cluster->racks + 1);
-        add(d, "stores = [");
+        document_string(d, "host", "host%u", node->number);
+        document_string(d, "rack", "rack%u", (node->number - 1) % cluster->racks + 1);
+        document_add(d, "stores = [");
         for (uint32_t i = 0; i < cluster->stores; i++) {
             char store[DEV_PATH_BYTES + 32];
             snprintf(store, sizeof store, "%s/store%u", node->dir, i + 1);
-            add(d, i ? ", " : "");
-            add_quoted(d, store);
+            document_add(d, i ? ", " : "");
+            document_quoted(d, store);
         }
-        add(d, "]\ncapacity_bytes = %llu\n", (unsigned long long)cluster->capacity_bytes);
+        document_add(d, "]\ncapacity_bytes = %llu\n", (unsigned long long)cluster->capacity_bytes);
     }
-    err = write_document(d, node->dir, "node.toml", 0600, ret_text);
+    err = document_write(d, node->dir, "node.toml", 0600, ret_text);
     free(d);
     return err;
 }
 
-static enum err make_client(const struct dev_cluster *cluster, struct dev_authority *authority,
-                            struct sha256 *ret_bearer, char *ret_text)
+static enum err make_client(const struct dev_cluster *cluster, struct authority *authority, struct sha256 *ret_bearer,
+                            char *ret_text)
 {
-    enum err err = dev_certificate_make(authority, cluster->dir, "client", "device:1", ret_bearer, ret_text);
+    enum err err =
+        dev_certificate_make(authority, cluster->dir, "client", "device:1", "127.0.0.1", ret_bearer, ret_text);
     if (err != ERR_OK) {
         return err;
     }
     struct document *d = mem_alloc(sizeof *d);
     add_identity(d, cluster, "device", 1);
-    add_string(d, "cert", "%s/client.crt", cluster->dir);
-    add_string(d, "key", "%s/client.key", cluster->dir);
-    add_string(d, "user", "root");
-    add_string(d, "workspace", "%s", cluster->workspace);
+    document_string(d, "cert", "%s/client.crt", cluster->dir);
+    document_string(d, "key", "%s/client.key", cluster->dir);
+    document_string(d, "user", "root");
+    document_string(d, "workspace", "%s", cluster->workspace);
     add_metads(d, cluster);
-    add_string(d, "keys", "%s/client.keys", cluster->dir);
-    err = write_document(d, cluster->dir, "client.toml", 0600, ret_text);
+    document_string(d, "keys", "%s/client.keys", cluster->dir);
+    err = document_write(d, cluster->dir, "client.toml", 0600, ret_text);
     free(d);
     return err;
 }
 
-static enum err make_bootstrap(const struct dev_cluster *cluster, const struct sha256 *bearer, char *ret_text)
+static enum err bootstrap_document(struct document *d, const struct dev_bootstrap *bootstrap,
+                                   const struct authority *authority, const uint8_t key[32], char *ret_text)
 {
-    uint8_t random[32], key[32];
-    char path[DEV_PATH_BYTES];
+    uint8_t random[32];
+    struct slice secret = {0}, certificate = {0};
     enum err err = random_fill(random, sizeof random, ret_text);
     if (err == ERR_OK) {
-        err = random_fill(key, sizeof key, ret_text);
+        err = authority_key(authority, &secret);
     }
     if (err == ERR_OK) {
-        snprintf(path, sizeof path, "%s/cluster.key", cluster->dir);
+        err = authority_certificate(authority, &certificate);
+    }
+    if (err == ERR_OK) {
+        struct slice sealed = value_seal(key, AUTHORITY_USE, strlen(AUTHORITY_USE), secret.data, secret.bytes);
+        document_hex(d, "cluster", &bootstrap->cluster, sizeof bootstrap->cluster);
+        document_add(d, "cluster_incarnation = %llu\nmembers = [", (unsigned long long)bootstrap->incarnation);
+        for (uint32_t i = 1; i <= bootstrap->metads; i++) {
+            document_add(d, "%s%u", i > 1 ? ", " : "", i);
+        }
+        document_add(d, "]\n");
+        document_hex(d, "random", random, sizeof random);
+        document_string(d, "workspace", "%s", bootstrap->workspace);
+        document_string(d, "pool", "%s", bootstrap->pool);
+        document_add(d, "stores = %u\nchunk_bytes = %u\npg_bits = %d\ndevice = 1\n", bootstrap->stores, DEV_CHUNK_BYTES,
+                     DEV_PG_BITS);
+        document_hex(d, "bearer", &bootstrap->bearer, sizeof bootstrap->bearer);
+        document_hex(d, "authority_sealed", sealed.data, sealed.bytes);
+        document_hex(d, "authority", certificate.data, certificate.bytes);
+        slice_drop(&sealed);
+    }
+    slice_wipe(&secret);
+    slice_drop(&certificate);
+    return err;
+}
+
+enum err dev_bootstrap_make(const char *dir, const struct dev_bootstrap *bootstrap, const struct authority *authority,
+                            char *ret_text)
+{
+    uint8_t key[32];
+    char path[DEV_PATH_BYTES];
+    enum err err = random_fill(key, sizeof key, ret_text);
+    if (err == ERR_OK) {
+        snprintf(path, sizeof path, "%s/cluster.key", dir);
         err = dev_file_write(path, key, sizeof key, 0600, ret_text);
     }
-    explicit_bzero(key, sizeof key);
-    if (err != ERR_OK) {
-        return err;
-    }
     struct document *d = mem_alloc(sizeof *d);
-    add_hex(d, "cluster", &cluster->uuid, sizeof cluster->uuid);
-    add(d, "cluster_incarnation = %llu\nmembers = [", (unsigned long long)cluster->incarnation);
-    for (uint32_t i = 1; i <= cluster->metads; i++) {
-        add(d, "%s%u", i > 1 ? ", " : "", i);
+    if (err == ERR_OK) {
+        err = bootstrap_document(d, bootstrap, authority, key, ret_text);
     }
-    add(d, "]\n");
-    add_hex(d, "random", random, sizeof random);
-    add_string(d, "workspace", "%s", cluster->workspace);
-    add_string(d, "pool", "%s", cluster->pool);
-    add(d, "stores = %u\nchunk_bytes = %u\npg_bits = %d\ndevice = 1\n", cluster->blockds * cluster->stores,
-        DEV_CHUNK_BYTES, DEV_PG_BITS);
-    add_hex(d, "bearer", bearer, sizeof *bearer);
-    err = write_document(d, cluster->dir, "bootstrap.toml", 0600, ret_text);
+    explicit_bzero(key, sizeof key);
+    if (err == ERR_OK) {
+        err = document_write(d, dir, "bootstrap.toml", 0600, ret_text);
+    }
     free(d);
     return err;
 }
@@ -428,19 +394,19 @@ static enum err make_bootstrap(const struct dev_cluster *cluster, const struct s
 static enum err write_cluster(const struct dev_cluster *cluster, char *ret_text)
 {
     struct document *d = mem_alloc(sizeof *d);
-    add(d, "# A development cluster: 'cairn dev --help'.\n");
-    add_hex(d, "cluster", &cluster->uuid, sizeof cluster->uuid);
-    add(d, "cluster_incarnation = %llu\n", (unsigned long long)cluster->incarnation);
-    add(d, "metads = %u\nblockds = %u\nstores = %u\nracks = %u\n", cluster->metads, cluster->blockds, cluster->stores,
-        cluster->racks);
-    add_string(d, "pool", "%s", cluster->pool);
-    add_string(d, "workspace", "%s", cluster->workspace);
-    add(d, "ports = [");
+    document_add(d, "# A development cluster: 'cairn dev --help'.\n");
+    document_hex(d, "cluster", &cluster->uuid, sizeof cluster->uuid);
+    document_add(d, "cluster_incarnation = %llu\n", (unsigned long long)cluster->incarnation);
+    document_add(d, "metads = %u\nblockds = %u\nstores = %u\nracks = %u\n", cluster->metads, cluster->blockds,
+                 cluster->stores, cluster->racks);
+    document_string(d, "pool", "%s", cluster->pool);
+    document_string(d, "workspace", "%s", cluster->workspace);
+    document_add(d, "ports = [");
     for (uint32_t i = 0; i < dev_node_count(cluster); i++) {
-        add(d, "%s%u", i ? ", " : "", cluster->ports[i]);
+        document_add(d, "%s%u", i ? ", " : "", cluster->ports[i]);
     }
-    add(d, "]\n");
-    enum err err = write_document(d, cluster->dir, "dev.toml", 0600, ret_text);
+    document_add(d, "]\n");
+    enum err err = document_write(d, cluster->dir, "dev.toml", 0600, ret_text);
     free(d);
     return err;
 }
@@ -462,7 +428,7 @@ static uint64_t store_capacity(const struct dev_cluster *cluster)
 static enum err check_path(const struct dev_cluster *cluster, char *ret_text)
 {
     struct document *d = mem_alloc(sizeof *d);
-    add_string(d, "dir", "%s", cluster->dir);
+    document_string(d, "dir", "%s", cluster->dir);
     struct config_document read;
     char reason[CONFIG_TEXT_BYTES];
     enum err err = config_parse(d->text, d->bytes, &read, reason);
@@ -493,21 +459,28 @@ enum err dev_cluster_make(struct dev_cluster *cluster, char *ret_text)
     }
     cluster->incarnation = 1;
     cluster->capacity_bytes = store_capacity(cluster);
-    struct dev_authority *authority;
-    err = dev_authority_create(cluster->dir, &authority, ret_text);
+    struct authority *authority;
+    err = dev_authority_create(cluster->dir, true, &authority, ret_text);
     if (err != ERR_OK) {
         return err;
     }
     struct sha256 bearer = {0};
     err = make_client(cluster, authority, &bearer, ret_text);
     if (err == ERR_OK) {
-        err = make_bootstrap(cluster, &bearer, ret_text);
+        const struct dev_bootstrap bootstrap = {.cluster = cluster->uuid,
+                                                .incarnation = cluster->incarnation,
+                                                .metads = cluster->metads,
+                                                .stores = cluster->blockds * cluster->stores,
+                                                .pool = cluster->pool,
+                                                .workspace = cluster->workspace,
+                                                .bearer = bearer};
+        err = dev_bootstrap_make(cluster->dir, &bootstrap, authority, ret_text);
     }
     for (uint32_t i = 0; err == ERR_OK && i < dev_node_count(cluster); i++) {
         struct dev_node node = dev_node_at(cluster, i);
         err = make_node(cluster, &node, authority, ret_text);
     }
-    dev_authority_destroy(authority);
+    authority_destroy(authority);
     return err == ERR_OK ? write_cluster(cluster, ret_text) : err;
 }
 

@@ -143,9 +143,16 @@ struct cairn_refusals {
 };
 #define CAIRN_REFUSALS_MAX 128
 
+#define CAIRN_MEMBERS_MAX 32
+/* Bits of a member's roles. While members change, voters that come and that go stand side by side. */
+#define CAIRN_VOTER    1u
+#define CAIRN_OUTGOING 2u
+#define CAIRN_LEARNER  4u /* receives everything, counts nowhere */
+#define CAIRN_PROMOTE  8u /* a learner that will be a voter once it is caught up */
 struct cairn_group_member {
     uint32_t node;
-    bool answered;
+    bool answered, removed;
+    uint32_t roles; /* by the leader; 0 when there is none */
     uint64_t match, lag;
     uint32_t in_flight;              /* appends the leader sent it that are not answered */
     uint64_t term, commit, applied;  /* as the member itself says */
@@ -158,8 +165,9 @@ struct cairn_group_member {
 struct cairn_group {
     uint32_t group, leader; /* metad number, 0 none */
     uint64_t term, commit, applied;
+    uint64_t config_index; /* of the entry that holds its members */
     uint32_t member_count;
-    struct cairn_group_member members[16];
+    struct cairn_group_member members[CAIRN_MEMBERS_MAX];
 };
 typedef int cairn_group_fn(void *context, const struct cairn_group *group);
 int cairn_admin_groups(struct cairn *cairn, cairn_group_fn *each, void *context, struct cairn_error *error);
@@ -168,6 +176,30 @@ int cairn_admin_groups(struct cairn *cairn, cairn_group_fn *each, void *context,
  * Nothing that was acknowledged is lost, and what is under way is asked again by itself. */
 int cairn_admin_transfer(struct cairn *cairn, uint32_t group, uint32_t node, uint32_t *ret_node,
                          struct cairn_error *error);
+
+/* Metadata node `node` becomes a voter of all groups (`address`: HOST:PORT where it is reached, NULL: the cluster
+ * knows), or a member of none. Both may take a while and say how it goes; called again after any failure they go on. */
+typedef void cairn_change_told_fn(void *context, const char *what);
+int cairn_admin_node_add(struct cairn *cairn, uint32_t node, const char *address, cairn_change_told_fn *tell,
+                         void *context, struct cairn_error *error);
+int cairn_admin_node_remove(struct cairn *cairn, uint32_t node, cairn_change_told_fn *tell, void *context,
+                            struct cairn_error *error);
+
+/* What passes between the programs of an operator and the cluster when a node joins: packed messages of
+ * proto/cairn.proto. `data` is given to the caller, who frees it. */
+struct cairn_packed {
+    void *data;
+    size_t bytes;
+};
+/* A one-time token for a node (role "metad" or "blockd"), good for `seconds`; `public_key` is that of the token's own
+ * key (SubjectPublicKeyInfo). The answer: a packed AdminTokenReply. */
+int cairn_admin_token(struct cairn *cairn, const char *role, uint64_t seconds, const void *public_key, size_t bytes,
+                      struct cairn_packed *ret_reply, struct cairn_error *error);
+/* For the bearer of a token, whose configuration has role = "join": the certificate of a node with this key, which
+ * others will reach at `address`; `private_key` (PKCS#8) signs that it is the bearer's and goes nowhere. Asked again
+ * with the same key it answers the same. A packed NodeJoinReply. */
+int cairn_node_join(struct cairn *cairn, const char *role, const void *private_key, size_t bytes, const char *address,
+                    struct cairn_packed *ret_reply, struct cairn_error *error);
 
 struct cairn_status {
     uint32_t nodes, stores_up, stores_down;
@@ -190,6 +222,8 @@ struct cairn_store {
     uint32_t store, node, position;
     bool up;
     uint64_t capacity_bytes, used_bytes;
+    uint64_t incarnation; /* a new one each time the disk comes back with less than it had */
+    uint32_t rollbacks;   /* how often it did */
     uint64_t submissions, submitted, syncs, synced_shards, synced_bytes, shards, refused, corrupt, rebuilt;
 };
 typedef int cairn_store_fn(void *context, const struct cairn_store *store);
@@ -199,6 +233,7 @@ struct cairn_node {
     const char *role; /* metad, blockd */
     uint32_t id;
     char address[256], host[256], rack[256];
+    const char *state;      /* in use, joining, gone */
     bool answered;          /* what it refused is known */
     uint32_t refusal_count; /* of its connections, and of its stores' requests */
     struct cairn_refusals refusals[CAIRN_REFUSALS_MAX];

@@ -1,6 +1,7 @@
 /* What an operator asks: groups, status, stores, nodes. Questions to the root group's leader, but for groups: each
- * member of a group is asked, leader or not, so that a group without a leader shows too. */
+ * metadata node that the map names is asked, leader or not; a leader says who the members are. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "api.h"
@@ -24,6 +25,9 @@ int api_map_get(struct cairn *c, struct proto_arena *arena, Cairn__ClusterMap **
         return api_fail(error, ERR_NOT_READY, "the cluster has no map yet");
     }
     *ret_map = result == 0 ? reply->map : NULL;
+    if (result == 0) {
+        api_learn_addresses(c, reply->map);
+    }
     return result;
 }
 
@@ -52,40 +56,57 @@ static bool member_ask(struct cairn *c, uint32_t group, uint32_t node, struct pr
     return api_call(c, &call, "group", arena, (void **)ret_reply, NULL) == 0;
 }
 
-/* Asks one member what it knows; the freshest leader's words win. */
-static void group_ask(struct cairn *c, uint32_t node, struct cairn_group *group, struct cairn_group_member *member)
+/* The leader's words decide who the members are and how far each is. */
+static void group_take_leader(struct cairn_group *group, uint32_t node, const Cairn__AdminGroupReply *reply)
+{
+    group->leader = node;
+    group->commit = reply->commit;
+    group->applied = reply->applied;
+    group->config_index = reply->config_index;
+    for (uint32_t j = 0; j < group->member_count; j++) {
+        group->members[j].roles = 0;
+    }
+    for (size_t i = 0; i < reply->n_members; i++) {
+        const Cairn__AdminMember *from = reply->members[i];
+        uint32_t j = 0;
+        while (j < group->member_count && group->members[j].node != from->node) {
+            j++;
+        }
+        if (j == CAIRN_MEMBERS_MAX) {
+            continue;
+        }
+        struct cairn_group_member *member = &group->members[j];
+        group->member_count += j == group->member_count;
+        member->node = from->node;
+        member->match = from->match;
+        member->lag = from->lag;
+        member->in_flight = from->in_flight;
+        member->roles = from->roles;
+    }
+}
+
+/* Asks one node what it knows of the group; the freshest leader's words win. */
+static void group_ask(struct cairn *c, struct cairn_group *group, struct cairn_group_member *member)
 {
     struct proto_arena arena = {0};
     Cairn__AdminGroupReply *reply = NULL;
-    member->node = node;
-    member->answered = member_ask(c, group->group, node, &arena, &reply);
+    member->answered = member_ask(c, group->group, member->node, &arena, &reply);
     if (member->answered) {
         member->term = reply->term;
         member->commit = reply->commit;
         member->applied = reply->applied;
+        member->removed = reply->removed;
         member->log_syncs = reply->log_syncs;
         member->log_entries = reply->log_entries;
         member->holes = reply->holes;
         member->mended = reply->mended;
         member->rot_behind = reply->rot_behind;
         member->refusal_count = refusals_take(reply->refusals, reply->n_refusals, member->refusals);
-        bool leads = reply->leader == node && reply->term >= group->term;
         if (member->match == 0) {
             member->match = reply->last;
         }
-        if (leads) {
-            group->leader = node;
-            group->commit = reply->commit;
-            group->applied = reply->applied;
-            for (size_t i = 0; i < reply->n_members; i++) {
-                for (uint32_t j = 0; j < group->member_count; j++) {
-                    if (group->members[j].node == reply->members[i]->node) {
-                        group->members[j].match = reply->members[i]->match;
-                        group->members[j].lag = reply->members[i]->lag;
-                        group->members[j].in_flight = reply->members[i]->in_flight;
-                    }
-                }
-            }
+        if (reply->leads && reply->term >= group->term) {
+            group_take_leader(group, member->node, reply);
         } else if (group->leader == 0) {
             group->commit = reply->commit > group->commit ? reply->commit : group->commit;
             group->applied = reply->applied > group->applied ? reply->applied : group->applied;
@@ -95,22 +116,61 @@ static void group_ask(struct cairn *c, uint32_t node, struct cairn_group *group,
     proto_arena_deinit(&arena);
 }
 
-/* Without the map (no leader of group 0), the configuration's nodes and the groups every cluster has are asked. */
+/* Without a leader all that were asked are shown, but who says that it was removed. */
+static void group_drop_strangers(struct cairn_group *group)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < group->member_count; i++) {
+        bool member = group->leader != 0 ? group->members[i].roles != 0 : !group->members[i].removed;
+        if (member) {
+            group->members[kept++] = group->members[i];
+        }
+    }
+    group->member_count = kept;
+}
+
+uint32_t api_metads(const struct cairn *c, const Cairn__ClusterMap *map, uint32_t *ret_nodes)
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < map->n_nodes && count < CAIRN_MEMBERS_MAX; i++) {
+        if (map->nodes[i]->role == ROLE_METAD && map->nodes[i]->state != API_NODE_GONE) {
+            ret_nodes[count++] = map->nodes[i]->id;
+        }
+    }
+    for (uint32_t i = 0; i < c->config.metad_count && count < CAIRN_MEMBERS_MAX; i++) {
+        bool known = false;
+        for (size_t j = 0; j < map->n_nodes; j++) {
+            known = known || (map->nodes[j]->role == ROLE_METAD && map->nodes[j]->id == c->config.metads[i].node);
+        }
+        if (!known) {
+            ret_nodes[count++] = c->config.metads[i].node;
+        }
+    }
+    return count;
+}
+
 int cairn_admin_groups(struct cairn *c, cairn_group_fn *each, void *context, struct cairn_error *error)
 {
     struct proto_arena arena = {0};
     Cairn__ClusterMap *map = NULL;
+    uint32_t nodes[CAIRN_MEMBERS_MAX], count = 0;
     int result = api_map_get(c, &arena, &map, error);
-    for (size_t i = 0; result == 0 && i < map->n_groups; i++) {
-        struct cairn_group group = {.group = map->groups[i]->group};
-        for (size_t j = 0; j < map->groups[i]->n_members && j < 16; j++) {
-            group.members[group.member_count++].node = map->groups[i]->members[j];
-        }
-        for (uint32_t j = 0; j < group.member_count; j++) {
-            group_ask(c, group.members[j].node, &group, &group.members[j]);
-        }
-        result = each(context, &group);
+    if (result == 0) {
+        count = api_metads(c, map, nodes);
     }
+    struct cairn_group *group = mem_alloc(sizeof *group);
+    for (size_t i = 0; result == 0 && i < map->n_groups; i++) {
+        *group = (struct cairn_group){.group = map->groups[i]->group, .member_count = count};
+        for (uint32_t j = 0; j < count; j++) {
+            group->members[j].node = nodes[j];
+        }
+        for (uint32_t j = 0; j < count; j++) {
+            group_ask(c, group, &group->members[j]);
+        }
+        group_drop_strangers(group);
+        result = each(context, group);
+    }
+    free(group);
     proto_arena_deinit(&arena);
     return result;
 }
@@ -160,7 +220,11 @@ int cairn_admin_stores(struct cairn *c, cairn_store_fn *each, void *context, str
             .up = from->state == 0,
             .capacity_bytes = from->capacity_bytes,
             .used_bytes = from->used_bytes,
+            .incarnation = from->incarnation,
         };
+        for (size_t k = 0; k < reply->n_known; k++) {
+            store.rollbacks = reply->known[k]->store == from->store ? reply->known[k]->rollbacks : store.rollbacks;
+        }
         if (i < reply->n_counters) {
             const Cairn__StoreCounters *counters = reply->counters[i];
             store.submissions = counters->submissions;
@@ -179,6 +243,22 @@ int cairn_admin_stores(struct cairn *c, cairn_store_fn *each, void *context, str
     return result;
 }
 
+static int metad_tell(struct cairn *c, const Cairn__MapNode *from, cairn_node_fn *each, void *context)
+{
+    static const char *const states[] = {"in use", "joining", "gone"};
+    struct cairn_node node = {.role = "metad", .id = from->id, .state = states[from->state <= 2 ? from->state : 0]};
+    struct proto_arena arena = {0};
+    Cairn__AdminGroupReply *own = NULL;
+    snprintf(node.address, sizeof node.address, "%s", from->address);
+    node.answered = from->state != API_NODE_GONE && member_ask(c, 0, from->id, &arena, &own);
+    if (node.answered) {
+        node.refusal_count = refusals_take(own->node_refusals, own->n_node_refusals, node.refusals);
+    }
+    int result = each(context, &node);
+    proto_arena_deinit(&arena);
+    return result;
+}
+
 int cairn_admin_nodes(struct cairn *c, cairn_node_fn *each, void *context, struct cairn_error *error)
 {
     Cairn__AdminNodesRequest request = CAIRN__ADMIN_NODES_REQUEST__INIT;
@@ -186,25 +266,18 @@ int cairn_admin_nodes(struct cairn *c, cairn_node_fn *each, void *context, struc
     struct proto_arena arena = {0};
     int result = call_root(c, MESSAGE_ADMIN_NODES, &request, &cairn__admin_nodes_reply__descriptor, "nodes", &arena,
                            (void **)&reply, error);
-    for (uint32_t i = 0; result == 0 && i < c->config.metad_count; i++) {
-        const struct api_metad *metad = &c->config.metads[i];
-        struct cairn_node node = {.role = "metad", .id = metad->node};
-        struct proto_arena own_arena = {0};
-        Cairn__AdminGroupReply *own = NULL;
-        snprintf(node.address, sizeof node.address, "%.240s:%u", metad->host, metad->port);
-        node.answered = member_ask(c, 0, metad->node, &own_arena, &own);
-        if (node.answered) {
-            node.refusal_count = refusals_take(own->node_refusals, own->n_node_refusals, node.refusals);
+    for (size_t i = 0; result == 0 && i < reply->n_nodes; i++) {
+        const Cairn__MapNode *from = reply->nodes[i]->node;
+        if (from != NULL && from->role == ROLE_METAD) {
+            result = metad_tell(c, from, each, context);
         }
-        result = each(context, &node);
-        proto_arena_deinit(&own_arena);
     }
     for (size_t i = 0; result == 0 && i < reply->n_nodes; i++) {
         const Cairn__MapNode *from = reply->nodes[i]->node;
         if (from == NULL || from->role != ROLE_BLOCKD) {
             continue;
         }
-        struct cairn_node node = {.role = "blockd", .id = from->id, .answered = true};
+        struct cairn_node node = {.role = "blockd", .id = from->id, .state = "in use", .answered = true};
         snprintf(node.address, sizeof node.address, "%s", from->address);
         snprintf(node.host, sizeof node.host, "%s", from->host);
         snprintf(node.rack, sizeof node.rack, "%s", from->rack);

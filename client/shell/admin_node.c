@@ -9,6 +9,7 @@
 #define POLL_NS         50000000ull
 #define MEMBER_NS       2000000000ull
 #define TRANSFER_SECOND 10ull
+#define CHANGE_SECONDS  120ull
 
 static uint64_t now_ns(void)
 {
@@ -91,4 +92,167 @@ int cairn_admin_transfer(struct cairn *c, uint32_t group, uint32_t node, uint32_
                             (unsigned)to, (unsigned)group);
         }
     }
+}
+
+/* ---- members ---- */
+
+static int node_set(struct cairn *c, uint32_t node, uint32_t state, const char *address, struct cairn_error *error)
+{
+    Cairn__AdminNodeRequest request = CAIRN__ADMIN_NODE_REQUEST__INIT;
+    Cairn__AdminNodeReply *reply = NULL;
+    struct proto_arena arena = {0};
+    char what[32];
+    request.node = node;
+    request.state = state;
+    request.address = (char *)(uintptr_t)(address != NULL ? address : "");
+    struct api_call call = {.type = MESSAGE_ADMIN_NODE,
+                            .route = CLIENT_ROUTE_ROOT,
+                            .mutation = true,
+                            .request = &request,
+                            .reply = &cairn__admin_node_reply__descriptor};
+    snprintf(what, sizeof what, "metad%u", (unsigned)node);
+    int result = api_call(c, &call, what, &arena, (void **)&reply, error);
+    proto_arena_deinit(&arena);
+    if (result == ERR_EXISTS) {
+        return api_fail(error, ERR_EXISTS, "metad%u was removed; a number is never used again, take the next one",
+                        (unsigned)node);
+    }
+    if (result == ERR_NOT_FOUND && state == API_NODE_JOINING) {
+        return api_fail(error, ERR_NOT_FOUND, "metad%u is not known; name where it is reached with --address HOST:PORT",
+                        (unsigned)node);
+    }
+    if (result == ERR_NOT_FOUND) {
+        return api_fail(error, ERR_NOT_FOUND, "metad%u is not known; 'cairn admin nodes' lists them", (unsigned)node);
+    }
+    return result;
+}
+
+struct change {
+    struct cairn *c;
+    uint32_t node;
+    bool add;
+    cairn_change_told_fn *tell;
+    void *context;
+};
+
+static void change_tell(const struct change *change, uint32_t group, const Cairn__AdminMembersReply *reply)
+{
+    char text[128];
+    if (change->tell == NULL) {
+        return;
+    }
+    if (reply->done) {
+        snprintf(text, sizeof text, "group %u: metad%u is %s", (unsigned)group, (unsigned)change->node,
+                 change->add ? "a voter" : "no member");
+    } else if ((reply->roles & CAIRN_LEARNER) != 0) {
+        snprintf(text, sizeof text, "group %u: metad%u learns, %llu entries behind%s", (unsigned)group,
+                 (unsigned)change->node, (unsigned long long)reply->lag, reply->answers ? "" : ", and does not answer");
+    } else {
+        snprintf(text, sizeof text, "group %u: metad%u %s", (unsigned)group, (unsigned)change->node,
+                 change->add ? "becomes a voter" : "leaves");
+    }
+    change->tell(change->context, text);
+}
+
+static int change_late(const struct change *change, uint32_t group, uint64_t lag, struct cairn_error *error)
+{
+    if (change->add) {
+        return api_fail(
+            error, ERR_NOT_CAUGHT_UP,
+            "metad%u is no voter of group %u yet, it lacks %llu entries; is it running? Run this again to go "
+            "on, or 'cairn admin node remove metad%u' to give it up",
+            (unsigned)change->node, (unsigned)group, (unsigned long long)lag, (unsigned)change->node);
+    }
+    return api_fail(error, ERR_TIMEOUT, "metad%u has not left group %u yet; run this again to go on",
+                    (unsigned)change->node, (unsigned)group);
+}
+
+/* One group, until it is so. */
+static int change_group(const struct change *change, uint32_t group, uint64_t deadline_ns, struct cairn_error *error)
+{
+    Cairn__AdminMembersRequest request = CAIRN__ADMIN_MEMBERS_REQUEST__INIT;
+    uint32_t roles_told = UINT32_MAX;
+    char what[64];
+    *(change->add ? &request.add : &request.remove) = change->node;
+    snprintf(what, sizeof what, "members of group %u", (unsigned)group);
+    for (;;) {
+        struct proto_arena arena = {0};
+        Cairn__AdminMembersReply *reply = NULL;
+        int result = group_ask(change->c, MESSAGE_ADMIN_MEMBERS, group, &request,
+                               &cairn__admin_members_reply__descriptor, what, &arena, (void **)&reply, error);
+        bool done = result == 0 && reply->done;
+        uint64_t lag = result == 0 ? reply->lag : 0;
+        if (result == 0 && (done || reply->roles != roles_told)) {
+            roles_told = reply->roles;
+            change_tell(change, group, reply);
+        }
+        proto_arena_deinit(&arena);
+        if (result != 0 || done) {
+            return result;
+        }
+        if (now_ns() >= deadline_ns) {
+            return change_late(change, group, lag, error);
+        }
+        poll_pause();
+    }
+}
+
+static int change_groups(const struct change *change, struct cairn_error *error)
+{
+    struct proto_arena arena = {0};
+    Cairn__ClusterMap *map = NULL;
+    uint64_t deadline_ns = change_deadline(change->c, CHANGE_SECONDS * 1000000000ull);
+    int result = api_map_get(change->c, &arena, &map, error);
+    for (size_t i = 0; result == 0 && i < map->n_groups; i++) {
+        result = change_group(change, map->groups[i]->group, deadline_ns, error);
+    }
+    proto_arena_deinit(&arena);
+    return result;
+}
+
+int cairn_admin_node_add(struct cairn *c, uint32_t node, const char *address, cairn_change_told_fn *tell, void *context,
+                         struct cairn_error *error)
+{
+    const struct change change = {.c = c, .node = node, .add = true, .tell = tell, .context = context};
+    int result = node_set(c, node, API_NODE_JOINING, address, error);
+    if (result == 0) {
+        result = change_groups(&change, error);
+    }
+    return result == 0 ? node_set(c, node, API_NODE_IN_USE, NULL, error) : result;
+}
+
+/* The row of a metadata node in the map; NOT_FOUND. */
+static int node_state(struct cairn *c, uint32_t node, uint32_t *ret_state, struct cairn_error *error)
+{
+    struct proto_arena arena = {0};
+    Cairn__ClusterMap *map = NULL;
+    bool found = false;
+    int result = api_map_get(c, &arena, &map, error);
+    for (size_t i = 0; result == 0 && i < map->n_nodes; i++) {
+        if (map->nodes[i]->role == ROLE_METAD && map->nodes[i]->id == node) {
+            *ret_state = map->nodes[i]->state;
+            found = true;
+        }
+    }
+    proto_arena_deinit(&arena);
+    for (uint32_t i = 0; i < c->config.metad_count; i++) { /* one of the first that never said where it is */
+        found = found || c->config.metads[i].node == node;
+    }
+    if (result == 0 && !found) {
+        return api_fail(error, ERR_NOT_FOUND, "metad%u is not known; 'cairn admin nodes' lists them", (unsigned)node);
+    }
+    return result;
+}
+
+int cairn_admin_node_remove(struct cairn *c, uint32_t node, cairn_change_told_fn *tell, void *context,
+                            struct cairn_error *error)
+{
+    const struct change change = {.c = c, .node = node, .tell = tell, .context = context};
+    uint32_t state = API_NODE_IN_USE;
+    int result = node_state(c, node, &state, error);
+    if (result != 0 || state == API_NODE_GONE) {
+        return result;
+    }
+    result = change_groups(&change, error);
+    return result == 0 ? node_set(c, node, API_NODE_GONE, NULL, error) : result;
 }

@@ -19,24 +19,30 @@
 
 #define API_TEXT_BYTES CAIRN_TEXT_BYTES
 
-struct api_metad {
-    uint32_t node;
-    char host[256];
-    uint16_t port;
-};
+#define API_PATH_BYTES        4352u
+#define API_METADS_REMEMBERED (CLIENT_METADS - LIMIT_RAFT_MEMBERS)
+/* MapNode.state */
+#define API_NODE_IN_USE  0u
+#define API_NODE_JOINING 1u
+#define API_NODE_GONE    2u
 
-/* client.toml. */
+/* client.toml, and the metadata nodes that the last map named. */
 struct api_config {
+    enum role role; /* DEVICE; JOIN for the bearer of a token */
     uint32_t device;
     struct cluster_id cluster;
     uint64_t cluster_incarnation;
     char *ca, *cert, *key, *keys;
     char workspace[CLIENT_WORKSPACE_BYTES];
-    struct api_metad metads[CLIENT_METADS];
+    struct runtime_peer metads[LIMIT_RAFT_MEMBERS]; /* that the file names */
     uint32_t metad_count;
+    struct runtime_peer remembered[API_METADS_REMEMBERED]; /* of the last map */
+    uint32_t remembered_count;
 };
 MUST_CHECK enum err api_config_read(const char *path, struct api_config *ret_config, char *ret_text);
 void api_config_deinit(struct api_config *config);
+/* The file beside the idempotency numbers that remembers the metadata nodes of the last map. */
+void api_metads_path(const struct api_config *config, char ret_path[API_PATH_BYTES]);
 
 /* Takes the next `count` idempotency numbers of the device from its file (R-F10): they are ret_first and on. */
 MUST_CHECK enum err api_keys_take(const char *path, uint32_t count, uint64_t *ret_first, char *ret_text);
@@ -75,6 +81,8 @@ struct cairn {
 int api_fail(struct cairn_error *error, enum err err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* ---- session.c ---- */
+/* Where the nodes of a map are, from now on; its metadata nodes are remembered for the next time. */
+void api_learn_addresses(struct cairn *c, const Cairn__ClusterMap *map);
 uint64_t api_id(struct cairn *c);
 /* Registers a waiter for the operation and gives the op to the core. */
 void api_post(struct cairn *c, struct api_waiter *waiter, struct client_op *op);
@@ -151,6 +159,8 @@ MUST_CHECK int api_get_file(struct cairn *c, const struct api_target *source, co
 void api_entry_read(const Cairn__Entry *from, struct cairn_entry *ret_entry);
 
 /* ---- admin.c ---- */
+/* Numbers of the metadata nodes that are not gone, by the map and by the configuration; at most CAIRN_MEMBERS_MAX. */
+uint32_t api_metads(const struct cairn *c, const Cairn__ClusterMap *map, uint32_t *ret_nodes);
 /* The map as the root group has it now; borrowed from the arena. */
 MUST_CHECK int api_map_get(struct cairn *c, struct proto_arena *arena, Cairn__ClusterMap **ret_map,
                            struct cairn_error *error);

@@ -13,27 +13,6 @@
 #include "api.h"
 #include "base/config.h"
 
-/* "1@127.0.0.1:7001" */
-static bool metad_parse(const char *text, struct api_metad *ret)
-{
-    char *end = NULL;
-    unsigned long node = strtoul(text, &end, 10);
-    const char *colon = strrchr(text, ':');
-    if (end == text || *end != '@' || node == 0 || node > UINT32_MAX || colon == NULL || colon <= end + 1) {
-        return false;
-    }
-    size_t host_bytes = (size_t)(colon - end - 1);
-    unsigned long port = strtoul(colon + 1, &end, 10);
-    if (host_bytes >= sizeof ret->host || end == colon + 1 || *end != '\0' || port == 0 || port > 65535) {
-        return false;
-    }
-    ret->node = (uint32_t)node;
-    ret->port = (uint16_t)port;
-    memcpy(ret->host, colon - host_bytes, host_bytes);
-    ret->host[host_bytes] = '\0';
-    return true;
-}
-
 struct raw_config {
     char *role, *cluster, *ca, *cert, *key, *user, *workspace, *keys;
     int64_t node, incarnation;
@@ -43,17 +22,18 @@ struct raw_config {
 /* Moves what was read into `config`; NULL, or what is wrong. */
 static const char *config_take(struct raw_config *raw, struct api_config *config)
 {
-    if (strcmp(raw->role, "device") != 0) {
+    if (strcmp(raw->role, "device") != 0 && strcmp(raw->role, "join") != 0) {
         return "role must be \"device\"";
     }
+    config->role = strcmp(raw->role, "join") == 0 ? ROLE_JOIN : ROLE_DEVICE;
     if (!hex_decode(raw->cluster, sizeof config->cluster, &config->cluster)) {
         return "cluster must be 32 hexadecimal digits";
     }
-    if (raw->metads.count == 0 || raw->metads.count > CLIENT_METADS) {
+    if (raw->metads.count == 0 || raw->metads.count > LIMIT_RAFT_MEMBERS) {
         return "metads must name 1 to 9 metadata nodes";
     }
     for (uint32_t i = 0; i < raw->metads.count; i++) {
-        if (!metad_parse(raw->metads.items[i], &config->metads[i])) {
+        if (!runtime_peer_parse(raw->metads.items[i], &config->metads[i])) {
             return "metads must hold strings like \"1@127.0.0.1:7001\"";
         }
     }
@@ -71,6 +51,19 @@ static const char *config_take(struct raw_config *raw, struct api_config *config
         *from[i] = NULL;
     }
     return NULL;
+}
+
+void api_metads_path(const struct api_config *config, char ret_path[API_PATH_BYTES])
+{
+    snprintf(ret_path, API_PATH_BYTES, "%s.metads", config->keys);
+}
+
+/* The metadata nodes of the last map: those of the file may be long gone. */
+static void config_remembered(struct api_config *config)
+{
+    char path[API_PATH_BYTES];
+    api_metads_path(config, path);
+    config->remembered_count = runtime_peers_read(path, config->remembered, API_METADS_REMEMBERED);
 }
 
 enum err api_config_read(const char *path, struct api_config *ret_config, char *ret_text)
@@ -99,6 +92,7 @@ enum err api_config_read(const char *path, struct api_config *ret_config, char *
         return ERR_CONFIG;
     }
     if (err == ERR_OK) {
+        config_remembered(&config);
         *ret_config = config;
     }
     return err;

@@ -79,23 +79,38 @@ static void deliver(struct cairn *c, uint64_t id, struct api_item *item)
     api_item_free(item);
 }
 
+void api_learn_addresses(struct cairn *c, const Cairn__ClusterMap *map)
+{
+    struct runtime_peer *metads = mem_alloc(API_METADS_REMEMBERED * sizeof *metads);
+    uint32_t metad_count = 0;
+    for (size_t i = 0; i < map->n_nodes; i++) {
+        const Cairn__MapNode *node = map->nodes[i];
+        struct runtime_peer peer;
+        char text[CAIRN_TEXT_BYTES];
+        snprintf(text, sizeof text, "%u@%s", node->id, node->address);
+        if ((node->role != ROLE_BLOCKD && node->role != ROLE_METAD) || !runtime_peer_parse(text, &peer)) {
+            continue;
+        }
+        runtime_learn_address(c->runtime, (enum role)node->role, peer.node, peer.host, peer.port);
+        if (node->role == ROLE_METAD && node->state != API_NODE_GONE && metad_count < API_METADS_REMEMBERED) {
+            metads[metad_count++] = peer;
+        }
+    }
+    if (metad_count > 0) {
+        char path[API_PATH_BYTES];
+        api_metads_path(&c->config, path);
+        runtime_peers_write(path, metads, metad_count);
+    }
+    free(metads);
+}
+
 static void learn_addresses(struct cairn *c, struct slice header)
 {
     struct proto_arena arena = {0};
     Cairn__MapGetReply *reply = NULL;
     enum err err = proto_unpack(&cairn__map_get_reply__descriptor, header, &arena, (void **)&reply);
-    for (size_t i = 0; err == ERR_OK && reply->map != NULL && i < reply->map->n_nodes; i++) {
-        const Cairn__MapNode *node = reply->map->nodes[i];
-        const char *colon = node->address == NULL ? NULL : strrchr(node->address, ':');
-        unsigned long port = colon == NULL ? 0 : strtoul(colon + 1, NULL, 10);
-        char host[256];
-        if (node->role != ROLE_BLOCKD || colon == NULL || port == 0 || port > 65535 ||
-            (size_t)(colon - node->address) >= sizeof host) {
-            continue; /* metadata nodes are where the configuration says */
-        }
-        memcpy(host, node->address, (size_t)(colon - node->address));
-        host[colon - node->address] = '\0';
-        runtime_set_address(c->runtime, ROLE_BLOCKD, node->id, host, (uint16_t)port);
+    if (err == ERR_OK && reply->map != NULL) {
+        api_learn_addresses(c, reply->map);
     }
     proto_arena_deinit(&arena);
 }
@@ -143,6 +158,21 @@ static void api_step(void *actor, const struct event *event, struct effects *fx)
         item->body = slice_ref(message->body);
     }
     deliver(c, message->stream, item);
+}
+
+/* The core with what only the shell can do: where a leader is reached that a refusal names. */
+static void core_step(void *actor, const struct event *event, struct effects *fx)
+{
+    struct cairn *c = actor;
+    char host[ERROR_HOST_BYTES];
+    uint32_t leader = 0;
+    uint16_t port = 0;
+    if (event->kind == EVENT_MESSAGE && event->message.peer.role == ROLE_METAD &&
+        (event->message.flags & MESSAGE_ERROR) != 0 &&
+        error_reply_leader(event->message.header, &leader, host, &port)) {
+        runtime_learn_address(c->runtime, ROLE_METAD, leader, host, port);
+    }
+    client_step(c->core, event, fx);
 }
 
 /* ---- waiting ---- */
@@ -234,13 +264,36 @@ static void *session_thread(void *context)
     return NULL;
 }
 
+/* Whom the core asks: first the metadata nodes of the last map, then those of the file. Where they are: what the file
+ * says and what the map said, both. */
+static void session_set_metads(struct cairn *c, struct client_params *params)
+{
+    const struct api_config *config = &c->config;
+    for (uint32_t i = 0; i < config->remembered_count; i++) {
+        const struct runtime_peer *metad = &config->remembered[i];
+        params->metads[params->metad_count++] = metad->node;
+        runtime_learn_address(c->runtime, ROLE_METAD, metad->node, metad->host, metad->port);
+    }
+    for (uint32_t i = 0; i < config->metad_count; i++) {
+        const struct runtime_peer *metad = &config->metads[i];
+        uint32_t at = 0;
+        while (at < config->remembered_count && params->metads[at] != metad->node) {
+            at++;
+        }
+        if (at == config->remembered_count) {
+            params->metads[params->metad_count++] = metad->node;
+        }
+        runtime_set_address(c->runtime, ROLE_METAD, metad->node, metad->host, metad->port);
+    }
+}
+
 static enum err session_make(struct cairn *c, char *text)
 {
     const struct api_config *config = &c->config;
     const char *log = getenv("CAIRN_LOG"); /* what connections do; a caller's errors come back to him */
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     struct runtime_config runtime_config = {
-        .role = ROLE_DEVICE,
+        .role = config->role,
         .id = config->device,
         .ca_file = config->ca,
         .cert_file = config->cert,
@@ -258,17 +311,12 @@ static enum err session_make(struct cairn *c, char *text)
     struct client_params params = {
         .cluster = config->cluster,
         .cluster_incarnation = config->cluster_incarnation,
-        .metad_count = config->metad_count,
         .map_handshake = true,
         .budget_ns = c->budget_ns,
     };
-    for (uint32_t i = 0; i < config->metad_count; i++) {
-        const struct api_metad *metad = &config->metads[i];
-        params.metads[i] = metad->node;
-        runtime_set_address(c->runtime, ROLE_METAD, metad->node, metad->host, metad->port);
-    }
+    session_set_metads(c, &params);
     c->core = client_create(&params);
-    runtime_add_actor(c->runtime, 0, ACTOR_CLIENT, 0, client_step, c->core, NULL, NULL);
+    runtime_add_actor(c->runtime, 0, ACTOR_CLIENT, 0, core_step, c, NULL, NULL);
     runtime_add_actor(c->runtime, 0, ACTOR_API, 0, api_step, c, NULL, NULL);
     return ERR_OK;
 }

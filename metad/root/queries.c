@@ -54,6 +54,8 @@ enum err admin_stores_query(struct query *query, const void *message, struct ans
     Cairn__AdminStoresReply reply = CAIRN__ADMIN_STORES_REPLY__INIT;
     size_t count = record->map->n_stores;
     reply.n_stores = reply.n_counters = count;
+    reply.n_known = record->n_known;
+    reply.known = record->known;
     reply.stores = record->map->stores;
     reply.counters = proto_arena_take(query->arena, (count + 1) * sizeof *reply.counters);
     for (size_t i = 0; i < count; i++) {
@@ -135,6 +137,9 @@ enum err admin_group_query(struct query *query, const void *message, struct answ
         reply.log_entries = query->counters->log_entries;
         reply.node_refusals = refusals_of(query->counters->refused, query->arena, &reply.n_node_refusals);
     }
+    reply.leads = raft->role == RAFT_LEADER;
+    reply.removed = raft->removed;
+    reply.config_index = raft->config.index;
     reply.n_members = raft->role == RAFT_LEADER ? config->count : 0;
     reply.members = proto_arena_take(query->arena, (reply.n_members + 1) * sizeof *reply.members);
     for (size_t i = 0; i < reply.n_members; i++) {
@@ -144,6 +149,8 @@ enum err admin_group_query(struct query *query, const void *message, struct answ
         member->match = raft->match[i];
         member->lag = raft->last > raft->match[i] ? raft->last - raft->match[i] : 0;
         member->in_flight = raft->in_flight[i];
+        member->roles = config->members[i].roles;
+        member->answers = raft->answers[i];
         reply.members[i] = member;
     }
     answer_set(answer, &reply);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/authority.h"
 #include "base/check.h"
 #include "base/hash.h"
 #include "base/seal.h"
@@ -157,24 +158,39 @@ void root_init_make(const struct bootstrap *bootstrap, const uint8_t cluster_key
     ret_record->receipt_master_sealed = secret_wrapped(bootstrap, cluster_key, random, "receipt master", arena, secret);
     ret_record->signing_seed_sealed = secret_wrapped(bootstrap, cluster_key, random, "signing seed", arena, secret);
     ret_record->signing_key_id = KEY_ID_FIRST;
+    ret_record->authority_sealed =
+        (ProtobufCBinaryData){bootstrap->authority_sealed_bytes, (uint8_t *)(uintptr_t)bootstrap->authority_sealed};
+    ret_record->authority =
+        (ProtobufCBinaryData){bootstrap->authority_bytes, (uint8_t *)(uintptr_t)bootstrap->authority};
     sign_public_key(secret, public_key);
     ret_record->map = map_make(bootstrap, public_key, arena);
     explicit_bzero(secret, sizeof secret);
 }
 
-static enum err unwrap(const uint8_t cluster_key[32], const char *use, ProtobufCBinaryData sealed,
-                       struct proto_arena *arena, ProtobufCBinaryData *ret)
+static enum err unwrap_any(const uint8_t cluster_key[32], const char *use, ProtobufCBinaryData sealed,
+                           struct proto_arena *arena, ProtobufCBinaryData *ret)
 {
     struct slice plain = {0};
     enum err err = value_unseal(cluster_key, use, strlen(use), sealed.data, sealed.len, &plain);
-    if (err == ERR_OK && plain.bytes != 32) {
+    if (err == ERR_OK) {
+        *ret = (ProtobufCBinaryData){plain.bytes, proto_arena_take(arena, plain.bytes)};
+        memcpy(ret->data, plain.data, plain.bytes);
+    }
+    slice_wipe(&plain);
+    return err;
+}
+
+static enum err unwrap(const uint8_t cluster_key[32], const char *use, ProtobufCBinaryData sealed,
+                       struct proto_arena *arena, ProtobufCBinaryData *ret)
+{
+    ProtobufCBinaryData secret = {0};
+    enum err err = unwrap_any(cluster_key, use, sealed, arena, &secret);
+    if (err == ERR_OK && secret.len != 32) {
         err = ERR_CORRUPT;
     }
     if (err == ERR_OK) {
-        *ret = (ProtobufCBinaryData){32, proto_arena_take(arena, 32)};
-        memcpy(ret->data, plain.data, 32);
+        *ret = secret;
     }
-    slice_drop(&plain);
     return err;
 }
 
@@ -197,6 +213,10 @@ enum err root_keys_open(const Cairn__RootRecord *record, const uint8_t cluster_k
     }
     if (err == ERR_OK) {
         err = unwrap(cluster_key, "signing seed", record->signing_seed_sealed, arena, &state.signing_seed);
+    }
+    if (err == ERR_OK && record->authority_sealed.len > 0) {
+        err = unwrap_any(cluster_key, AUTHORITY_USE, record->authority_sealed, arena, &state.authority_key);
+        state.authority = record->authority;
     }
     if (err == ERR_OK) {
         *ret_state = state;
@@ -237,10 +257,14 @@ enum err root_command_apply(struct apply *apply, const Cairn__RootCommand *comma
         record->map->tick++;
     }
     bool changed = stores_set_state(record->map, command->down, command->n_down, STORE_DOWN);
+    if (command->node != NULL && root_node_register(apply, record->map, command->node, &changed) != ERR_OK) {
+        return ERR_OK; /* gone meanwhile; nothing else rides with it */
+    }
     changed |= stores_set_state(record->map, command->up, command->n_up, STORE_UP);
     if (changed) {
         record->map->epoch++;
     }
+    known_raise(record, command);
     root_record_put(apply->state, record);
     return ERR_OK;
 }

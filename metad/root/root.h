@@ -8,7 +8,8 @@
 #define STORE_SILENT_NS (5ull * 1000000000)
 #define TICK_NS         (10ull * 1000000000)
 #define STORE_UP        0u
-#define NODE_IN_USE     0u /* MapNode.state */
+#define ROOT_MAP_BYTES  (LIMIT_FRAME_HEADER_BYTES - (64u << 10)) /* a map travels in one header */
+#define NODE_IN_USE     0u                                       /* MapNode.state */
 #define NODE_JOINING    1u /* known by name, member of no group yet or not of all */
 #define NODE_GONE       2u /* removed; its number is never used again */
 #define STORE_DOWN      1u
@@ -18,7 +19,8 @@ struct store_health {
     uint32_t store;
     bool up; /* in the map, when last looked at: one that registers has STORE_SILENT_NS to send its first heartbeat */
     uint64_t heard_ns;
-    uint64_t last_record;
+    uint64_t incarnation, last_record; /* the highest that this incarnation told */
+    bool rolled_back;                  /* it told less since: what is known is to be committed at once */
     uint64_t used_bytes, capacity_bytes;
     Cairn__StoreCounters counters;
 };
@@ -57,6 +59,8 @@ MUST_CHECK enum err root_keys_open(const Cairn__RootRecord *record, const uint8_
 enum err root_command_apply(struct apply *apply, const Cairn__RootCommand *command);
 /* STORE_REGISTER on every replica. */
 enum err store_register_apply(struct apply *apply, struct answer *answer);
+/* At the leader's door. */
+enum err store_register_prepare(struct prepare *prepare, Cairn__UploadExtra *extra, struct proto_arena *arena);
 enum err store_register_finish(struct finish *finish, struct answer *answer);
 /* STORE_HEARTBEAT on the leader. */
 enum err store_heartbeat(struct group *group, const struct message *message, const void *request,
@@ -64,6 +68,42 @@ enum err store_heartbeat(struct group *group, const struct message *message, con
 /* What the leader should propose now (a tick, stores that fell silent or came back); false: nothing. */
 bool root_due(struct root *root, struct state *state, uint64_t now_ns, struct proto_arena *arena,
               Cairn__RootCommand *ret);
+
+/* known.c: the most that each store said to be durable (R-B2). */
+/* At a registration, on every replica: the store's incarnation in the map, a new one when it came back below what is
+ * known. True when the record changed. */
+bool known_register(Cairn__RootRecord *record, const Cairn__StoreRegisterRequest *request, uint64_t random,
+                    Cairn__MapStore *store, struct proto_arena *arena);
+/* Takes over what the leader heard. */
+void known_raise(Cairn__RootRecord *record, const Cairn__RootCommand *command);
+/* A heartbeat on the leader; false when it tells less than one before: it has to register again. */
+bool known_heard(struct store_health *health, uint64_t incarnation, uint64_t last_record);
+/* Puts into the command what has risen; true when that cannot wait for a tick. */
+bool known_due(const struct root *root, const Cairn__RootRecord *record, bool tick, struct proto_arena *arena,
+               Cairn__RootCommand *ret);
+/* A registration at the leader's door. NOT_READY while it tells less than was heard and that is not committed yet. */
+MUST_CHECK enum err known_register_prepare(struct root *root, const Cairn__RootRecord *record,
+                                           const Cairn__StoreRegisterRequest *request);
+
+/* Metadata nodes (nodes.c). The row of one in the map, or NULL. */
+Cairn__MapNode *map_find_metad(const Cairn__ClusterMap *map, uint32_t node);
+bool node_address_is_sound(const char *address);
+/* Takes a metadata node's address into the map. NOT_FOUND: nobody named it, or it is gone. */
+MUST_CHECK enum err root_node_register(struct apply *apply, Cairn__ClusterMap *map,
+                                       const Cairn__NodeRegisterRequest *request, bool *ret_changed);
+enum err node_register_apply(struct apply *apply, struct answer *answer);
+enum err admin_node_apply(struct apply *apply, struct answer *answer);
+/* Writes the record with a new epoch; TOO_LARGE when its map would not travel in one frame. */
+MUST_CHECK enum err root_map_put(struct apply *apply, Cairn__RootRecord *record);
+/* The row of a metadata node; a new one, joining, where there is none (NULL: too many). */
+Cairn__MapNode *map_take_metad(Cairn__ClusterMap *map, uint32_t node, struct proto_arena *arena);
+
+/* Tokens (join.c). */
+enum err admin_token_apply(struct apply *apply, struct answer *answer);
+enum err admin_token_finish(struct finish *finish, struct answer *answer);
+enum err node_join_prepare(struct prepare *prepare, Cairn__UploadExtra *extra, struct proto_arena *arena);
+enum err node_join_apply(struct apply *apply, struct answer *answer);
+enum err node_join_finish(struct finish *finish, struct answer *answer);
 
 /* Seats stores in the placement groups of every pool that has none yet, and stand-ins (placement.c). True when the map
  * changed. */

@@ -72,7 +72,6 @@ static Cairn__MapStore *map_add_store(Cairn__ClusterMap *map, const Cairn__Store
 
 #define STORE_TEXT_BYTES 255u
 #define STORES_PER_NODE  64u
-#define MAP_BYTES        (LIMIT_FRAME_HEADER_BYTES - (64u << 10)) /* a map travels in one header */
 
 /* What a block server may say of itself: bounded, so that a stolen one cannot swell the map for all; and of its own
  * stores only: a store's uuid and incarnation stand in the map, its receipt key is for the node that the map seats it
@@ -114,19 +113,20 @@ enum err store_register_apply(struct apply *apply, struct answer *answer)
         store = map_add_store(map, request, apply->arena);
         changed = true;
     }
+    uint64_t incarnation = store->incarnation;
+    bool news = known_register(record, request, apply->command->random, store, apply->arena);
     changed |= store->node != request->node || store->position != request->position ||
-               store->incarnation != request->incarnation || store->state != STORE_UP;
+               store->incarnation != incarnation || store->state != STORE_UP;
     store->node = request->node;
     store->position = request->position;
-    store->incarnation = request->incarnation;
     store->capacity_bytes = request->capacity_bytes;
     store->state = STORE_UP;
     changed |= placement_compute(map, apply->bootstrap->stores, apply->arena);
-    if (cairn__cluster_map__get_packed_size(map) > MAP_BYTES) {
+    if (cairn__cluster_map__get_packed_size(map) > ROOT_MAP_BYTES) {
         return ERR_TOO_LARGE;
     }
-    if (changed) {
-        map->epoch++;
+    map->epoch += changed;
+    if (changed || news) {
         struct key key = key_root(apply->state->group);
         state_put(apply->state, &key, record);
     }
@@ -135,6 +135,17 @@ enum err store_register_apply(struct apply *apply, struct answer *answer)
     reply.incarnation = store->incarnation;
     answer_set(answer, &reply);
     return ERR_OK;
+}
+
+enum err store_register_prepare(struct prepare *prepare, Cairn__UploadExtra *extra, struct proto_arena *arena)
+{
+    (void)extra;
+    Cairn__RootRecord *record = NULL;
+    enum err err = root_record_get(prepare->state, arena, &record);
+    if (err == ERR_OK) {
+        err = known_register_prepare(prepare->root, record, prepare->request);
+    }
+    return err == ERR_NOT_FOUND ? ERR_NOT_READY : err;
 }
 
 enum err store_register_finish(struct finish *finish, struct answer *answer)
@@ -226,7 +237,9 @@ enum err store_heartbeat(struct group *group, const struct message *message, con
     }
     struct store_health *health = health_find(root, request->store, now_ns);
     health->heard_ns = now_ns;
-    health->last_record = request->last_record;
+    if (!known_heard(health, store->incarnation, request->last_record)) {
+        return ERR_NOT_FOUND;
+    }
     health->used_bytes = request->used_bytes;
     health->capacity_bytes = request->capacity_bytes;
     if (request->counters != NULL) {
@@ -272,5 +285,6 @@ bool root_due(struct root *root, struct state *state, uint64_t now_ns, struct pr
         ret->tick = root->next_tick_ns != 0;
         root->next_tick_ns = now_ns + TICK_NS;
     }
-    return ret->tick || ret->n_down > 0 || ret->n_up > 0;
+    bool rolled_back = known_due(root, record, ret->tick, arena, ret);
+    return ret->tick || ret->n_down > 0 || ret->n_up > 0 || rolled_back;
 }

@@ -28,7 +28,7 @@ __attribute__((format(printf, 2, 3))) static enum err refuse(char *ret_text, con
 }
 
 /* "HOST:PORT". */
-static bool parse_address(const char *text, char ret_host[METAD_HOST_BYTES], uint16_t *ret_port)
+bool metad_address_parse(const char *text, char ret_host[METAD_HOST_BYTES], uint16_t *ret_port)
 {
     const char *colon = strrchr(text, ':');
     if (!colon || colon == text || (size_t)(colon - text) >= METAD_HOST_BYTES || colon[1] < '0' || colon[1] > '9') {
@@ -54,7 +54,7 @@ static bool parse_peer(const char *text, struct metad_peer *ret_peer)
         return false;
     }
     ret_peer->node = (uint32_t)node;
-    return parse_address(at + 1, ret_peer->host, &ret_peer->port) && ret_peer->port != 0;
+    return metad_address_parse(at + 1, ret_peer->host, &ret_peer->port) && ret_peer->port != 0;
 }
 
 static enum err take_peers(const char *path, const struct config_strings *metads, struct metad_config *config,
@@ -113,7 +113,7 @@ static enum err take_members(const char *path, const struct config_integers *mem
 }
 
 struct bootstrap_strings {
-    char *cluster, *random, *workspace, *pool, *bearer;
+    char *cluster, *random, *workspace, *pool, *bearer, *authority_sealed, *authority;
 };
 
 static enum err take_strings(const char *path, const struct bootstrap_strings *strings, struct bootstrap *bootstrap,
@@ -140,6 +140,27 @@ static enum err take_strings(const char *path, const struct bootstrap_strings *s
     return ERR_OK;
 }
 
+/* Bytes of any length in hexadecimal; none when there is no text. */
+static bool hex_take(const char *text, uint8_t *ret_data, uint32_t *ret_bytes)
+{
+    size_t digits = text != NULL ? strlen(text) : 0;
+    *ret_bytes = (uint32_t)(digits / 2);
+    return digits % 2 == 0 && digits / 2 <= LIMIT_AUTHORITY_BYTES &&
+           (digits == 0 || hex_decode(text, digits / 2, ret_data));
+}
+
+static enum err take_authority(const char *path, const struct bootstrap_strings *strings, struct bootstrap *bootstrap,
+                               char *ret_text)
+{
+    if (!hex_take(strings->authority_sealed, bootstrap->authority_sealed, &bootstrap->authority_sealed_bytes) ||
+        !hex_take(strings->authority, bootstrap->authority, &bootstrap->authority_bytes) ||
+        (bootstrap->authority_bytes == 0) != (bootstrap->authority_sealed_bytes == 0)) {
+        return refuse(ret_text, "%s: 'authority_sealed' and 'authority' must be hexadecimal digits, both or none",
+                      path);
+    }
+    return ERR_OK;
+}
+
 static enum err read_bootstrap(const char *path, struct bootstrap *ret_bootstrap, char *ret_text)
 {
     struct bootstrap_strings strings = {0};
@@ -158,12 +179,17 @@ static enum err read_bootstrap(const char *path, struct bootstrap *ret_bootstrap
         {"pg_bits", CONFIG_INTEGER, false, &pg_bits, 1, METAD_PG_BITS_MAX},
         {"device", CONFIG_INTEGER, true, &device, 1, UINT32_MAX},
         {"bearer", CONFIG_STRING, true, &strings.bearer, 0, 0},
+        {"authority_sealed", CONFIG_STRING, false, &strings.authority_sealed, 0, 0},
+        {"authority", CONFIG_STRING, false, &strings.authority, 0, 0},
     };
     const size_t count = sizeof keys / sizeof keys[0];
     struct bootstrap bootstrap = {0};
     enum err err = config_read(path, keys, count, ret_text);
     if (err == ERR_OK) {
         err = take_strings(path, &strings, &bootstrap, ret_text);
+    }
+    if (err == ERR_OK) {
+        err = take_authority(path, &strings, &bootstrap, ret_text);
     }
     if (err == ERR_OK) {
         err = take_members(path, &members, &bootstrap, ret_text);
@@ -209,7 +235,7 @@ static enum err read_cluster_key(const char *path, uint8_t ret_key[32], char *re
     return ERR_OK;
 }
 
-/* The two files must speak of one cluster and the same metadata nodes. */
+/* The two files must speak of one cluster. Their nodes may differ: the bootstrap names the first members, for good. */
 static enum err check_together(const char *path, const char *bootstrap_path, const struct metad_config *config,
                                char *ret_text)
 {
@@ -218,24 +244,34 @@ static enum err check_together(const char *path, const char *bootstrap_path, con
         bootstrap->cluster_incarnation != config->cluster_incarnation) {
         return refuse(ret_text, "%s: is of another cluster or incarnation than %s", bootstrap_path, path);
     }
-    bool same = bootstrap->member_count == config->metad_count;
-    for (uint32_t i = 0; i < bootstrap->member_count; i++) {
-        bool found = false;
-        for (uint32_t j = 0; j < config->metad_count; j++) {
-            found = found || config->metads[j].node == bootstrap->members[i];
-        }
-        same = same && found;
-    }
-    if (!same) {
-        return refuse(ret_text, "%s: 'members' and 'metads' of %s name different nodes", bootstrap_path, path);
-    }
     return ERR_OK;
 }
 
 struct config_paths {
-    char *role, *cluster, *listen, *cluster_key, *bootstrap;
+    char *role, *cluster, *listen, *advertise, *cluster_key, *bootstrap;
     struct config_strings metads;
 };
+
+/* Where others reach it; unless said, as 'metads' says. */
+static enum err take_advertise(const char *path, const char *advertise, struct metad_config *config, char *ret_text)
+{
+    char host[METAD_HOST_BYTES];
+    uint16_t port = 0;
+    for (uint32_t i = 0; i < config->metad_count; i++) {
+        const struct metad_peer *peer = &config->metads[i];
+        if (peer->node == config->node) {
+            snprintf(config->advertise, sizeof config->advertise, "%s:%u", peer->host, peer->port);
+        }
+    }
+    if (advertise == NULL) {
+        return ERR_OK;
+    }
+    if (!metad_address_parse(advertise, host, &port) || port == 0) {
+        return refuse(ret_text, "%s: 'advertise' must be HOST:PORT, where others reach this node", path);
+    }
+    snprintf(config->advertise, sizeof config->advertise, "%s:%u", host, port);
+    return ERR_OK;
+}
 
 static enum err take_config(const char *path, const struct config_paths *paths, struct metad_config *config,
                             char *ret_text)
@@ -246,10 +282,13 @@ static enum err take_config(const char *path, const struct config_paths *paths, 
     if (!hex_decode(paths->cluster, sizeof config->cluster, &config->cluster)) {
         return refuse(ret_text, "%s: 'cluster' must be 32 hexadecimal digits", path);
     }
-    if (!parse_address(paths->listen, config->host, &config->port)) {
+    if (!metad_address_parse(paths->listen, config->host, &config->port)) {
         return refuse(ret_text, "%s: 'listen' must be HOST:PORT", path);
     }
     enum err err = take_peers(path, &paths->metads, config, ret_text);
+    if (err == ERR_OK) {
+        err = take_advertise(path, paths->advertise, config, ret_text);
+    }
     if (err == ERR_OK) {
         err = read_bootstrap(paths->bootstrap, &config->bootstrap, ret_text);
     }
@@ -267,6 +306,7 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
     struct metad_config config = {0};
     struct config_paths paths = {0};
     int64_t node = 0, incarnation = 0, groups = 2, max_connections = 0, drain_seconds = DRAIN_SECONDS;
+    int64_t loops = 0, workers = 0;
     const struct config_key kept[] = {
         {"ca", CONFIG_STRING, true, &config.ca, 0, 0},     {"cert", CONFIG_STRING, true, &config.cert, 0, 0},
         {"key", CONFIG_STRING, true, &config.key, 0, 0},   {"log", CONFIG_STRING, false, &config.log, 0, 0},
@@ -276,12 +316,15 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
         {"role", CONFIG_STRING, true, &paths.role, 0, 0},
         {"cluster", CONFIG_STRING, true, &paths.cluster, 0, 0},
         {"listen", CONFIG_STRING, true, &paths.listen, 0, 0},
+        {"advertise", CONFIG_STRING, false, &paths.advertise, 0, 0},
         {"cluster_key", CONFIG_STRING, true, &paths.cluster_key, 0, 0},
         {"bootstrap", CONFIG_STRING, true, &paths.bootstrap, 0, 0},
         {"metads", CONFIG_STRINGS, true, &paths.metads, 0, 0},
         {"node", CONFIG_INTEGER, true, &node, 1, UINT32_MAX},
         {"cluster_incarnation", CONFIG_INTEGER, true, &incarnation, 1, INT64_MAX},
         {"groups", CONFIG_INTEGER, false, &groups, 1, LIMIT_GROUPS},
+        {"loops", CONFIG_INTEGER, false, &loops, 1, RUNTIME_THREADS_MAX},
+        {"workers", CONFIG_INTEGER, false, &workers, 1, RUNTIME_THREADS_MAX},
         {"max_connections", CONFIG_INTEGER, false, &max_connections, METAD_CONNECTIONS_MIN, RUNTIME_CONNECTIONS_MAX},
         {"drain_seconds", CONFIG_INTEGER, false, &drain_seconds, 0, LIMIT_DRAIN_SECONDS},
     };
@@ -296,6 +339,8 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
         config.groups = (uint32_t)groups;
         config.max_connections = (uint32_t)max_connections;
         config.drain_seconds = (uint32_t)drain_seconds;
+        config.loops = loops > 0 ? (uint32_t)loops : runtime_loops_default();
+        config.workers = workers > 0 ? (uint32_t)workers : runtime_workers_default(config.loops);
         err = take_config(path, &paths, &config, ret_text);
     }
     config_free(passing, PASSING);
@@ -318,8 +363,11 @@ enum err metad_config_fixed(const struct metad_config *old, const struct metad_c
         {"cluster", memcmp(&old->cluster, &fresh->cluster, sizeof old->cluster) == 0},
         {"cluster_incarnation", old->cluster_incarnation == fresh->cluster_incarnation},
         {"listen", strcmp(old->host, fresh->host) == 0 && old->port == fresh->port},
+        {"advertise", strcmp(old->advertise, fresh->advertise) == 0},
         {"data", strcmp(old->data, fresh->data) == 0},
         {"groups", old->groups == fresh->groups},
+        {"loops", old->loops == fresh->loops},
+        {"workers", old->workers == fresh->workers},
         {"drain_seconds", old->drain_seconds == fresh->drain_seconds},
         {"cluster_key", memcmp(old->cluster_key, fresh->cluster_key, sizeof old->cluster_key) == 0},
         {"bootstrap", memcmp(&old->bootstrap, &fresh->bootstrap, sizeof old->bootstrap) == 0},

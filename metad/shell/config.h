@@ -23,7 +23,9 @@ struct metad_config {
     uint64_t cluster_incarnation;
     char host[METAD_HOST_BYTES]; /* listen */
     uint16_t port;
+    char advertise[METAD_HOST_BYTES + 8]; /* HOST:PORT where others reach it */
     uint32_t groups;
+    uint32_t loops, workers; /* threads: of the network and the groups; of compute */
     uint32_t drain_seconds;
     uint32_t max_connections;                     /* 0: the runtime's own limit */
     struct metad_peer metads[LIMIT_RAFT_MEMBERS]; /* this node among them */
@@ -33,6 +35,8 @@ struct metad_config {
     uint8_t cluster_key[32];
 };
 
+/* Takes "HOST:PORT" apart; false when it is anything else. */
+bool metad_address_parse(const char *text, char ret_host[METAD_HOST_BYTES], uint16_t *ret_port);
 /* CONFIG with the file and the next step in ret_text (METAD_TEXT_BYTES). */
 MUST_CHECK enum err metad_config_read(const char *path, struct metad_config *ret_config, char *ret_text);
 /* CONFIG, with the key's name, when `fresh` (read from `path`) differs from `old` in what cannot change while the node

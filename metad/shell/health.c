@@ -26,11 +26,9 @@ static void group_tell(uint32_t group, const struct group_health *was, const str
     }
 }
 
-void health_tell(struct health_told *told, struct group *const *groups, uint32_t count)
+void health_tell(struct group_health *told, uint32_t number, const struct group *group)
 {
-    for (uint32_t i = 0; i < count; i++) {
-        struct group_health health = group_health(groups[i]);
-        group_tell(i, &told->last[i], &health);
-        told->last[i] = health;
-    }
+    struct group_health health = group_health(group);
+    group_tell(number, told, &health);
+    *told = health;
 }

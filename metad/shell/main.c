@@ -1,5 +1,6 @@
 /* The metadata node's program: from a configuration file to running actors. It stands around the cores: the node's log
- * (one actor) and its groups (one actor each) share one loop, one data directory and one database.
+ * (one actor, on loop 0) and its groups (one actor each, dealt out to the loops) share one data directory and one
+ * database.
  *
  * Happy path: read and check the configuration, make the runtime (certificates), take the data directory, open the
  * database, make the actors, listen, say so, run until SIGTERM. SIGHUP: config.h, metad_config_reload.
@@ -8,6 +9,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,10 +18,12 @@
 #include "base/check.h"
 #include "config.h"
 #include "health.h"
+
 #include "io/log.h"
 #include "io/runtime.h"
 #include "metad/host/log.h"
 #include "metad/metad.h"
+#include "proto/cairn.pb-c.h"
 #include "proto/message.h"
 #include "proto/version.h"
 
@@ -40,6 +44,18 @@ static const char help_text[] =
     "Everything it says is a JSON line in the log (stderr unless 'log' names a file).\n"
     "Exit codes: 0 ok, 1 failed, 2 usage or configuration.\n";
 
+struct metad;
+
+/* A group on its loop, and what other loops may know of it. */
+struct seat {
+    struct metad *metad;
+    struct group *group;
+    uint32_t index;
+    _Atomic bool drained, removed;
+    bool removal_said;
+    struct group_health health; /* as told */
+};
+
 /* All that lives while the node runs, in the order it is made. */
 struct metad {
     const char *path; /* of the configuration */
@@ -49,11 +65,12 @@ struct metad {
     struct runtime_kv *kv;
     struct file_info *files;
     struct log *log;
-    struct group *groups[LIMIT_GROUPS];
+    struct seat seats[LIMIT_GROUPS]; /* a group each; group g lives on loop g modulo the loops */
     uint32_t group_count;
-    uint32_t peers[LIMIT_RAFT_MEMBERS + 1]; /* that the configuration names; ends with 0 */
-    struct node_counters counters;
-    struct health_told health;
+    uint64_t addresses_epoch;                           /* of the map whose addresses are known */
+    uint32_t peers[LIMIT_RAFT_MEMBERS + 1];             /* that the configuration names; ends with 0 */
+    struct node_counters counters[RUNTIME_THREADS_MAX]; /* one a loop, kept by the first group there */
+    _Atomic uint64_t log_syncs, log_records;            /* as the log's loop says */
 };
 
 static int fail(enum err err, const char *text)
@@ -61,12 +78,6 @@ static int fail(enum err err, const char *text)
     CHECK(err != ERR_OK);
     io_log(LOG_FATAL, err, "%s", text);
     return err_exit_code(err);
-}
-
-static unsigned worker_count(void)
-{
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    return cores > 1 ? (unsigned)cores - 1 : 1;
 }
 
 static struct runtime_config runtime_config_of(const struct metad_config *config)
@@ -79,8 +90,8 @@ static struct runtime_config runtime_config_of(const struct metad_config *config
         .key_file = config->key,
         .cluster = config->cluster,
         .cluster_incarnation = config->cluster_incarnation,
-        .loops = 1,
-        .workers = worker_count(),
+        .loops = config->loops,
+        .workers = config->workers,
         .log_file = config->log,
         .max_connections = config->max_connections,
     };
@@ -149,21 +160,90 @@ static enum err open_directory(struct metad *metad, struct uuid *ret_uuid, uint3
     return runtime_kv_open(metad->runtime, dir, &metad->kv, ret_text);
 }
 
-/* Group 0 with what only the shell can do: the node's counters, which all groups show, kept fresh. */
-static void root_with_shell(void *actor, const struct event *event, struct effects *fx)
+/* Where the other metadata nodes are, by the newest map. One that is gone is answered when it asks, too. */
+static void learn_addresses(struct metad *metad)
 {
-    struct metad *metad = actor;
-    if (event->kind == EVENT_TIMER) {
-        struct log_status log = log_status(metad->log);
-        metad->counters.log_syncs = log.syncs;
-        metad->counters.log_entries = log.records;
-        for (uint32_t code = 0; code < ERR_LIMIT; code++) {
-            metad->counters.refused[code] = runtime_refused(metad->runtime, (enum err)code);
+    uint64_t epoch = 0;
+    struct slice map = group_map(metad->seats[0].group, &epoch);
+    struct proto_arena arena = {0};
+    Cairn__ClusterMap *message = NULL;
+    if (map.bytes == 0 || epoch == metad->addresses_epoch) {
+        return;
+    }
+    metad->addresses_epoch = epoch;
+    enum err err = proto_unpack(&cairn__cluster_map__descriptor, map, &arena, (void **)&message);
+    for (size_t i = 0; err == ERR_OK && i < message->n_nodes; i++) {
+        const Cairn__MapNode *node = message->nodes[i];
+        char host[METAD_HOST_BYTES];
+        uint16_t port = 0;
+        if (node->role == ROLE_METAD && node->id != metad->config.node &&
+            metad_address_parse(node->address, host, &port) && port != 0) {
+            runtime_learn_address(metad->runtime, ROLE_METAD, node->id, host, port);
         }
     }
-    group_step(metad->groups[0], event, fx);
+    proto_arena_deinit(&arena);
+}
+
+/* Says of each group once that this node was removed from it; removed from all, the node ends: it is of no more use,
+ * and nobody hears it. */
+static void look_for_removal(struct metad *metad)
+{
+    uint32_t removed = 0;
+    for (uint32_t i = 0; i < metad->group_count; i++) {
+        struct seat *seat = &metad->seats[i];
+        if (!seat->removal_said && atomic_load(&seat->removed)) {
+            seat->removal_said = true;
+            io_log(LOG_WARN, ERR_NOT_MEMBER, "this node was removed from group %u", i);
+        }
+        removed += seat->removal_said;
+    }
+    if (removed == metad->group_count) {
+        io_log(LOG_WARN, ERR_NOT_MEMBER,
+               "this node was removed from the cluster and ends; set %s aside and do not start it again",
+               metad->config.data);
+        runtime_stop(metad->runtime);
+    }
+}
+
+static void log_with_shell(void *actor, const struct event *event, struct effects *fx)
+{
+    struct metad *metad = actor;
+    log_step(metad->log, event, fx);
+    struct log_status log = log_status(metad->log);
+    atomic_store_explicit(&metad->log_syncs, log.syncs, memory_order_relaxed);
+    atomic_store_explicit(&metad->log_records, log.records, memory_order_relaxed);
+}
+
+/* The node's counters, which all groups of this loop show. */
+static void note_counters(struct metad *metad, struct node_counters *counters)
+{
+    counters->log_syncs = atomic_load_explicit(&metad->log_syncs, memory_order_relaxed);
+    counters->log_entries = atomic_load_explicit(&metad->log_records, memory_order_relaxed);
+    for (uint32_t code = 0; code < ERR_LIMIT; code++) {
+        counters->refused[code] = runtime_refused(metad->runtime, (enum err)code);
+    }
+}
+
+/* A group with what only the shell can do: its loop's counters kept fresh, what other loops may know of it told; and on
+ * group 0 the addresses of the map, and the end of a node that was removed. */
+static void group_with_shell(void *actor, const struct event *event, struct effects *fx)
+{
+    struct seat *seat = actor;
+    struct metad *metad = seat->metad;
+    if (event->kind == EVENT_TIMER && seat->index < metad->config.loops) {
+        note_counters(metad, &metad->counters[seat->index]);
+    }
+    group_step(seat->group, event, fx);
+    atomic_store_explicit(&seat->drained, group_is_drained(seat->group), memory_order_relaxed);
     if (event->kind == EVENT_TIMER) {
-        health_tell(&metad->health, metad->groups, metad->group_count);
+        atomic_store_explicit(&seat->removed, group_status(seat->group).removed, memory_order_relaxed);
+        health_tell(&seat->health, seat->index, seat->group);
+    }
+    if (seat->index == 0) {
+        learn_addresses(metad);
+    }
+    if (seat->index == 0 && event->kind == EVENT_TIMER) {
+        look_for_removal(metad);
     }
 }
 
@@ -180,7 +260,7 @@ static void make_actors(struct metad *metad, struct uuid directory, uint32_t fil
         metad->peers[i] = config->metads[i].node;
     }
     metad->log = log_create(&log_params);
-    runtime_add_actor(metad->runtime, 0, ACTOR_LOG, 0, log_step, metad->log, config->data, NULL);
+    runtime_add_actor(metad->runtime, 0, ACTOR_LOG, 0, log_with_shell, metad, config->data, NULL);
     for (uint32_t i = 0; i < config->groups; i++) {
         struct group_params params = {
             .group = i,
@@ -189,15 +269,18 @@ static void make_actors(struct metad *metad, struct uuid directory, uint32_t fil
             .kv = runtime_kv_view(metad->kv),
             .group_count = config->groups,
             .tick_ns = METAD_TICK_NS,
-            .counters = &metad->counters,
+            .counters = &metad->counters[i % config->loops],
+            .address = config->advertise,
             .peers = metad->peers,
         };
         memcpy(params.cluster_key, config->cluster_key, sizeof params.cluster_key);
-        metad->groups[i] = group_create(&params);
+        struct seat *seat = &metad->seats[i];
+        seat->metad = metad;
+        seat->index = i;
+        seat->group = group_create(&params);
         metad->group_count = i + 1;
         explicit_bzero(params.cluster_key, sizeof params.cluster_key);
-        runtime_add_actor(metad->runtime, 0, ACTOR_GROUP, i, i == 0 ? root_with_shell : group_step,
-                          i == 0 ? (void *)metad : metad->groups[i], NULL, metad->kv);
+        runtime_add_actor(metad->runtime, i % config->loops, ACTOR_GROUP, i, group_with_shell, seat, NULL, metad->kv);
     }
 }
 
@@ -230,7 +313,7 @@ static bool metad_drained(void *context)
     const struct metad *metad = context;
     bool drained = true;
     for (uint32_t i = 0; i < metad->group_count; i++) {
-        drained = drained && group_is_drained(metad->groups[i]);
+        drained = drained && atomic_load(&metad->seats[i].drained);
     }
     return drained;
 }
@@ -242,7 +325,7 @@ static void metad_deinit(struct metad *metad)
         runtime_destroy(metad->runtime);
     }
     for (uint32_t i = 0; i < metad->group_count; i++) {
-        group_destroy(metad->groups[i]);
+        group_destroy(metad->seats[i].group);
     }
     if (metad->log) {
         log_destroy(metad->log);

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Puts go on while the metadata leader and two block servers are killed; every put that was acknowledged reads back,
-with the dead nodes down and with them back. Usage: crash.py BIN_DIR"""
+with the dead nodes down and with them back. THREADS: every node runs with so many event loops and compute workers.
+Usage: crash.py BIN_DIR [THREADS]"""
 
 import os
 import sys
@@ -33,6 +34,14 @@ class Putter(threading.Thread):
             self.failure = failure
 
 
+def set_threads(cluster, threads):
+    cluster.down()
+    for node in cluster.ps():
+        with open(os.path.join(cluster.dir, node["name"], "node.toml"), "a", encoding="utf-8") as f:
+            f.write("loops = %s\nworkers = %s\n" % (threads, threads))
+    cluster.up()
+
+
 def read_back(cluster, expected, target):
     cluster.get("home:/crash", target)
     compare(expected, tree_sha256(target))
@@ -41,6 +50,8 @@ def read_back(cluster, expected, target):
 def main():
     with tempfile.TemporaryDirectory(prefix="cairn-crash-") as work:
         with running(sys.argv[1], os.path.join(work, "cluster")) as cluster:
+            if len(sys.argv) > 2:
+                set_threads(cluster, sys.argv[2])
             cluster.run("mkdir", "home:/crash", codes=(0, 9))
             putter = Putter(cluster, os.path.join(work, "source"), "home:/crash")
             putter.start()

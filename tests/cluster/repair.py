@@ -73,4 +73,5 @@ def main():
                 compare(files, tree_sha256(back))
 
 
-main()
+if __name__ == "__main__":
+    main()

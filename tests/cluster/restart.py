@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """A tree goes in and comes out the same, also after all nodes ended in order and started again, and after all were
-killed at once. Usage: restart.py BIN_DIR"""
+killed at once, one of them with a damaged note of what it was told. Usage: restart.py BIN_DIR"""
 
 import os
 import sys
 import tempfile
 
-from cluster import compare, make_tree, running, tree_sha256
+from cluster import compare, flip_byte, make_tree, running, tree_sha256
 
 
 def main():
@@ -33,7 +33,14 @@ def main():
             for node in cluster.ps():
                 cluster.kill(node["name"])
             assert cluster.alive() == []
+            standing = os.path.join(next(n["data_dir"] for n in cluster.ps() if n["name"] == "blockd2"), "standing")
+            flip_byte(standing, os.path.getsize(standing) // 2)
+            with open(standing, "rb") as f:
+                damaged = f.read()
             cluster.up()
+            assert "not believed" in cluster.log("blockd2") and "not believed" not in cluster.log("blockd1")
+            with open(standing, "rb") as f:
+                assert f.read() != damaged
             cluster.get("home:/tree", os.path.join(work, "third"))
             compare(expected, tree_sha256(os.path.join(work, "third")))
         assert cluster.alive() == []

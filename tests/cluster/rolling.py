@@ -60,6 +60,25 @@ def get_on(clients, more):
             raise client.failure
 
 
+def end(clients):
+    """All stop; none has failed."""
+    for client in clients:
+        client.stop = True
+    for client in clients:
+        client.join(120)
+        assert not client.is_alive(), "client %d hangs" % client.number
+        if client.failure:
+            raise client.failure
+    print("%d commands, none failed" % sum(client.commands for client in clients))
+
+
+def judge(bin_dir, clients):
+    done = subprocess.run([os.path.join(bin_dir, "cairn-check"), "--from-empty", *(c.history for c in clients)], capture_output=True,
+                          text=True)
+    print(done.stdout, done.stderr, end="")
+    assert done.returncode == 0
+
+
 def last_lines(cluster, name, seen):
     return cluster.log(name)[seen:]
 
@@ -130,17 +149,10 @@ def main():
                 wait_until(lambda: stores_are_up(cluster), 30, "all stores")
             for name in ("metad2", "blockd3"):
                 check_exit_code(bin_dir, cluster, name)
-            for client in clients:
-                client.stop = True
-            for client in clients:
-                client.join(120)
-                assert not client.is_alive() and client.failure is None, client.failure
+            end(clients)
             assert sorted(cluster.alive()) == sorted(names)
-            print("%d commands, none failed" % sum(client.commands for client in clients))
-        done = subprocess.run([os.path.join(bin_dir, "cairn-check"), "--from-empty", *(c.history for c in clients)],
-                              capture_output=True, text=True)
-        print(done.stdout, done.stderr, end="")
-        assert done.returncode == 0
+        judge(bin_dir, clients)
 
 
-main()
+if __name__ == "__main__":
+    main()

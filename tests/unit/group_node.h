@@ -330,6 +330,8 @@ static void node_start(struct node *node)
                                       .tick_ns = 50000000};
         memcpy(params.cluster_key, node->cluster_key, 32);
         node->groups[g] = group_create(&params);
+    }
+    for (uint32_t g = 0; g < NODE_GROUPS; g++) { /* groups speak to each other from their first step */
         node_step(node, g, (struct event){.kind = EVENT_TIMER, .timer.id = 0});
         node_drain(node);
     }

@@ -89,14 +89,19 @@ static void scene_init(struct scene *s)
     scene_step(s, &(struct event){.kind = EVENT_TIMER, .timer.id = 0});
 }
 
-static void scene_deinit(struct scene *s)
+static void scene_deinit_keeping(struct scene *s, size_t bytes)
 {
     agent_destroy(s->agent);
     slice_drop(&s->header);
     slice_drop(&s->told[0]);
     slice_drop(&s->told[1]);
     effects_deinit(&s->fx);
-    assert_int_equal(slice_live_bytes(), 0);
+    assert_int_equal(slice_live_bytes(), bytes);
+}
+
+static void scene_deinit(struct scene *s)
+{
+    scene_deinit_keeping(s, 0);
 }
 
 static void scene_report(struct scene *s, uint32_t position, bool ready, uint64_t last_record)
@@ -357,11 +362,105 @@ static void test_register_again(void **state)
     scene_deinit(&s);
 }
 
+static uint64_t told_last_record(struct scene *s)
+{
+    struct proto_arena arena = {0};
+    Cairn__StoreRegisterRequest *request = NULL;
+    assert_int_equal(s->type, MESSAGE_STORE_REGISTER);
+    assert_int_equal(proto_unpack(&cairn__store_register_request__descriptor, s->header, &arena, (void **)&request),
+                     ERR_OK);
+    uint64_t last_record = request->last_record;
+    proto_arena_deinit(&arena);
+    return last_record;
+}
+
+/* R-B2: records that are written before the root group has answered, by repair, must not hide that the store came back
+ * with less than it had: until it is registered it tells what it recovered. */
+static void test_registers_as_recovered(void **state)
+{
+    (void)state;
+    struct scene s;
+    scene_init(&s);
+    scene_report(&s, 0, true, 42);
+    assert_int_equal(told_last_record(&s), 42);
+    scene_report(&s, 0, true, 60);
+    scene_refuse(&s, ERR_NOT_READY, 0);
+    scene_wait(&s, 0);
+    assert_int_equal(told_last_record(&s), 42);
+    scene_accept(&s, 5, 8, 30);
+    scene_wait(&s, 0);
+    assert_int_equal(s.type, MESSAGE_STORE_HEARTBEAT);
+    scene_refuse(&s, ERR_NOT_FOUND, 0);
+    scene_wait(&s, 0);
+    assert_int_equal(told_last_record(&s), 60); /* it was registered in this life */
+    scene_deinit(&s);
+}
+
+/* R-F7: what a store was told holds over a restart, before the root group has answered; for that very directory only.
+ */
+static void test_standing_is_kept(void **state)
+{
+    (void)state;
+    struct scene s;
+    scene_init(&s);
+    assert_int_equal(agent_standing_changes(s.agent, 0), 0);
+    assert_int_equal(agent_standing(s.agent, 0).bytes, 0);
+    scene_report(&s, 0, true, 42);
+    uint8_t key[32], uuid[16] = {9, 0};
+    memset(key, 5, sizeof key);
+    Cairn__ClusterMap map;
+    map_init(&map, 8, 30);
+    Cairn__MapStore store = CAIRN__MAP_STORE__INIT, *stores[] = {&store};
+    store.store = 5;
+    store.node = 7;
+    store.uuid = (ProtobufCBinaryData){sizeof uuid, uuid};
+    map.n_stores = 1;
+    map.stores = stores;
+    Cairn__StoreRegisterReply reply = CAIRN__STORE_REGISTER_REPLY__INIT;
+    reply.store = 5;
+    reply.incarnation = 105;
+    reply.receipt_key = (ProtobufCBinaryData){sizeof key, key};
+    reply.map = &map;
+    scene_reply(&s, s.to.node, s.stream, 0, proto_pack(&reply));
+    assert_int_not_equal(agent_standing_changes(s.agent, 0), 0);
+    size_t kept = slice_live_bytes();
+    struct slice standing = agent_standing(s.agent, 0);
+    kept = slice_live_bytes() - kept;
+    scene_deinit_keeping(&s, kept);
+
+    scene_init(&s);
+    assert_int_equal(agent_recall(s.agent, 0, standing), ERR_OK);
+    assert_int_equal(agent_recall(s.agent, 1, slice_borrow(standing.data, standing.bytes - 1)), ERR_BAD_PROTO);
+    assert_int_equal(agent_standing_changes(s.agent, 0), 0); /* nothing new to write */
+    scene_report(&s, 0, true, 42);
+    struct store_state told = scene_told(&s, 0);
+    assert_int_equal(told.store, 5);
+    assert_int_equal(told.incarnation, 105);
+    assert_int_equal(told.tick, 30);
+    assert_memory_equal(told.receipt_key, key, sizeof key);
+    assert_true(told.map.bytes > 0);
+    assert_int_equal(s.type, MESSAGE_STORE_REGISTER); /* and it registers as ever */
+    scene_deinit_keeping(&s, kept);
+
+    scene_init(&s); /* the file of another directory */
+    assert_int_equal(agent_recall(s.agent, 1, standing), ERR_OK);
+    scene_report(&s, 1, true, 42);
+    assert_int_equal(s.told[1].bytes, 0);
+    assert_int_equal(s.type, MESSAGE_STORE_REGISTER);
+    slice_drop(&standing);
+    scene_deinit(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_register),   cmocka_unit_test(test_redirect),       cmocka_unit_test(test_silence),
-        cmocka_unit_test(test_map_update), cmocka_unit_test(test_register_again),
+        cmocka_unit_test(test_register),
+        cmocka_unit_test(test_redirect),
+        cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_map_update),
+        cmocka_unit_test(test_register_again),
+        cmocka_unit_test(test_standing_is_kept),
+        cmocka_unit_test(test_registers_as_recovered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

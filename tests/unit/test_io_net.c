@@ -6,6 +6,9 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "probe.h"
 #include "proto/frame.h"
@@ -286,13 +289,68 @@ static void test_no_address(void **state)
     pair_stop(&pair);
 }
 
+/* The events so far end with the echo of `stream`; what failed before it was asked again. */
+static void expect_reached(struct pair *pair, uint64_t stream)
+{
+    struct ask ask = {.to = address_node(ROLE_METAD, 1, ACTOR_GROUP, 0),
+                      .type = MESSAGE_MAP_GET,
+                      .stream = stream,
+                      .header_bytes = 9};
+    for (unsigned seen = pair->asker.count, attempts = 0; attempts < 4; attempts++, seen++) {
+        probe_do(&pair->asker, ask_run, &ask);
+        assert_true(probe_wait(&pair->asker, seen + 1));
+        const struct event *event = &pair->asker.events[seen];
+        if (event->kind == EVENT_MESSAGE) {
+            assert_true(event->message.stream == stream);
+            return;
+        }
+        assert_int_equal(event->kind, EVENT_CLOSED);
+    }
+    fail_msg("the right address was never tried");
+}
+
+/* A port that refuses: bound by us, and nobody listens there. */
+static uint16_t port_without_listener(int *ret_fd)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t bytes = sizeof in;
+    *ret_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(*ret_fd >= 0);
+    assert_int_equal(bind(*ret_fd, (struct sockaddr *)&in, sizeof in), 0);
+    assert_int_equal(getsockname(*ret_fd, (struct sockaddr *)&in, &bytes), 0);
+    return ntohs(in.sin_port);
+}
+
+/* A wrong address, given or learned, keeps nobody from the right one; the later news is tried first. */
+static void test_two_addresses(void **state)
+{
+    (void)state;
+    for (int given_is_right = 0; given_is_right < 2; given_is_right++) {
+        struct pair pair;
+        pair_start(&pair, 1);
+        int fd = -1;
+        uint16_t dead = port_without_listener(&fd);
+        if (given_is_right) {
+            runtime_learn_address(pair.client.runtime, ROLE_METAD, 1, "127.0.0.1", dead);
+        } else {
+            runtime_set_address(pair.client.runtime, ROLE_METAD, 1, "127.0.0.1", dead);
+            runtime_learn_address(pair.client.runtime, ROLE_METAD, 1, "127.0.0.1", pair.port);
+        }
+        expect_reached(&pair, 7);
+        /* What is learned first is no news: the address given was tried before. */
+        assert_int_equal(pair.asker.count, given_is_right ? 1 : 2);
+        pair_stop(&pair);
+        close(fd);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_echo),           cmocka_unit_test(test_echo_across_loops),
         cmocka_unit_test(test_many_in_flight), cmocka_unit_test(test_refused_requests),
         cmocka_unit_test(test_peer_lost),      cmocka_unit_test(test_asker_lost),
-        cmocka_unit_test(test_no_address),
+        cmocka_unit_test(test_no_address),     cmocka_unit_test(test_two_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

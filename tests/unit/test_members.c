@@ -198,6 +198,106 @@ static void test_transfer(void **state)
     node_deinit(&node);
 }
 
+static enum err ask_members(struct node *node, uint32_t add, uint32_t remove)
+{
+    Cairn__RequestHead head;
+    Cairn__AdminMembersRequest request = CAIRN__ADMIN_MEMBERS_REQUEST__INIT;
+    request.head = node_head(node, &head);
+    request.head->ns = 0;
+    request.add = add;
+    request.remove = remove;
+    return node_ask(node, 0, DEVICE_ROOT, MESSAGE_ADMIN_MEMBERS, &request, (struct slice){0});
+}
+
+static bool members_done(struct node *node)
+{
+    return ((Cairn__AdminMembersReply *)node_reply(node, &cairn__admin_members_reply__descriptor))->done;
+}
+
+/* One answer of another node, as if it had everything. */
+static void acknowledge(struct node *node, uint32_t from)
+{
+    struct raft_status now = group_status(node->groups[0]);
+    Cairn__RaftMessage ack = message_of(RAFT_APPEND_REPLY, now.term);
+    ack.log_index = now.last;
+    assert_int_equal(peer_says(node, 0, from, ack), ERR_OK);
+}
+
+static uint8_t roles_of(struct node *node, uint32_t other)
+{
+    struct raft_status now = group_status(node->groups[0]);
+    return raft_config_roles(&now.config.config, other);
+}
+
+/* Refused: what is no change, an unknown node, before the leader has committed in its term, the last quorum. */
+static void test_change_refused(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node);
+    lead(&node, 0);
+    assert_false(group_status(node.groups[0]).ready);
+    assert_int_equal(ask_members(&node, 0, 3), ERR_TERM_TOO_YOUNG);
+    lead_with_keys(&node);
+    follow(&node, 0);
+    uint64_t config = group_status(node.groups[0]).config.index;
+    assert_int_equal(ask_members(&node, 0, 0), ERR_INVALID);
+    assert_int_equal(ask_members(&node, 4, 3), ERR_INVALID);
+    assert_int_equal(ask_members(&node, 4, 0), ERR_NOT_READY);   /* the map does not know it */
+    assert_int_equal(ask_members(&node, 0, 2), ERR_LAST_QUORUM); /* 3 is silent: 1 of 2 would be left */
+    assert_int_equal(group_status(node.groups[0]).config.index, config);
+    assert_int_equal(ask_members(&node, 2, 0), ERR_OK); /* it is a voter: nothing begins */
+    assert_true(members_done(&node));
+    assert_int_equal(ask_members(&node, 0, 9), ERR_OK);
+    assert_true(members_done(&node));
+    assert_int_equal(group_status(node.groups[0]).config.index, config);
+    node_deinit(&node);
+}
+
+/* Added: learner, caught up, joint, voter; others are refused meanwhile, and asking again says how it stands. */
+static void test_change_add(void **state)
+{
+    (void)state;
+    static const uint32_t peers[] = {1, 2, 3, 4, 5, 0};
+    struct node node;
+    start(&node);
+    lead_with_keys(&node);
+    node.groups[0]->params.peers = peers;
+    follow(&node, 0);
+    assert_int_equal(ask_members(&node, 4, 0), ERR_OK);
+    assert_false(members_done(&node));
+    assert_int_equal(roles_of(&node, 4), RAFT_LEARNER | RAFT_PROMOTE);
+    assert_int_equal(ask_members(&node, 5, 0), ERR_CHANGE_PENDING); /* joint, not even committed */
+    follow(&node, 0);
+    assert_int_equal(ask_members(&node, 5, 0), ERR_CHANGE_PENDING); /* what comes behind it is not */
+    follow(&node, 0);
+    assert_int_equal(ask_members(&node, 5, 0), ERR_CHANGE_PENDING); /* committed, but not caught up */
+    assert_int_equal(ask_members(&node, 0, 3), ERR_CHANGE_PENDING);
+    assert_int_equal(ask_members(&node, 4, 0), ERR_OK);
+    assert_false(members_done(&node));
+    acknowledge(&node, 4);
+    struct raft_status joint = group_status(node.groups[0]);
+    assert_true(raft_config_is_joint(&joint.config.config));
+    assert_int_equal(ask_members(&node, 4, 0), ERR_OK);
+    assert_false(members_done(&node));
+    for (int i = 0; i < 4; i++) {
+        follow(&node, 0);
+        acknowledge(&node, 4);
+    }
+    assert_int_equal(roles_of(&node, 4), RAFT_VOTER);
+    assert_int_equal(ask_members(&node, 4, 0), ERR_OK);
+    assert_true(members_done(&node));
+    assert_int_equal(ask_members(&node, 0, 3), ERR_OK); /* 1, 2 and 4 answer */
+    for (int i = 0; i < 4; i++) {
+        follow(&node, 0);
+        acknowledge(&node, 4);
+    }
+    assert_int_equal(roles_of(&node, 3), 0);
+    assert_int_equal(ask_members(&node, 0, 3), ERR_OK);
+    assert_true(members_done(&node));
+    node_deinit(&node);
+}
+
 /* Draining: handed over to who answers; drained once another leads; no leadership is taken while it drains. */
 static void test_drain(void **state)
 {
@@ -252,8 +352,9 @@ static void test_drain_alone(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_room),  cmocka_unit_test(test_frames),      cmocka_unit_test(test_transfer),
-        cmocka_unit_test(test_drain), cmocka_unit_test(test_drain_alone),
+        cmocka_unit_test(test_room),       cmocka_unit_test(test_frames),      cmocka_unit_test(test_transfer),
+        cmocka_unit_test(test_drain),      cmocka_unit_test(test_drain_alone), cmocka_unit_test(test_change_refused),
+        cmocka_unit_test(test_change_add),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -302,9 +302,11 @@ static void table_names_every_type(void **state)
         }
         count++;
         assert_int_equal(row->type, type);
+        /* the bearer of a token asks for a certificate and nothing else */
+        assert_true((row->roles & ROLE_JOIN) == 0 || type == MESSAGE_HELLO || type == MESSAGE_NODE_JOIN);
         for (unsigned role = 0; role < 256; role++) {
             bool single = role == ROLE_METAD || role == ROLE_BLOCKD || role == ROLE_DEVICE || role == ROLE_GATEWAY ||
-                          role == ROLE_LOCAL;
+                          role == ROLE_LOCAL || role == ROLE_JOIN;
             enum err wanted = single && (row->roles & role) != 0 ? ERR_OK : ERR_WRONG_ROLE;
             assert_int_equal(message_admit((uint16_t)type, (uint8_t)role), wanted);
         }
