@@ -55,6 +55,7 @@ void keyring_deinit(struct keyring *keyring)
 void group_destroy(struct group *group)
 {
     group_drop_waiting(group, true);
+    heal_deinit(group);
     snapshot_send_deinit(group);
     if (group->raft != NULL) {
         raft_destroy(group->raft);
@@ -100,10 +101,15 @@ bool group_is_ready(struct group *group)
 
 /* ---- the log ---- */
 
+void group_log_send(struct group *group, uint16_t type, uint64_t stream, struct writer *header, struct slice body)
+{
+    fx_send(group->fx, address_local(ACTOR_LOG, 0), type, stream, writer_take(header), body);
+    writer_deinit(header);
+}
+
 static void log_send(struct group *group, uint16_t type, struct writer *header, struct slice body)
 {
-    fx_send(group->fx, address_local(ACTOR_LOG, 0), type, 0, writer_take(header), body);
-    writer_deinit(header);
+    group_log_send(group, type, 0, header, body);
 }
 
 void group_log_append(struct group *group, uint64_t number, bool hard_changed, struct raft_hard_state hard,
@@ -151,8 +157,12 @@ static void log_read(struct group *group, uint64_t first, uint32_t count)
 static void update_carry_out(struct group *group, const struct raft_update *update)
 {
     if (update->reset) {
+        heal_cut(group, 0);
         group_log_reset(group, update->number, update->reset_index, update->reset_term);
     } else if (update->number != 0) {
+        if (update->append_count > 0) {
+            heal_cut(group, update->append[0].index);
+        }
         group_log_append(group, update->number, update->hard_changed, update->hard, update->append,
                          update->append_count);
     }
@@ -174,7 +184,7 @@ static void update_carry_out(struct group *group, const struct raft_update *upda
         }
     }
     for (uint32_t i = 0; i < update->snapshot_count; i++) {
-        snapshot_wanted(group, update->snapshots[i]);
+        snapshot_wanted(group, update->snapshots[i], false);
     }
     if (update->load_count > 0) {
         log_read(group, update->load_first, update->load_count);
@@ -291,7 +301,7 @@ static struct raft_config_at *opened_configs(struct group *group, struct reader 
         }
         start->config_count++;
     }
-    CHECK(!reader->failed && reader->left == 0);
+    CHECK(!reader->failed);
     start->configs = configs;
     return configs;
 }
@@ -316,13 +326,14 @@ static bool group_is_first_member(const struct group *group)
 }
 
 /* A crash may have come between the switch to a snapshot and the log's reset: that comes first. */
-static void group_start(struct group *group, struct raft_start *start)
+static void group_start(struct group *group, struct raft_start *start, struct raft_term_run *runs)
 {
     uint64_t index = 0, term = 0;
     bool reset = standing_reset_wanted(group, &index, &term) && index > start->base_index;
     if (reset && opened_term(start, index) != term) {
         group->start_hard = start->hard;
         group->phase = GROUP_RESETTING;
+        heal_cut(group, 0);
         group_log_reset(group, 1, index, term);
         return;
     }
@@ -332,6 +343,7 @@ static void group_start(struct group *group, struct raft_start *start)
     if (start->last == 0 && group_is_first_member(group)) {
         group_write_boot(group);
     } else {
+        heal_start(group, start, runs);
         group_start_raft(group, start);
     }
 }
@@ -356,10 +368,15 @@ static void group_log_opened(struct group *group, struct slice header)
     }
     start.runs = runs;
     struct raft_config_at *configs = opened_configs(group, &reader, &start);
+    bool unsure = reader_u8(&reader) != 0;
+    bool told = heal_open(group, &reader);
+    CHECK(told);
     if (group->phase != GROUP_HALTED && group->params.recovering) {
-        recover_look(group, &start);
+        recover_look(group, &start, unsure);
+    } else if (unsure && group->phase != GROUP_HALTED) {
+        group->phase = GROUP_UNSURE;
     } else if (group->phase != GROUP_HALTED) {
-        group_start(group, &start);
+        group_start(group, &start, runs);
     }
     free(runs);
     free(configs);
@@ -418,6 +435,15 @@ static void group_log_loaded(struct group *group, const struct message *message)
 
 /* ---- what the key-value store has durably, the log may give up ---- */
 
+void group_log_cut(struct group *group, uint64_t index, uint64_t term)
+{
+    struct writer header = {0};
+    writer_u32(&header, group->params.group);
+    writer_u64(&header, index);
+    writer_u64(&header, term);
+    log_send(group, MESSAGE_LOG_CUT, &header, (struct slice){0});
+}
+
 static void group_cut(struct group *group)
 {
     uint64_t keep = group->params.keep_entries != 0 ? group->params.keep_entries : KEEP_ENTRIES;
@@ -430,11 +456,7 @@ static void group_cut(struct group *group)
     }
     struct raft_event event = {.kind = RAFT_EVENT_COMPACTED, .random = group->event->random, .index = index};
     group_raft(group, &event);
-    struct writer header = {0};
-    writer_u32(&header, group->params.group);
-    writer_u64(&header, index);
-    writer_u64(&header, raft_status(group->raft).base_term);
-    log_send(group, MESSAGE_LOG_CUT, &header, (struct slice){0});
+    group_log_cut(group, index, raft_status(group->raft).base_term);
 }
 
 static void group_flushed(struct group *group, uint64_t flush)
@@ -630,6 +652,7 @@ static void group_tick(struct group *group)
     if (group->phase == GROUP_RUNNING) {
         snapshot_send_tick(group);
         snapshot_receive_tick(group);
+        heal_tick(group);
         standing_clean(group);
     }
     if (group->phase == GROUP_RUNNING && group->event->now_ns >= group->maintain_at_ns) {
@@ -665,47 +688,88 @@ static void group_raft_frame(struct group *group, const struct message *frame)
 
 /* An inbox of this process was full. A lost ROOT_STATE is sent again, a LOG_CUT with the next one; without its
  * log a group cannot go on. */
-static void group_bounced(struct group *group, uint16_t type)
+static void group_bounced(struct group *group, const struct message *message)
 {
-    if (type == MESSAGE_ROOT_STATE) {
+    if (message->type == MESSAGE_ROOT_STATE) {
         group->root_share_due = true;
-    } else if (type != MESSAGE_LOG_CUT) {
+    } else if (message->type == MESSAGE_LOG_FETCH || message->type == MESSAGE_LOG_HEAL) {
+        heal_bounced(group, message);
+    } else if (message->type != MESSAGE_LOG_CUT) {
         group_halt(group, ERR_BUSY, "the node's log took no more");
     }
 }
 
+/* What the node's log answers. */
+static void group_log_reply(struct group *group, const struct message *message)
+{
+    switch (message->type) {
+    case MESSAGE_LOG_OPEN:
+        group_log_opened(group, message->header);
+        break;
+    case MESSAGE_LOG_APPEND:
+    case MESSAGE_LOG_RESET:
+        group_log_appended(group, message->header);
+        break;
+    case MESSAGE_LOG_READ:
+        group_log_loaded(group, message);
+        break;
+    case MESSAGE_LOG_FETCH:
+        heal_fetched(group, message);
+        break;
+    case MESSAGE_LOG_HEAL:
+        CHECK(message->header.bytes == 8);
+        heal_written(group, get_u64(message->header.data));
+        break;
+    default:
+        break;
+    }
+}
+
+static void group_local(struct group *group, const struct message *message)
+{
+    if ((message->flags & MESSAGE_ERROR) != 0) {
+        group_bounced(group, message);
+    } else if (message->flags & MESSAGE_REPLY) {
+        group_log_reply(group, message);
+    } else if (message->type == MESSAGE_ROOT_STATE) {
+        group_root_state(group, message->header);
+    } else if (message->type == MESSAGE_GROUP_DRAIN) {
+        members_drain(group);
+    } else if (message->type == MESSAGE_GROUP_RECOVER) {
+        recover_begin(group, message->header);
+    } else if (message->type == MESSAGE_LOG_PINNED) {
+        group->flush_due = true;
+    }
+}
+
+static const char *group_absence(const struct group *group)
+{
+    return group->phase == GROUP_UNSURE
+               ? "this node's log lost what it promised in this group: set its directory aside "
+                 "and join it anew"
+               : NULL;
+}
+
 static void group_message(struct group *group, const struct message *message)
 {
-    bool local = message->peer.role == ROLE_LOCAL;
-    if (local && (message->flags & MESSAGE_ERROR) != 0) {
-        group_bounced(group, message->type);
-    } else if (local && message->type == MESSAGE_ROOT_STATE) {
-        group_root_state(group, message->header);
-    } else if (local && message->type == MESSAGE_GROUP_DRAIN) {
-        members_drain(group);
-    } else if (local && message->type == MESSAGE_GROUP_RECOVER) {
-        recover_begin(group, message->header);
-    } else if (local && message->type == MESSAGE_LOG_PINNED) {
-        group->flush_due = true;
-    } else if (local && (message->flags & MESSAGE_REPLY) && message->type == MESSAGE_LOG_OPEN) {
-        group_log_opened(group, message->header);
-    } else if (local && (message->flags & MESSAGE_REPLY) &&
-               (message->type == MESSAGE_LOG_APPEND || message->type == MESSAGE_LOG_RESET)) {
-        group_log_appended(group, message->header);
-    } else if (local && (message->flags & MESSAGE_REPLY) && message->type == MESSAGE_LOG_READ) {
-        group_log_loaded(group, message);
+    if (message->peer.role == ROLE_LOCAL) {
+        group_local(group, message);
     } else if (message->flags & MESSAGE_REPLY) {
         if (message->type == MESSAGE_SNAPSHOT && group->phase == GROUP_RUNNING) {
             snapshot_send_answered(group, message);
+        } else if (message->type == MESSAGE_ENTRY_FETCH && group->phase == GROUP_RUNNING) {
+            heal_answered(group, message);
         }
     } else if (group->phase != GROUP_RUNNING) {
         if (message->type != MESSAGE_RAFT) {
-            group_refuse(group, message, ERR_NOT_READY, NULL);
+            group_refuse(group, message, ERR_NOT_READY, group_absence(group));
         }
     } else if (message->type == MESSAGE_RAFT) {
         group_raft_frame(group, message);
     } else if (message->type == MESSAGE_SNAPSHOT) {
         snapshot_receive(group, message);
+    } else if (message->type == MESSAGE_ENTRY_FETCH) {
+        heal_asked(group, message);
     } else {
         group_request(group, message);
     }

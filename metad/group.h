@@ -3,6 +3,7 @@
 #ifndef CAIRN_METAD_GROUP_H
 #define CAIRN_METAD_GROUP_H
 
+#include "metad/host/holes.h"
 #include "metad/machine.h"
 #include "metad/metad.h"
 #include "metad/root/root.h"
@@ -22,6 +23,7 @@ enum group_phase {
     GROUP_RESETTING,
     GROUP_RUNNING,
     GROUP_RECOVERING,
+    GROUP_UNSURE, /* the log cannot tell what this node promised: it takes no part (R-E1) */
     GROUP_HALTED
 };
 
@@ -45,6 +47,7 @@ struct snapshot_out {
     struct slice body; /* of the piece that is out */
     bool scanning, last;
     bool ending; /* over; the scan that is out ends it */
+    bool mends;  /* the peer asked for it, not Raft */
     uint64_t sent_ns;
     uint32_t tries;
 };
@@ -54,9 +57,41 @@ struct snapshot_in {
     uint64_t id, index, index_term, next;
     uint32_t view, their_view, checksum;
     uint64_t flush; /* switched: durable once this flush is done */
-    bool flush_asked;
+    bool flush_asked, mends;
     struct raft_config_at config; /* switched: in force at index */
     struct message answer;        /* whom to tell; its slices are not kept */
+};
+
+/* Who is to be brought one. */
+struct snapshot_want {
+    uint32_t peer;
+    bool mends;
+};
+
+#define FETCHES_MAX 8u
+/* A member that waits for an entry it lacks. */
+struct fetching {
+    struct message asker; /* its slices are not kept */
+    uint64_t stream;      /* of the LOG_FETCH that is out, 0: free */
+    bool snapshot;
+};
+/* A log with holes being mended (host/heal.c). */
+struct heal {
+    struct holes holes;
+    uint64_t again_ns; /* when members are asked again */
+    struct {
+        uint32_t node;
+        uint64_t stream;
+    } asked[RAFT_MEMBERS_MAX];
+    uint32_t asked_count;
+    uint32_t behind;         /* who holds it in a snapshot, 0 nobody known */
+    uint32_t snapshot_from;  /* who was asked for that */
+    uint64_t snapshot_by_ns; /* when it is asked again */
+    uint64_t writing;        /* number of the LOG_HEAL that is out, 0 none */
+    struct raft_entry entry; /* in it; owns its data */
+    uint64_t number, mended;
+    uint64_t rot_behind, rot_last;        /* damaged entries that nobody needs, and the last of them */
+    struct fetching fetches[FETCHES_MAX]; /* for others */
 };
 
 /* Who waits for a command's answer. type 0: nobody (the group's own command). */
@@ -97,8 +132,9 @@ struct group {
     uint64_t flushing, flushing_applied, flushed_applied; /* number of the flush that is out, 0 none; what it covers */
     struct snapshot_out out[SNAPSHOTS_OUT];
     struct snapshot_in in;
-    uint32_t wanted[RAFT_MEMBERS_MAX]; /* peers that Raft wants brought a snapshot */
+    struct snapshot_want wanted[2 * RAFT_MEMBERS_MAX];
     uint32_t wanted_count;
+    struct heal heal;
     uint64_t snapshot_number; /* streams and pins */
     uint64_t digest_told;     /* leading: the last checkpoint proposed for comparison */
     uint64_t applied_since_flush, applied_bytes_since_flush;
@@ -178,13 +214,14 @@ void standing_reset_done(struct group *group);
 void standing_clean(struct group *group);
 
 /* host/snapshot_send.c */
-void snapshot_wanted(struct group *group, uint32_t peer);
+/* `mends`: the peer asked for it; else Raft did. */
+void snapshot_wanted(struct group *group, uint32_t peer, bool mends);
 /* At the end of a step, behind its commit: starts what is wanted. */
 void snapshot_send_start(struct group *group);
 void snapshot_send_scanned(struct group *group, uint64_t pin, struct slice pairs);
 void snapshot_send_answered(struct group *group, const struct message *message);
 void snapshot_send_tick(struct group *group);
-/* No more leader: gives all up. */
+/* No more leader: gives all up but what mends. */
 void snapshot_send_end(struct group *group);
 void snapshot_send_deinit(struct group *group);
 /* The least index a snapshot under way stands at; UINT64_MAX: none is. */
@@ -196,7 +233,30 @@ void snapshot_receive_flushed(struct group *group, uint64_t flush);
 /* Gives up one whose sender is not followed any more. */
 void snapshot_receive_tick(struct group *group);
 
+/* host/heal.c */
+/* The damaged entries that the log names at the start. False: malformed. */
+MUST_CHECK bool heal_open(struct group *group, struct reader *reader);
+/* What Raft is to know of them; those at or below the applied index are given up. `runs` are the start's. */
+void heal_start(struct group *group, struct raft_start *start, struct raft_term_run *runs);
+void heal_deinit(struct group *group);
+/* Raft cut or dropped the log from `from` on. */
+void heal_cut(struct group *group, uint64_t from);
+/* A snapshot holds all entries up to `index`. */
+void heal_passed(struct group *group, uint64_t index);
+void heal_tick(struct group *group);
+/* Messages: a member asks, the log says what it has, a member answers, the log has written. */
+void heal_asked(struct group *group, const struct message *message);
+void heal_fetched(struct group *group, const struct message *message);
+void heal_answered(struct group *group, const struct message *message);
+void heal_written(struct group *group, uint64_t number);
+/* The log's inbox was full. */
+void heal_bounced(struct group *group, const struct message *message);
+
 /* group.c */
+/* To the node's log; takes the header and the body. */
+void group_log_send(struct group *group, uint16_t type, uint64_t stream, struct writer *header, struct slice body);
+/* The log gives up entries up to `index`, whose term is `term`. */
+void group_log_cut(struct group *group, uint64_t index, uint64_t term);
 /* Steps Raft and carries out what it says. What it said to a proposal, a change or a transfer. */
 enum err group_raft(struct group *group, const struct raft_event *event);
 void group_halt(struct group *group, enum err err, const char *what);
@@ -212,8 +272,8 @@ void group_log_append(struct group *group, uint64_t number, bool hard_changed, s
                       const struct raft_entry *entries, uint32_t count);
 
 /* recover.c */
-/* What lies here, before anything is written. */
-void recover_look(struct group *group, const struct raft_start *start);
+/* What lies here, before anything is written. `unsure`: the log cannot tell what was promised. */
+void recover_look(struct group *group, const struct raft_start *start, bool unsure);
 /* GROUP_RECOVER: u64 incarnation. */
 void recover_begin(struct group *group, struct slice header);
 void recover_appended(struct group *group);

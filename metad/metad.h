@@ -57,6 +57,14 @@ struct group *group_create(const struct group_params *params);
 void group_destroy(struct group *group);
 actor_step group_step;
 struct raft_status group_status(const struct group *group);
+/* How the group's log is on this node (R-E1). */
+struct group_health {
+    bool unsure;          /* what it promised is lost: it takes no part */
+    uint64_t holes, hole; /* damaged entries that another member must give, and the first of them */
+    uint64_t mended;      /* since the start */
+    uint64_t rot_behind;  /* damaged, and needed by nobody */
+};
+struct group_health group_health(const struct group *group);
 /* The newest map this group knows, packed (borrowed until the next step; empty: none yet), and its epoch. */
 struct slice group_map(const struct group *group, uint64_t *ret_epoch);
 /* After GROUP_DRAIN: it leads no more, or nobody can take over. */

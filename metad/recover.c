@@ -41,18 +41,21 @@ static const char *what_is_wrong(struct group *group, const struct raft_start *s
     if (group->at.applied < start->base_index || group->at.applied > start->last) {
         return "its database and its log do not fit";
     }
+    if (holes_left(&group->heal.holes) > 0) {
+        return "an entry of its log that is not applied yet is damaged; only another member can have it";
+    }
     if (raft_config_roles(config, group->params.self) == 0) {
         return "it was removed from the group";
     }
     return NULL;
 }
 
-void recover_look(struct group *group, const struct raft_start *start)
+void recover_look(struct group *group, const struct raft_start *start, bool unsure)
 {
     struct group_recovery *recovery = &group->recovery;
     CHECK(!recovery->looked && group->params.recovering);
     const struct raft_config *config = config_newest(group, start);
-    recovery->wrong = what_is_wrong(group, start, config);
+    recovery->wrong = unsure ? "its log lost what it promised in this group" : what_is_wrong(group, start, config);
     recovery->config = *config;
     recovery->last = start->last;
     recovery->term = start->run_count > 0 ? start->runs[start->run_count - 1].term : start->base_term;

@@ -219,6 +219,9 @@ static enum err query_run(struct group *group, const struct message *message, co
         .raft = raft_status(group->raft),
         .root = &group->root,
         .refused = group->refused,
+        .holes = holes_left(&group->heal.holes),
+        .mended = group->heal.mended,
+        .rot_behind = group->heal.rot_behind,
         .counters = group->params.counters,
     };
     return operation->query(&query, request, answer);

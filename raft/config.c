@@ -187,6 +187,23 @@ void raft_config_cut(struct raft *raft, uint64_t from)
     }
 }
 
+void raft_config_insert(struct raft *raft, uint64_t index, const struct raft_config *config)
+{
+    unsigned long at = 0;
+    while (at < raft->config_count && raft->configs[at].index < index) {
+        at++;
+    }
+    bool known = at < raft->config_count && raft->configs[at].index == index;
+    if (known || at == 0) {
+        return; /* older than one that is committed */
+    }
+    raft->configs = mem_grow(raft->configs, &raft->config_capacity, raft->config_count + 1, sizeof *raft->configs);
+    memmove(raft->configs + at + 1, raft->configs + at, (raft->config_count - at) * sizeof *raft->configs);
+    raft->config_count++;
+    raft->configs[at] = (struct raft_config_at){.index = index, .config = *config};
+    raft_peers_follow(raft);
+}
+
 void raft_config_install(struct raft *raft, uint64_t index, const struct raft_config_at *config, bool reset)
 {
     if (raft->configs[0].index >= config->index && !reset) {

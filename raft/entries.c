@@ -2,8 +2,8 @@
  * (the cache) and one window of older bodies that the host read back. The durable log is the host's; what is not in
  * memory here is durable there, because only entries that are delivered and durable leave the cache.
  *
- * Invariants: base <= applied <= persisted <= written <= last; base < first_cached <= last + 1; runs cover base + 1 ..
- * last, ascending in index and term.
+ * Invariants: base <= applied <= persisted <= durable <= written <= last; base < hole <= last, or 0; base <
+ * first_cached <= last + 1; runs cover base + 1 .. last, ascending in index and term.
  */
 #include <stdlib.h>
 
@@ -18,7 +18,9 @@ void raft_log_init(struct raft_log *log, const struct raft_start *start)
                              .base_term = start->base_term,
                              .last = last,
                              .written = last,
-                             .persisted = last,
+                             .durable = last,
+                             .hole = start->hole,
+                             .persisted = start->hole != 0 ? start->hole - 1 : last,
                              .first_cached = last + 1};
     CHECK(base <= last && (base == 0) == (start->base_term == 0));
     CHECK((last == base) == (start->run_count == 0));
@@ -147,12 +149,20 @@ void raft_log_cut(struct raft_log *log, uint64_t from)
     if (log->written > log->last) {
         log->written = log->last;
     }
-    if (log->persisted > log->last) {
-        log->persisted = log->last;
+    if (log->hole >= from) {
+        log->hole = 0;
     }
+    log->durable = log->durable > log->last ? log->last : log->durable;
+    raft_log_durable(log, 0);
     if (log->window_count > 0 && log->window_first + log->window_count > from) {
         raft_log_window_drop(log);
     }
+}
+
+void raft_log_durable(struct raft_log *log, uint64_t index)
+{
+    log->durable = index > log->durable ? index : log->durable;
+    log->persisted = log->hole != 0 && log->hole <= log->durable ? log->hole - 1 : log->durable;
 }
 
 void raft_log_compact(struct raft_log *log, uint64_t index)
@@ -186,7 +196,8 @@ void raft_log_reset(struct raft_log *log, uint64_t index, uint64_t term)
     }
     raft_log_window_drop(log);
     log->run_count = 0;
-    log->base = log->last = log->written = log->persisted = index;
+    log->base = log->last = log->written = log->durable = log->persisted = index;
+    log->hole = 0;
     log->base_term = term;
     log->first_cached = index + 1;
 }

@@ -8,6 +8,7 @@
  *   member.c     changes of members (4), transfer of leadership (3.10)
  *   snapshot.c   the log's beginning moves: cut here, a snapshot for a follower, a snapshot installed (5)
  *   entries.c    the log: terms of all entries, bodies of the recent ones, bodies read back
+ *   heal.c       damaged entries: votes go on, leading and acknowledging wait
  *   sleep.c      idle groups that count no ticks
  *   update.c     what a step hands to the host, and what waits for durability */
 #ifndef CAIRN_RAFT_INTERNAL_H
@@ -33,7 +34,9 @@ struct raft_log {
     uint64_t base, base_term; /* what it begins behind: 0, 0 or an entry that a snapshot holds */
     uint64_t last;
     uint64_t written;      /* handed to the host to persist */
-    uint64_t persisted;    /* durable, <= written */
+    uint64_t durable;      /* by name, <= written */
+    uint64_t hole;         /* first entry whose bytes are damaged, 0 none */
+    uint64_t persisted;    /* durable and below the hole */
     uint64_t first_cached; /* last + 1: none */
     uint64_t cached_bytes;
     struct raft_entry *ring; /* entry `index` at index % ring_size (a power of two) */
@@ -55,6 +58,8 @@ uint64_t raft_log_skip(const struct raft_log *log, uint64_t index, uint64_t term
 void raft_log_append(struct raft_log *log, const struct raft_entry *entry);
 /* Removes entries from `from` on. */
 void raft_log_cut(struct raft_log *log, uint64_t from);
+/* Entries up to `index` are durable by name; 0: no more than known. */
+void raft_log_durable(struct raft_log *log, uint64_t index);
 /* Forgets entries up to `index`, persisted: the log begins behind it. */
 void raft_log_compact(struct raft_log *log, uint64_t index);
 /* Drops all; the log is empty behind (index, term). */
@@ -166,6 +171,8 @@ bool raft_config_is_sound(const struct raft_config *config);
 void raft_config_push(struct raft *raft, uint64_t index, const struct raft_config *config);
 /* The log is cut from `from` on: configurations there are rolled back. */
 void raft_config_cut(struct raft *raft, uint64_t from);
+/* A configuration known only now, at an index of the log. */
+void raft_config_insert(struct raft *raft, uint64_t index, const struct raft_config *config);
 /* A snapshot at `index`: what it holds replaces the configurations up to there, all of them when the log is reset. */
 void raft_config_install(struct raft *raft, uint64_t index, const struct raft_config_at *config, bool reset);
 /* Forgets configurations older than the newest committed one. */
@@ -200,6 +207,17 @@ void raft_transfer_request(struct raft *raft, uint32_t node);
 void raft_transfer_tick(struct raft *raft);
 /* Leader, at the end of a step: leaves a joint configuration, promotes learners, resigns, hands over. */
 void raft_member_settle(struct raft *raft);
+
+/* heal.c */
+void raft_healed(struct raft *raft, const struct raft_event *event);
+void raft_trimmed(struct raft *raft, uint64_t index);
+/* Whole: nothing keeps this node's log from leading. */
+static inline bool raft_log_is_whole(const struct raft *raft)
+{
+    return raft->log.hole == 0;
+}
+/* The last entry that may be acknowledged up to `match`. */
+uint64_t raft_match_sound(const struct raft *raft, uint64_t match);
 
 /* snapshot.c */
 void raft_compacted(struct raft *raft, uint64_t index);

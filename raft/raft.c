@@ -23,6 +23,7 @@ struct raft *raft_create(const struct raft_params *params, const struct raft_sta
     CHECK(params->window_entries > 0 && params->window_bytes > 0);
     CHECK(start->base_index <= start->applied && start->applied <= start->last);
     CHECK(start->config.index <= start->applied);
+    CHECK(start->hole == 0 || (start->hole > start->applied && start->hole <= start->last));
     struct raft *raft = mem_alloc(sizeof *raft);
     raft->params = *params;
     raft_log_init(&raft->log, start);
@@ -186,6 +187,12 @@ static void raft_dispatch(struct raft *raft, const struct raft_event *event)
     case RAFT_EVENT_INSTALLED:
         raft_installed(raft, event);
         break;
+    case RAFT_EVENT_HEALED:
+        raft_healed(raft, event);
+        break;
+    case RAFT_EVENT_TRIMMED:
+        raft_trimmed(raft, event->index);
+        break;
     case RAFT_EVENT_WAKE:
     case RAFT_EVENT_CONTINUE:
         break;
@@ -208,7 +215,7 @@ void raft_step(struct raft *raft, const struct raft_event *event, struct raft_up
     raft_replicate(raft);
     raft_read_settle(raft);
     CHECK(raft->term >= term && raft->commit >= commit);
-    CHECK(raft->role != RAFT_LEADER || raft->leader == raft->params.self);
+    CHECK(raft->role != RAFT_LEADER || (raft->leader == raft->params.self && raft_log_is_whole(raft)));
     raft->update.role_changed = role != raft->role || term != raft->term || leader != raft->leader;
     raft_update_end(raft, ret_update);
 }
@@ -238,6 +245,7 @@ struct raft_status raft_status(const struct raft *raft)
                                  .applied = raft->applied,
                                  .leader = raft->leader,
                                  .vote = raft->vote,
+                                 .hole = raft->log.hole,
                                  .ready = raft_is_ready(raft),
                                  .transfer = raft->transfer,
                                  .config = *raft_config(raft),

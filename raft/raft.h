@@ -115,9 +115,10 @@ struct raft_term_run {
 struct raft_start {
     struct raft_hard_state hard;
     uint64_t base_index, base_term;   /* the log begins behind this entry; 0, 0: at entry 1 */
-    const struct raft_term_run *runs; /* of entries base_index + 1 .. last, all of which the host can read back */
+    const struct raft_term_run *runs; /* of entries base_index + 1 .. last, which the host can read back below `hole` */
     uint32_t run_count;
     uint64_t last;
+    uint64_t hole;                /* first entry > applied whose name stands but whose bytes are damaged; 0 none */
     uint64_t applied;             /* base_index..last: what the machine holds; committed, and not delivered again */
     struct raft_config_at config; /* in force at `applied` */
     const struct raft_config_at *configs; /* CONFIG entries of the log behind `applied`, ascending */
@@ -145,6 +146,9 @@ enum raft_event_kind {
     RAFT_EVENT_COMPACTED,   /* the host gives up entries up to `index` <= applied: they are never loaded again */
     RAFT_EVENT_SNAPSHOT_DONE, /* what an update's `snapshots` asked for `peer` ended: `ok`, then it durably holds the
                                  state at `index`; else it is asked again when the peer answers */
+    RAFT_EVENT_HEALED,        /* `loaded` (the damaged entry, durable again; none: it is held by a snapshot) fills a
+                                 hole; the next one is at `index`, 0 none */
+    RAFT_EVENT_TRIMMED,       /* raft_may_trim: from `index`, the first hole, on the log is cut */
     RAFT_EVENT_WAKE,          /* somebody wants something of the group: it does not sleep on */
     RAFT_EVENT_INSTALLED, /* the machine durably holds the state at (`index`, `term`), `config` in force there: of no
                              effect at or below applied. `term` is not above the instance's own */
@@ -162,7 +166,7 @@ struct raft_event {
     uint32_t peer;
     const struct raft_config *config; /* CONFIG, INSTALLED */
     uint64_t config_index;            /* INSTALLED: of the entry that holds it */
-    uint64_t index, term;             /* COMPACTED, SNAPSHOT_DONE, INSTALLED */
+    uint64_t index, term;             /* COMPACTED, SNAPSHOT_DONE, INSTALLED, HEALED, TRIMMED */
     bool ok;                          /* SNAPSHOT_DONE */
 };
 
@@ -205,6 +209,16 @@ struct raft_update {
 
 void raft_step(struct raft *raft, const struct raft_event *event, struct raft_update *ret_update);
 
+/* What another voter said of the first hole: not that it has it, nor that it is on its way to the disk there. */
+struct raft_heard {
+    uint32_t node;
+    bool may_have; /* it had it, and may have acknowledged it */
+};
+/* The first hole was never committed and never will be: all other voters, of all configurations that may be in force,
+ * were heard, and those that may have acknowledged it (`self_may`: this node) are no majority. All of them, because a
+ * leader among them could still count what this node once acknowledged. */
+bool raft_may_trim(const struct raft *raft, bool self_may, const struct raft_heard *heard, uint32_t count);
+
 /* The group sleeps here: ticks have no effect until something else happens. */
 bool raft_is_asleep(const struct raft *raft);
 
@@ -218,6 +232,7 @@ struct raft_status {
         applied;     /* base: the log begins behind it; applied: delivered in `committed` */
     uint32_t leader; /* 0 unknown */
     uint32_t vote;
+    uint64_t hole;                /* first damaged entry, 0 none: votes by its last entry, does not lead */
     bool ready;                   /* leader whose no-op is committed: reads and membership may go */
     uint32_t transfer;            /* leader: whom it hands over to, 0 nobody */
     struct raft_config_at config; /* in force: the newest of the log, committed or not */

@@ -303,6 +303,7 @@ static void raft_append_reject(struct raft *raft, const struct raft_message *m)
 /* At once when it is durable already, else when it will be. */
 static void raft_append_accept(struct raft *raft, uint32_t to, uint64_t match)
 {
+    match = raft_match_sound(raft, match);
     struct raft_message reply = {.kind = RAFT_APPEND_REPLY, .to = to, .log_index = match};
     bool hard = !raft->hard_changed && raft->hard_number <= raft->persisted_number;
     if (hard && match <= raft->log.persisted) {

@@ -54,7 +54,10 @@ void raft_installed(struct raft *raft, const struct raft_event *event)
         raft_become_follower(raft, raft->term, raft->leader);
     }
     if (holds) {
-        log->persisted = index > log->persisted ? index : log->persisted; /* the machine holds it */
+        if (log->hole != 0 && log->hole <= index) {
+            log->hole = index < log->last ? index + 1 : 0; /* until the host says where the next one is */
+        }
+        raft_log_durable(log, index); /* the machine holds it */
     } else {
         CHECK(raft->role != RAFT_LEADER && !raft->hard_changed && log->written == log->last);
         raft_log_reset(log, index, event->term);

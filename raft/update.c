@@ -93,9 +93,7 @@ void raft_persisted(struct raft *raft, uint64_t number)
     raft->persisted_number = number;
     unsigned long done = 0;
     while (done < raft->pending_count && raft->pending[done].number <= number) {
-        if (raft->pending[done].last > raft->log.persisted) {
-            raft->log.persisted = raft->pending[done].last;
-        }
+        raft_log_durable(&raft->log, raft->pending[done].last);
         done++;
     }
     for (unsigned long i = done; i < raft->pending_count; i++) {
@@ -218,8 +216,10 @@ static void raft_update_load(struct raft *raft)
         if (first == 0) {
             continue;
         }
-        uint64_t count = raft->log.first_cached - first;
-        CHECK(first < raft->log.first_cached && raft->log.first_cached - 1 <= raft->log.persisted);
+        uint64_t end =
+            raft->log.hole != 0 && raft->log.hole < raft->log.first_cached ? raft->log.hole : raft->log.first_cached;
+        uint64_t count = end - first;
+        CHECK(first < end && raft->log.first_cached - 1 <= raft->log.durable);
         raft->load_first = first;
         raft->load_count = count > RAFT_LOAD_ENTRIES ? RAFT_LOAD_ENTRIES : (uint32_t)count;
         raft->load_turn = (turn + 1) % turns;

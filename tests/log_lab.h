@@ -367,7 +367,9 @@ static inline struct reply *lab_reply(struct lab *lab, uint64_t stream)
 
 struct opened {
     uint64_t term, last, last_term, base, base_term;
-    uint32_t vote, runs, configs;
+    uint32_t vote, runs, configs, holes, doubts;
+    uint64_t first_hole, first_hole_term;
+    bool unsure;
 };
 static inline struct opened lab_opened(struct lab *lab, uint32_t group)
 {
@@ -394,8 +396,55 @@ static inline struct opened lab_opened(struct lab *lab, uint32_t group)
         assert_true(reader_u64(&r) > opened.base);
         assert_non_null(reader_take(&r, reader_u32(&r)));
     }
+    opened.unsure = reader_u8(&r) != 0;
+    opened.holes = reader_u32(&r);
+    for (uint32_t i = 0; i < opened.holes; i++) {
+        uint64_t index = reader_u64(&r), term = reader_u64(&r);
+        opened.first_hole = i == 0 ? index : opened.first_hole;
+        opened.first_hole_term = i == 0 ? term : opened.first_hole_term;
+        opened.doubts += reader_u8(&r) != LOG_HOLE_ROT;
+    }
     assert_true(!r.failed && r.left == 0);
     return opened;
+}
+
+/* Writes a damaged entry anew. */
+static inline void lab_heal(struct lab *lab, uint32_t group, uint64_t index, uint64_t term, uint32_t bytes)
+{
+    struct raft_entry entry = entry_make(index, term, bytes);
+    struct slice body;
+    raft_entries_encode(&entry, 1, &body);
+    struct writer w = {0};
+    writer_u32(&w, group);
+    writer_u64(&w, 1000 + index);
+    lab_message(lab, MESSAGE_LOG_HEAL, &w, body);
+    slice_drop(&entry.data);
+    lab_run(lab);
+}
+
+/* Doubtful entries from `index` on are given up. */
+static inline void lab_trim(struct lab *lab, uint32_t group, uint64_t index)
+{
+    struct writer w = {0};
+    writer_u32(&w, group);
+    writer_u64(&w, index);
+    lab_message(lab, MESSAGE_LOG_TRIM, &w, (struct slice){0});
+    lab_run(lab);
+}
+
+/* What the log says of an entry by its name. */
+static inline uint8_t lab_fetch(struct lab *lab, uint32_t group, uint64_t index, uint64_t term)
+{
+    struct writer w = {0};
+    writer_u32(&w, group);
+    writer_u64(&w, index);
+    writer_u64(&w, term);
+    lab_message(lab, MESSAGE_LOG_FETCH, &w, (struct slice){0});
+    lab_run(lab);
+    struct reply *reply = lab_reply(lab, lab->stream);
+    assert_non_null(reply);
+    assert_true(reply->header.bytes == 9 && (reply->body.bytes > 0) == (reply->header.data[0] == LOG_HAS));
+    return reply->header.data[0];
 }
 
 /* Reads entries first.. and checks their bytes; returns how many came. */

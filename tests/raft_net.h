@@ -64,6 +64,7 @@ struct net_node {
     struct net_write *writes;
     unsigned long write_count, write_capacity;
     uint64_t applied, flushed; /* delivered; and durable in the machine */
+    uint64_t hole;             /* rot: an entry of the disk that cannot be read, 0 none */
     uint64_t load_first;
     uint32_t load_count;
     struct raft_update update; /* scalars of the last step */
@@ -332,7 +333,7 @@ static inline void net_check_config(struct net *net, uint32_t node)
     uint64_t newest = 0, changes = 0;
     CHECK(status.last == view->last && status.base == view->base);
     for (uint64_t i = view->last; i > view->base; i--) {
-        if (view->entries[i - 1].type == RAFT_ENTRY_CONFIG) {
+        if (view->entries[i - 1].type == RAFT_ENTRY_CONFIG && i != self->hole) {
             newest = newest != 0 ? newest : i;
             changes += i > status.commit && view->entries[i - 1].term == status.term;
         }
@@ -362,6 +363,7 @@ static inline void net_check_promise(struct net *net, const struct raft_message 
         CHECK(self->hard.term == m->term && self->hard.vote == m->from); /* N6 */
     }
     if (m->kind == RAFT_APPEND_REPLY && !m->reject) {
+        CHECK(self->hole == 0 || m->log_index < self->hole); /* N6: what cannot be read is not acknowledged */
         CHECK((m->log_index <= self->disk.last || m->log_index <= self->flushed) &&
               self->hard.term >= m->term); /* N6 */
     }
@@ -476,6 +478,8 @@ static inline void net_step(struct net *net, uint32_t node, struct raft_event ev
     struct raft_status before = raft_status(self->raft);
     raft_step(self->raft, &event, &u);
     struct raft_status status = raft_status(self->raft);
+    self->hole = status.hole == 0 ? 0 : self->hole;
+    CHECK(status.hole == 0 || status.role == RAFT_FOLLOWER);
     if (u.role_changed) {
         net_trace(net, "%u: %s t%llu leader %u", node, roles[status.role], (unsigned long long)status.term,
                   status.leader);
@@ -486,6 +490,7 @@ static inline void net_step(struct net *net, uint32_t node, struct raft_event ev
     if (u.number != 0 || event.kind == RAFT_EVENT_INSTALLED || u.role_changed) {
         net_check_config(net, node);
     }
+    self->hole = status.hole; /* overwritten or installed over: gone */
     if (before.role == RAFT_LEADER && status.commit > before.commit) {
         net_check_majority(net, node, &before.config.config, before.commit, status.commit);
     }
@@ -516,6 +521,7 @@ static inline void net_step(struct net *net, uint32_t node, struct raft_event ev
         CHECK(self->load_count == 0);
         CHECK(u.load_first > self->view.base);
         CHECK(u.load_first + u.load_count - 1 <= self->disk.last);
+        CHECK(self->hole == 0 || u.load_first + u.load_count <= self->hole);
         self->load_first = u.load_first;
         self->load_count = u.load_count;
         net->loads++;
@@ -536,6 +542,9 @@ static inline void net_start(struct net *net, uint32_t node)
         net_log_reset(&self->view, self->flushed, net->committed[self->flushed - 1].term);
     }
     struct net_log *disk = &self->disk;
+    if (self->hole <= self->flushed || self->hole > disk->last) {
+        self->hole = 0; /* the machine has it; or it was never durable */
+    }
     struct raft_term_run *runs = mem_alloc((disk->last + 1) * sizeof *runs);
     struct raft_config_at *configs = mem_alloc((disk->last + 1) * sizeof *configs);
     struct raft_start start = {.hard = self->hard,
@@ -543,6 +552,7 @@ static inline void net_start(struct net *net, uint32_t node)
                                .base_term = disk->base_term,
                                .runs = runs,
                                .last = disk->last,
+                               .hole = self->hole,
                                .applied = self->flushed,
                                .configs = configs,
                                .random = net_random(net)};
@@ -550,7 +560,7 @@ static inline void net_start(struct net *net, uint32_t node)
         if (start.run_count == 0 || runs[start.run_count - 1].term != disk->entries[i - 1].term) {
             runs[start.run_count++] = (struct raft_term_run){.first = i, .term = disk->entries[i - 1].term};
         }
-        if (i > self->flushed && disk->entries[i - 1].type == RAFT_ENTRY_CONFIG) {
+        if (i > self->flushed && disk->entries[i - 1].type == RAFT_ENTRY_CONFIG && i != self->hole) {
             configs[start.config_count++] =
                 (struct raft_config_at){.index = i, .config = net->configs[disk->entries[i - 1].value]};
         }
@@ -765,6 +775,8 @@ static inline bool net_install(struct net *net, uint32_t node, uint64_t index, u
         return false;
     }
     struct raft_config_at config = net_config_at(net, index);
+    bool over = self->hole != 0 && self->hole <= index;
+    self->hole = over ? 0 : self->hole;
     self->flushed = self->applied = index;
     net->installs++;
     net_trace(net, "%u: installs %llu/%llu", node, (unsigned long long)index, (unsigned long long)term);
@@ -774,7 +786,59 @@ static inline bool net_install(struct net *net, uint32_t node, uint64_t index, u
                                  .term = term,
                                  .config = &config.config,
                                  .config_index = config.index});
+    if (over) {
+        self->hole = 0;
+        net_step(net, node, (struct raft_event){.kind = RAFT_EVENT_HEALED});
+    }
     return true;
+}
+
+/* The host mends the hole of a node: by the entry of any member that has it, by a snapshot of one that has it no more,
+ * or, where too few can have acknowledged it, by cutting it. True: done. */
+static inline bool net_heal(struct net *net, uint32_t node)
+{
+    struct net_node *self = &net->nodes[node - 1];
+    uint64_t hole = self->hole;
+    struct raft_event event = {.kind = RAFT_EVENT_HEALED};
+    struct raft_heard heard[NET_NODES];
+    uint32_t heard_count = 0;
+    for (uint32_t i = 0; i < net->count; i++) {
+        const struct net_node *other = &net->nodes[i];
+        if (other == self || other->raft == NULL) {
+            continue;
+        }
+        /* not even on its way to the disk: a leader counts its own entry later, beside what this node once answered */
+        if (hole > other->disk.base && hole > other->flushed &&
+            net_log_term(&other->view, hole) != self->disk.entries[hole - 1].term) {
+            heard[heard_count++] = (struct raft_heard){.node = i + 1};
+        } else if (hole == other->hole) {
+            heard[heard_count++] = (struct raft_heard){.node = i + 1, .may_have = true};
+        }
+        if (hole > other->disk.base && hole <= other->disk.last && hole != other->hole &&
+            other->disk.entries[hole - 1].term == self->disk.entries[hole - 1].term) {
+            struct raft_entry entry = net_entry_make(net, other->disk.entries[hole - 1], hole);
+            event.loaded = &entry;
+            event.loaded_count = 1;
+            net_trace(net, "%u: heals %llu", node, (unsigned long long)hole);
+            self->hole = 0;
+            net_step(net, node, event);
+            slice_drop(&entry.data);
+            return true;
+        }
+        /* any member's, for where nobody may lead but who has the hole there is no leader */
+        if (hole <= other->disk.base && other->flushed >= hole &&
+            net_install(net, node, other->flushed, net->committed[other->flushed - 1].term)) {
+            return true;
+        }
+    }
+    if (raft_may_trim(self->raft, true, heard, heard_count) && self->write_count == 0) {
+        self->disk.last = self->view.last = hole - 1;
+        self->hole = 0;
+        net_trace(net, "%u: trims to %llu", node, (unsigned long long)hole - 1);
+        net_step(net, node, (struct raft_event){.kind = RAFT_EVENT_TRIMMED, .index = hole});
+        return true;
+    }
+    return false;
 }
 
 /* Snapshot `at` of those asked for arrives (and is installed) or is lost; the sender hears of it. */

@@ -98,6 +98,9 @@ static void group_ask(struct cairn *c, struct cairn_group *group, struct cairn_g
         member->removed = reply->removed;
         member->log_syncs = reply->log_syncs;
         member->log_entries = reply->log_entries;
+        member->holes = reply->holes;
+        member->mended = reply->mended;
+        member->rot_behind = reply->rot_behind;
         member->refusal_count = refusals_take(reply->refusals, reply->n_refusals, member->refusals);
         if (member->match == 0) {
             member->match = reply->last;

@@ -101,20 +101,37 @@ static uint64_t log_segment_record_bytes(const struct log *log)
     return bytes;
 }
 
-/* How many appends the next batch takes, and a size that surely holds them with a segment's first record. */
+/* A size that surely holds the NAMES of a batch that takes `count` from the queue. */
+static uint64_t log_names_bound(const struct log *log, unsigned long count)
+{
+    bool changes[LIMIT_GROUPS] = {0};
+    uint64_t bytes = LOG_RECORD_HEADER_BYTES + LOG_NAMES_BYTES;
+    for (unsigned long i = 0; i < count; i++) {
+        changes[log->queue.items[i].group] = true;
+        bytes += (uint64_t)log->queue.items[i].count * 16;
+    }
+    for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
+        if (changes[i] || log->groups[i].before.touched) {
+            bytes += LOG_NAMES_GROUP_BYTES + (log->groups[i].run_count + 1) * 16;
+        }
+    }
+    return bytes;
+}
+
+/* How many appends the next batch takes, and a size that surely holds them with a segment's first records and NAMES. */
 static unsigned long log_batch_choose(const struct log *log, uint64_t *ret_bound)
 {
-    uint64_t bytes = log_segment_record_bytes(log);
+    uint64_t bytes = 2 * log_segment_record_bytes(log);
     unsigned long count = 0;
     while (count < log->queue.count && (count == 0 || bytes + log->queue.items[count].bytes <= LOG_BATCH_BYTES)) {
         bytes += log->queue.items[count].bytes;
         count++;
     }
-    *ret_bound = log_blocks_bound(bytes, 2);
+    *ret_bound = log_blocks_bound(bytes + log_names_bound(log, count), 4);
     return count;
 }
 
-/* All groups as they stand before this segment, so that older ones can be given up. */
+/* All groups as they stand before this segment, so that older ones can be given up; twice, in two sectors (R-E1). */
 static void log_segment_put(const struct log *log, struct log_builder *b)
 {
     struct writer w = {0};
@@ -136,6 +153,58 @@ static void log_segment_put(const struct log *log, struct log_builder *b)
     put_u32(w.data, count);
     struct log_record record = {.type = LOG_RECORD_SEGMENT};
     log_builder_put(b, &record, w.data, (uint32_t)w.bytes);
+    log_builder_break(b);
+    log_builder_put(b, &record, w.data, (uint32_t)w.bytes);
+    writer_deinit(&w);
+}
+
+/* u32 run count and the runs from `from` on. */
+static void log_names_runs_put(const struct log_group *group, uint64_t from, struct writer *w)
+{
+    uint64_t count_at = w->bytes;
+    uint32_t count = 0;
+    writer_u32(w, 0);
+    for (unsigned long i = 0; i < group->run_count; i++) {
+        uint64_t end = i + 1 < group->run_count ? group->runs[i + 1].first : group->last + 1;
+        if (end > from) {
+            writer_u64(w, group->runs[i].first > from ? group->runs[i].first : from);
+            writer_u64(w, group->runs[i].term);
+            count++;
+        }
+    }
+    put_u32(w->data + count_at, count);
+}
+
+/* What this write and the one before it changed, in sectors of its own: a damaged one loses no name (R-E1). */
+static void log_names_put(const struct log *log, struct log_builder *b)
+{
+    struct writer w = {0};
+    uint32_t count = 0;
+    writer_u64(&w, log->previous);
+    writer_u32(&w, 0);
+    for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
+        const struct log_group *group = &log->groups[i];
+        if (!group->now.touched && !group->before.touched) {
+            continue;
+        }
+        uint64_t now = group->now.touched ? group->now.from : UINT64_MAX;
+        uint64_t before = group->before.touched ? group->before.from : UINT64_MAX;
+        uint64_t from = now < before ? now : before;
+        from = from > group->last ? group->last + 1 : from > group->base ? from : group->base + 1;
+        writer_u32(&w, i);
+        writer_u64(&w, group->term);
+        writer_u32(&w, group->vote);
+        writer_u64(&w, group->base);
+        writer_u64(&w, group->base_term);
+        writer_u64(&w, from);
+        writer_u64(&w, group->last);
+        log_names_runs_put(group, from, &w);
+        count++;
+    }
+    put_u32(w.data + 8, count);
+    struct log_record record = {.type = LOG_RECORD_NAMES};
+    log_builder_break(b);
+    log_builder_put(b, &record, w.data, (uint32_t)w.bytes);
     writer_deinit(&w);
 }
 
@@ -154,17 +223,56 @@ static void log_hard_put(const struct log *log, struct log_builder *b, uint32_t 
 static void log_reset_put(struct log *log, struct log_builder *b, const struct log_append *append)
 {
     struct log_record record = {
-        .type = LOG_RECORD_RESET, .group = append->group, .index = append->reset_index, .term = append->reset_term};
+        .type = LOG_RECORD_RESET, .group = append->group, .index = append->index, .term = append->index_term};
     log_builder_put(b, &record, NULL, 0);
-    log_group_reset(&log->groups[append->group], append->reset_index, append->reset_term);
+    log_group_reset(&log->groups[append->group], append->index, append->index_term);
     log->release_due = true;
 }
 
-static void log_append_put(struct log *log, struct log_builder *b, const struct log_append *append)
+static struct log_place log_entry_put(struct log *log, struct log_builder *b, enum log_record_type type,
+                                      uint32_t number, const struct raft_entry *entry)
+{
+    struct log_record record = {.type = (uint8_t)type,
+                                .entry = entry->type,
+                                .group = number,
+                                .index = entry->index,
+                                .term = entry->term,
+                                .previous_index = entry->index - 1,
+                                .previous_term = log_group_term(&log->groups[number], entry->index - 1)};
+    uint32_t offset = log_builder_put(b, &record, entry->data.data, entry->data.bytes);
+    log->status.records++;
+    return (struct log_place){.segment = log_current(log)->number, .offset = offset, .bytes = entry->data.bytes};
+}
+
+/* The name is the log's and its bytes are damaged. */
+static bool log_group_lacks(const struct log_group *group, const struct raft_entry *entry)
+{
+    return entry->index > group->base && entry->index <= group->last &&
+           log_group_term(group, entry->index) == entry->term &&
+           log_place_is_hole(log_group_place(group, entry->index));
+}
+
+/* A damaged entry is written anew; what stands behind it stays (R-E1). */
+static void log_heal_put(struct log *log, struct log_builder *b, struct log_append *append)
+{
+    if (log_group_lacks(&log->groups[append->group], &append->entries[0])) {
+        append->healed = log_entry_put(log, b, LOG_RECORD_HEALED, append->group, &append->entries[0]);
+    }
+}
+
+static void log_append_put(struct log *log, struct log_builder *b, struct log_append *append)
 {
     struct log_group *group = &log->groups[append->group];
-    if (append->reset) {
+    if (append->kind == LOG_RESETS) {
         log_reset_put(log, b, append);
+        return;
+    }
+    if (append->kind == LOG_HEALS) {
+        log_heal_put(log, b, append);
+        return;
+    }
+    if (append->kind == LOG_TRIMS) {
+        log_group_truncate(group, append->index - 1); /* the names behind this batch say so */
         return;
     }
     if (append->hard_changed) {
@@ -172,39 +280,16 @@ static void log_append_put(struct log *log, struct log_builder *b, const struct 
         group->known = true;
         group->term = append->term;
         group->vote = append->vote;
+        log_group_touch(group, UINT64_MAX);
         log_hard_put(log, b, append->group);
     }
     for (uint32_t i = 0; i < append->count; i++) {
         const struct raft_entry *entry = &append->entries[i];
         CHECK(entry->index > group->base && entry->index <= group->last + 1);
-        struct log_record record = {.type = LOG_RECORD_ENTRY,
-                                    .entry = entry->type,
-                                    .group = append->group,
-                                    .index = entry->index,
-                                    .term = entry->term,
-                                    .previous_index = entry->index - 1,
-                                    .previous_term = log_group_term(group, entry->index - 1)};
-        uint32_t offset = log_builder_put(b, &record, entry->data.data, entry->data.bytes);
-        struct log_place place = {.segment = log_current(log)->number, .offset = offset, .bytes = entry->data.bytes};
+        struct log_place place = log_entry_put(log, b, LOG_RECORD_ENTRY, append->group, entry);
         log_group_put(group, entry->index, entry->term, place);
         if (entry->type == RAFT_ENTRY_CONFIG) {
             log_group_config(group, entry->index, entry->data);
-        }
-        log->status.records++;
-    }
-}
-
-/* Second copies of the hard states of a batch, in sectors of their own (R-E1). */
-static void log_batch_hard_twice(const struct log *log, struct log_builder *b)
-{
-    bool broken = false;
-    for (unsigned long i = 0; i < log->flight.count; i++) {
-        if (log->flight.items[i].hard_changed) {
-            if (!broken) {
-                log_builder_break(b);
-                broken = true;
-            }
-            log_hard_put(log, b, log->flight.items[i].group);
         }
     }
 }
@@ -213,8 +298,9 @@ static void log_batch_write(struct log *log, struct log_builder *b, struct effec
 {
     uint64_t previous = log->sequence;
     log->highest++;
+    log->previous = previous;
     log->sequence = log->highest;
-    CHECK(log->sequence > previous && log->synced == previous);
+    CHECK(log->sequence > previous && log->synced <= previous); /* below: that write is doubtful (R-E2) */
     const struct log_segment *current = log_current(log);
     struct log_where where = log_where(log, current);
     struct slice data = log_builder_finish(b, &where, log->sequence, previous, log->synced);
@@ -259,9 +345,23 @@ static void log_batch_start(struct log *log, bool mark, struct effects *fx)
     for (unsigned long i = 0; i < count; i++) {
         log_append_put(log, &b, &log->flight.items[i]);
     }
-    log_batch_hard_twice(log, &b);
+    log_names_put(log, &b);
+    log_touches_shift(log);
     log->unmarked = count > 0;
     log_batch_write(log, &b, fx);
+}
+
+/* A healed entry can be read once it is durable. */
+static void log_heal_synced(struct log *log, const struct log_append *append)
+{
+    struct log_group *group = &log->groups[append->group];
+    if (append->kind == LOG_HEALS && append->healed.segment != 0 && log_group_lacks(group, &append->entries[0])) {
+        log_group_place_set(group, append->entries[0].index, append->healed);
+        if (append->entries[0].type == RAFT_ENTRY_CONFIG) {
+            log_group_config_insert(group, append->entries[0].index, append->entries[0].data);
+        }
+        log->status.healed++;
+    }
 }
 
 static void log_batch_synced(struct log *log, uint64_t now_ns, struct effects *fx)
@@ -274,6 +374,10 @@ static void log_batch_synced(struct log *log, uint64_t now_ns, struct effects *f
     }
     for (unsigned long i = 0; i < log->flight.count; i++) {
         const struct log_append *append = &log->flight.items[i];
+        log_heal_synced(log, append);
+        if (append->kind == LOG_TRIMS) {
+            continue;
+        }
         uint8_t number[8];
         put_u64(number, append->number);
         fx_answer(fx, append->from, append->type, append->stream, MESSAGE_REPLY, slice_copy(number, 8),
@@ -336,14 +440,39 @@ static void log_on_append(struct log *log, const struct message *m, struct effec
 static void log_on_reset(struct log *log, const struct message *m, struct effects *fx)
 {
     struct reader r = reader_of(m->header.data, m->header.bytes);
-    struct log_append append = {.from = m->from, .stream = m->stream, .type = m->type, .reset = true};
+    struct log_append append = {.from = m->from, .stream = m->stream, .type = m->type, .kind = LOG_RESETS};
     append.group = reader_u32(&r);
     append.number = reader_u64(&r);
-    append.reset_index = reader_u64(&r);
-    append.reset_term = reader_u64(&r);
+    append.index = reader_u64(&r);
+    append.index_term = reader_u64(&r);
     CHECK(!r.failed && r.left == 0 && append.group < LIMIT_GROUPS && log->state == LOG_OPEN);
     append.bytes = LOG_RECORD_HEADER_BYTES;
-    log->groups[append.group].accepted = append.reset_index;
+    log->groups[append.group].accepted = append.index;
+    log_enqueue(log, append, fx);
+}
+
+static void log_on_heal(struct log *log, const struct message *m, struct effects *fx)
+{
+    struct reader r = reader_of(m->header.data, m->header.bytes);
+    struct log_append append = {.from = m->from, .stream = m->stream, .type = m->type, .kind = LOG_HEALS};
+    append.group = reader_u32(&r);
+    append.number = reader_u64(&r);
+    CHECK(!r.failed && r.left == 0 && append.group < LIMIT_GROUPS && log->state == LOG_OPEN);
+    enum err err = raft_entries_decode(m->body, &append.entries, &append.count);
+    CHECK(err == ERR_OK && append.count == 1);
+    append.bytes = LOG_RECORD_HEADER_BYTES + (uint64_t)append.entries[0].data.bytes;
+    log_enqueue(log, append, fx);
+}
+
+static void log_on_trim(struct log *log, const struct message *m, struct effects *fx)
+{
+    struct reader r = reader_of(m->header.data, m->header.bytes);
+    struct log_append append = {.from = m->from, .stream = m->stream, .type = m->type, .kind = LOG_TRIMS};
+    append.group = reader_u32(&r);
+    append.index = reader_u64(&r);
+    CHECK(!r.failed && r.left == 0 && append.group < LIMIT_GROUPS && log->state == LOG_OPEN);
+    CHECK(append.index > log->groups[append.group].base && append.index <= log->groups[append.group].accepted);
+    log->groups[append.group].accepted = append.index - 1;
     log_enqueue(log, append, fx);
 }
 
@@ -368,7 +497,7 @@ void log_ready(struct log *log, uint64_t now_ns, struct effects *fx)
 {
     CHECK(log->state == LOG_SCANNING || log->state == LOG_SYNCING);
     log->state = LOG_OPEN;
-    log->synced = log->sequence;
+    log->synced = log->scan.tail_damaged ? log->scan.tail_synced : log->sequence;
     for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
         log->groups[i].readable = log->groups[i].accepted = log->groups[i].last;
     }
@@ -458,7 +587,14 @@ static void log_on_message(struct log *log, const struct message *m, struct effe
     case MESSAGE_LOG_CUT:
         log_on_cut(log, m, fx);
         break;
+    case MESSAGE_LOG_HEAL:
+        log_on_heal(log, m, fx);
+        break;
+    case MESSAGE_LOG_TRIM:
+        log_on_trim(log, m, fx);
+        break;
     case MESSAGE_LOG_READ:
+    case MESSAGE_LOG_FETCH:
         log_read_start(log, m, fx);
         break;
     default:

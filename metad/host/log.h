@@ -8,8 +8,9 @@
  *   LOG_OPEN    header: u32 group
  *               reply:  u64 term, u32 vote, u64 last index, u64 base index, u64 base term (entries begin behind it; 0,
  * 0 at first), u32 run count, then per run u64 first, u64 term, then u32 count and per CONFIG entry of the log u64
- * index, u32 bytes, bytes. Answered once the scan at start has finished; a group asks before anything else. What was
- * cut may be there again.
+ * index, u32 bytes, bytes; u8 unsure (names or vote are lost: the group must not serve here), then u32 count and per
+ * hole u64 index, u64 term, u8 enum log_hole: entries that are named and whose bytes are damaged. Answered once the
+ * scan at start has finished; a group asks before anything else. What was cut may be there again.
  *
  *   LOG_APPEND  header: u32 group, u64 number, u8 hard_changed, u64 term, u32 vote; body: packed entries, may be none
  *               reply:  u64 number, when durable. Replies to one group come in order. entries[0].index may be at or
@@ -29,6 +30,15 @@
  *               reply:  body: packed entries, fewer than asked when over 1 MiB, at least one; none only when `first` is
  *                       behind what is durable, or not behind the base.
  *
+ *   LOG_HEAL    header: u32 group, u64 number; body: one packed entry, whose name is that of a hole
+ *               reply:  u64 number, when durable. Entries behind it stay.
+ *
+ *   LOG_TRIM    header: u32 group, u64 index; no reply. Entries from index on, the first of them a hole, are not the
+ *                       group's (R-E2). Durable with what comes after.
+ *
+ *   LOG_FETCH   header: u32 group, u64 index, u64 term
+ *               reply:  u8 enum log_verdict, u64 term of the entry before; body: the packed entry when LOG_HAS.
+ *
  * Packed entry, the same as in the RAFT frame's body: u64 index, u64 term, u8 type, u32 bytes, bytes.
  *
  * Disk format (R-E1, R-E2): byte map at the head of log_format.h; recovery: log_recover.c; rules: README.md. */
@@ -40,6 +50,26 @@
 #include "raft/raft.h"
 
 struct log;
+
+/* Why an entry's bytes are not there. */
+enum log_hole {
+    LOG_HOLE_ROT,   /* it was durable here (R-E1) */
+    LOG_HOLE_DOUBT, /* it may never have been (R-E2) */
+    LOG_HOLE_TORN,  /* the same, and where it should stand there is only what is older */
+    LOG_HOLE_FRESH, /* in the scan at start: which of these, the next write says */
+};
+
+/* What a node's log says of an entry by its name (group, index, term). */
+enum log_verdict {
+    LOG_HAS = 1, /* durably */
+    LOG_NONE,    /* it has none of that name */
+    LOG_LACKS,   /* it had it, and its bytes are damaged */
+    LOG_DOUBTS,  /* the same, but it may never have been durable */
+    LOG_TORN,    /* it was writing it; only older bytes stand there: it was never durable */
+    LOG_BEHIND,  /* in its snapshot */
+    LOG_UNTOLD,  /* not now */
+    LOG_VERDICTS
+};
 
 struct log_params {
     struct uuid directory;         /* the data directory's uuid: a record of another one is stale */
@@ -59,6 +89,7 @@ MUST_CHECK enum err raft_entries_decode(struct slice body, struct raft_entry **r
 
 struct log_status {
     uint64_t syncs, records, bytes, append_position;
+    uint64_t healed; /* entries written anew */
     uint32_t segments;
 };
 struct log_status log_status(const struct log *log);

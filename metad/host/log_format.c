@@ -7,7 +7,8 @@
 #include "base/check.h"
 #include "base/hash.h"
 
-#define LOG_MAGIC 0x32474c43u /* "CLG2" */
+#define LOG_MAGIC     0x33474c43u /* "CLG3" */
+#define LOG_MAGIC_OLD 0x32474c43u /* "CLG2" */
 
 _Static_assert(LOG_BLOCK_BYTES % LOG_SECTOR_BYTES == 0, "blocks are whole sectors");
 _Static_assert(LOG_PAYLOAD_BYTES == 460, "the byte map says so");
@@ -42,10 +43,13 @@ void log_sector_encode(const struct log_sector *s, const struct uuid *directory,
 bool log_sector_decode(const uint8_t *sector, const struct uuid *directory, uint32_t file, uint32_t number,
                        struct log_sector *ret_sector)
 {
-    if (get_u32(sector + 4) != LOG_MAGIC || get_u32(sector) != log_sector_crc(directory, file, number, sector)) {
+    uint32_t magic = get_u32(sector + 4);
+    if ((magic != LOG_MAGIC && magic != LOG_MAGIC_OLD) ||
+        get_u32(sector) != log_sector_crc(directory, file, number, sector)) {
         return false;
     }
-    struct log_sector s = {.sequence = get_u64(sector + 8),
+    struct log_sector s = {.old = magic == LOG_MAGIC_OLD,
+                           .sequence = get_u64(sector + 8),
                            .previous = get_u64(sector + 16),
                            .synced = get_u64(sector + 24),
                            .first = get_u32(sector + 32),

@@ -8,7 +8,7 @@
  * payload.
  *
  *   sector   0 u32 crc        CRC-32C of the place (directory uuid, u32 file, u32 sector) and of bytes 4..511
- *            4 u32 magic      "CLG2"
+ *            4 u32 magic      "CLG3"; "CLG2" is read as well
  *            8 u64 sequence   of the write; grows, with gaps after a torn tail was cut
  *           16 u64 previous   sequence of the write before: the chain that recovery follows
  *           24 u64 synced     highest sequence known durable when this write was issued (R-E2)
@@ -22,7 +22,7 @@
  *
  *   record   a row of bytes over the payloads of one write; a sector it leaves towards the next is full
  *            0 u32 crc        CRC-32C of bytes 4..55
- *            4 u8  type       enum log_record_type
+ *            4 u8  type       enum log_record_type; HEALED: an entry written anew in its place, cuts nothing
  *            5 u8  entry      enum raft_entry_type of an ENTRY
  *            6 u16 zero
  *            8 u32 group
@@ -35,9 +35,16 @@
  *           52 u32 vote       HARD_STATE
  *           56     body       ENTRY: the entry's data
  *
- *   SEGMENT, the first record of a segment, has the body: u32 count, per group u32 group, u64 term, u32 vote, u64 base
- *   index, u64 base term, u64 last index, u32 run count, per run u64 first, u64 term: all groups and the names of all
- *   their entries behind base, as they stand before the segment. A reader may so begin with any segment. */
+ *   NAMES, the last record of each write, begins in a sector of its own (R-E1). What it says of the write and of the
+ * one before it names all that either of them changed: a damaged write is so known by its own NAMES, a lost one by its
+ *   successor's. Body: u64 before (sequence of the write before the previous one), u32 count, per group u32 group, u64
+ *   term, u32 vote, u64 base index, u64 base term, u64 from, u64 last index, u32 run count, per run u64 first, u64
+ * term. Nothing behind base and below `from` was changed; the runs cover from (or base + 1) .. last.
+ *
+ *   SEGMENT, the first record of a segment and twice there, in two sectors, has the body: u32 count, per group u32
+ * group, u64 term, u32 vote, u64 base index, u64 base term, u64 last index, u32 run count, per run u64 first, u64 term:
+ * all groups and the names of all their entries behind base, as they stand before the segment. A reader may so begin
+ * with any segment. */
 #ifndef CAIRN_METAD_HOST_LOG_FORMAT_H
 #define CAIRN_METAD_HOST_LOG_FORMAT_H
 
@@ -56,9 +63,18 @@
 #define LOG_BLOCK_SECTORS       (LOG_BLOCK_BYTES / LOG_SECTOR_BYTES)
 #define LOG_RECORD_HEADER_BYTES 56u
 #define LOG_SEGMENT_GROUP_BYTES 44u /* one group in the body of a SEGMENT record, without its runs */
+#define LOG_NAMES_BYTES         12u /* of a NAMES record's body before its groups */
+#define LOG_NAMES_GROUP_BYTES   52u /* one group there, without its runs */
 #define LOG_NO_RECORD           0xffffu
 
-enum log_record_type { LOG_RECORD_ENTRY = 1, LOG_RECORD_HARD_STATE = 2, LOG_RECORD_SEGMENT = 3, LOG_RECORD_RESET = 4 };
+enum log_record_type {
+    LOG_RECORD_ENTRY = 1,
+    LOG_RECORD_HARD_STATE = 2,
+    LOG_RECORD_SEGMENT = 3,
+    LOG_RECORD_RESET = 4,
+    LOG_RECORD_NAMES = 5,
+    LOG_RECORD_HEALED = 6
+};
 
 /* Where a write lies: its directory, the segment and the file that holds it; the oldest segment needed. */
 struct log_where {
@@ -70,6 +86,7 @@ struct log_sector {
     uint64_t sequence, previous, synced;
     uint32_t first, sectors, segment, oldest;
     uint16_t used, record;
+    bool old; /* written by a program that wrote no NAMES */
 };
 
 struct log_record {

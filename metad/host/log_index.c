@@ -66,7 +66,36 @@ void log_group_put(struct log_group *group, uint64_t index, uint64_t term, struc
     if (group->readable >= index) {
         group->readable = index - 1;
     }
+    log_group_touch(group, index);
     group->known = true;
+}
+
+void log_group_touch(struct log_group *group, uint64_t from)
+{
+    group->now.from = group->now.touched && group->now.from < from ? group->now.from : from;
+    group->now.touched = true;
+}
+
+void log_group_place_set(struct log_group *group, uint64_t index, struct log_place place)
+{
+    CHECK(index > group->base && index <= group->last);
+    group->places[index - group->base - 1] = place;
+}
+
+void log_group_truncate(struct log_group *group, uint64_t index)
+{
+    CHECK(index >= group->base && index <= group->last);
+    while (group->run_count > 0 && group->runs[group->run_count - 1].first > index) {
+        group->run_count--;
+    }
+    unsigned long keep = group->config_count;
+    while (keep > 0 && group->configs[keep - 1].index > index) {
+        keep--;
+    }
+    log_configs_drop(group, keep, group->config_count);
+    group->last = index;
+    group->readable = group->readable > index ? index : group->readable;
+    log_group_touch(group, index + 1);
 }
 
 void log_group_config(struct log_group *group, uint64_t index, struct slice data)
@@ -74,6 +103,22 @@ void log_group_config(struct log_group *group, uint64_t index, struct slice data
     CHECK(index == group->last);
     group->configs = mem_grow(group->configs, &group->config_capacity, group->config_count + 1, sizeof *group->configs);
     group->configs[group->config_count++] = (struct log_config){.index = index, .data = slice_ref(data)};
+}
+
+void log_group_config_insert(struct log_group *group, uint64_t index, struct slice data)
+{
+    CHECK(index > group->base && index <= group->last);
+    unsigned long at = 0;
+    while (at < group->config_count && group->configs[at].index < index) {
+        at++;
+    }
+    if (at < group->config_count && group->configs[at].index == index) {
+        return;
+    }
+    group->configs = mem_grow(group->configs, &group->config_capacity, group->config_count + 1, sizeof *group->configs);
+    memmove(group->configs + at + 1, group->configs + at, (group->config_count - at) * sizeof *group->configs);
+    group->config_count++;
+    group->configs[at] = (struct log_config){.index = index, .data = slice_ref(data)};
 }
 
 void log_group_cut(struct log_group *group, uint64_t index)
@@ -106,6 +151,7 @@ void log_group_reset(struct log_group *group, uint64_t index, uint64_t term)
     group->run_count = 0;
     group->base = group->last = group->readable = index;
     group->base_term = term;
+    log_group_touch(group, index + 1);
     group->known = true;
 }
 
@@ -152,6 +198,20 @@ struct slice log_group_opened(const struct log_group *group)
         writer_u32(&w, group->configs[i].data.bytes);
         writer_put(&w, group->configs[i].data.data, group->configs[i].data.bytes);
     }
+    writer_u8(&w, group->unsure);
+    uint64_t holes_at = w.bytes;
+    uint32_t holes = 0;
+    writer_u32(&w, 0);
+    for (uint64_t i = group->base + 1; i <= group->last; i++) {
+        struct log_place place = log_group_place(group, i);
+        if (log_place_is_hole(place)) {
+            writer_u64(&w, i);
+            writer_u64(&w, log_group_term(group, i));
+            writer_u8(&w, (uint8_t)place.offset);
+            holes++;
+        }
+    }
+    put_u32(w.data + holes_at, holes);
     struct slice opened = writer_take(&w);
     writer_deinit(&w);
     return opened;

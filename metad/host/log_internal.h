@@ -5,7 +5,8 @@
  *   log_index.c    per group: where its entries lie, their terms, its hard state
  *   log_read.c     entries read back
  *   log_probe.c    which file holds which segment, at start
- *   log_recover.c  the scan at start
+ *   log_recover.c  the scan at start: which writes there are, and which are damaged
+ *   log_replay.c   what a write says, taken into the groups
  *   log_format.c   bytes */
 #ifndef CAIRN_METAD_HOST_LOG_INTERNAL_H
 #define CAIRN_METAD_HOST_LOG_INTERNAL_H
@@ -40,9 +41,21 @@ static inline uint64_t log_token_make(enum log_token kind, uint32_t slot)
 }
 
 /* Where an entry's record begins, and the bytes of its data. Segment 0, in the scan at start only: named, but in a
- * segment that is gone. */
+ * segment that is gone. LOG_HOLE_BYTES: named, but its bytes are damaged; the segment is the one they lay in, the
+ * offset an enum log_hole (log.h). */
 struct log_place {
     uint32_t segment, offset, bytes;
+};
+#define LOG_HOLE_BYTES UINT32_MAX
+static inline bool log_place_is_hole(struct log_place place)
+{
+    return place.bytes == LOG_HOLE_BYTES;
+}
+
+/* What a write changed of a group: entries from `from` on (UINT64_MAX: none), its hard state, its base. */
+struct log_touch {
+    bool touched;
+    uint64_t from;
 };
 
 struct log_config {
@@ -52,6 +65,8 @@ struct log_config {
 
 struct log_group {
     bool known;
+    bool unsure;                  /* names or vote were lost: the group must not serve here */
+    struct log_touch now, before; /* by the write being laid out or read; by the one before it */
     uint64_t term;
     uint32_t vote;
     uint64_t base, base_term; /* entries begin behind it */
@@ -74,6 +89,13 @@ struct log_place log_group_place(const struct log_group *group, uint64_t index);
 void log_group_put(struct log_group *group, uint64_t index, uint64_t term, struct log_place place);
 /* The last entry put is a configuration; takes a reference on its data. */
 void log_group_config(struct log_group *group, uint64_t index, struct slice data);
+/* The same for an entry of base + 1..last; those at other indexes stay. */
+void log_group_config_insert(struct log_group *group, uint64_t index, struct slice data);
+/* Forgets entries behind `index` (base..last). */
+void log_group_truncate(struct log_group *group, uint64_t index);
+void log_group_place_set(struct log_group *group, uint64_t index, struct log_place place);
+/* The write changes the group: from entry `from` on, or (UINT64_MAX) no entry. */
+void log_group_touch(struct log_group *group, uint64_t from);
 /* Forgets entries up to `index` (base + 1..last). */
 void log_group_cut(struct log_group *group, uint64_t index);
 /* Forgets all entries; the log goes on behind `index`. */
@@ -86,11 +108,18 @@ void log_runs_put(const struct log_group *group, struct writer *w);
 /* The packed answer to LOG_OPEN. */
 struct slice log_group_opened(const struct log_group *group);
 
-/* An append or a reset that waits, or whose batch is being written. */
+enum log_append_kind {
+    LOG_APPENDS,
+    LOG_RESETS, /* the group's log is emptied, and goes on behind (index, index_term) */
+    LOG_HEALS,  /* entries[0] is written anew in its place */
+    LOG_TRIMS,  /* entries from `index` on, all doubtful, were never part of the group's log */
+};
+/* What waits, or whose batch is being written. */
 struct log_append {
-    bool reset; /* the group's log is emptied, and goes on behind reset_index */
-    uint64_t reset_index, reset_term;
-    uint16_t type; /* of the message, for the answer */
+    uint8_t kind; /* enum log_append_kind */
+    uint64_t index, index_term;
+    struct log_place healed; /* where: in force once it is durable; segment 0: nowhere */
+    uint16_t type;           /* of the message, for the answer */
     struct address from;
     uint64_t stream, number, term;
     uint32_t group, vote;
@@ -113,6 +142,7 @@ struct log_open {
 struct log_read {
     struct address from;
     uint64_t stream;
+    uint16_t type; /* LOG_READ or LOG_FETCH */
     uint32_t group, count;
     uint64_t first;
     struct log_place *places;
@@ -136,8 +166,27 @@ struct log_found {
 enum log_scan_mode {
     LOG_SCAN_PROBE,    /* which segment does the file hold? */
     LOG_SCAN_WALK,     /* write after write along the chain */
-    LOG_SCAN_NEXT,     /* nothing begins here: does the next segment go on? */
+    LOG_SCAN_AHEAD,    /* nothing whole begins here: is there more of the chain behind? */
     LOG_SCAN_EVIDENCE, /* the chain ended: does anything elsewhere say that more was synced? */
+};
+/* A write as a sector of it names it. sequence 0: none. */
+struct log_write {
+    uint64_t sequence, previous, synced;
+    uint32_t first, sectors;
+    bool old;
+};
+/* A damaged write whose own NAMES cannot be read: what it changed, the next one says. */
+struct log_pending {
+    bool waits;
+    bool lost;                         /* no sector of it is left, and it may be more than one */
+    uint64_t sequence, before, synced; /* lost: before is the last one that was read */
+    struct slice data;                 /* its sectors, bad ones zeroed */
+    uint32_t first, sectors, segment;
+    bool older; /* every bad sector holds something older: as a write that was cut short */
+    /* as it stood before, if there is no next one */
+    uint64_t sequence_back, previous_back, position_back;
+    unsigned long segment_count_back;
+    uint32_t last_segment_back;
 };
 struct log_scan {
     enum log_scan_mode mode;
@@ -148,16 +197,18 @@ struct log_scan {
     uint64_t at;          /* offset in it: the next write, or sectors to look at */
     struct writer buffer; /* bytes of the file from buffer_at on */
     uint64_t buffer_at;
-    uint32_t stop_file; /* where the chain ended */
+    uint64_t ahead_from;    /* where the chain was left */
+    bool ahead_next;        /* the present file was looked through: the next one may go on */
+    struct log_write ahead; /* found there: begins here or goes on behind a gap */
+    uint32_t stop_file;     /* where the chain ended */
     uint64_t stop_at;
-    bool bad; /* a sector behind the stop that does not check */
-    uint32_t bad_segment;
-    uint64_t bad_at;
-    uint64_t highest; /* sequence seen anywhere */
-    bool named;       /* an entry was read: */
-    uint32_t last_group;
-    uint64_t last_index;
-    bool suspect; /* the damaged entry's own header was read */
+    struct log_pending pending;
+    bool damaged;         /* somewhere behind the beginning */
+    uint64_t fresh;       /* the write that left LOG_HOLE_FRESH, 0 none */
+    bool fresh_older;     /* every bad sector of it holds something older */
+    bool tail_damaged;    /* the last write, which stays */
+    uint64_t tail_synced; /* the write before it */
+    uint64_t highest;     /* sequence seen anywhere */
 };
 
 enum log_state { LOG_IDLE, LOG_SCANNING, LOG_SYNCING, LOG_OPEN, LOG_HALTED };
@@ -181,6 +232,7 @@ struct log {
     bool release_due;                 /* a segment may have become free */
 
     uint64_t sequence; /* of the last write laid out or found: the chain */
+    uint64_t previous; /* of the one before it */
     uint64_t highest;  /* none at or below is used again */
     uint64_t synced;   /* last write known durable */
     bool unmarked;     /* the last write holds records and no later write says that it was synced */
@@ -231,6 +283,25 @@ void log_halt(struct log *log, struct effects *fx, enum err err, const char *for
     __attribute__((format(printf, 4, 5)));
 /* The scan is over and what it found is durable: answers and writes may go. */
 void log_ready(struct log *log, uint64_t now_ns, struct effects *fx);
+
+/* log_replay.c */
+/* Sector by sector: which are those of this write? Zeroes the others in `data`; how many, and whether all of them held
+ * something older. */
+uint32_t log_write_sift(const struct log *log, const struct log_write *w, const struct log_segment *segment,
+                        uint8_t *data, bool *ret_older);
+/* Takes in a write all of whose sectors are there. False when a record does not check. */
+bool log_replay_whole(struct log *log, const struct log_write *w, const struct log_segment *segment,
+                      const uint8_t *data);
+/* Takes in what is left of a damaged write (`bad` sectors of it are zeroed), or a whole one behind damage. False: what
+ * it changed only the next write can tell. */
+bool log_replay_damaged(struct log *log, const struct log_write *w, const struct log_segment *segment,
+                        const uint8_t *data, uint32_t bad);
+/* The next write says what became of the one before: synced, or doubtful. */
+void log_replay_settle(struct log *log, uint64_t synced);
+/* Names and votes of all groups are in doubt until a segment's first record says them. */
+void log_replay_unsure(struct log *log);
+/* The write laid out or read is over: the next one begins. */
+void log_touches_shift(struct log *log);
 
 /* log_probe.c: looks at the block at scan.at for the segment of scan.file. True: it is known, or there is none. */
 bool log_probe_block(struct log *log, const uint8_t *data);

@@ -45,6 +45,9 @@ static void log_read_choose(const struct log_group *group, struct log_read *read
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < count && read->first + i <= group->readable; i++) {
         place = log_group_place(group, read->first + i);
+        if (log_place_is_hole(place)) {
+            break;
+        }
         uint64_t end =
             log_record_end_sector(place.offset, LOG_RECORD_HEADER_BYTES + (uint64_t)place.bytes) * LOG_SECTOR_BYTES;
         bytes += place.bytes;
@@ -69,15 +72,57 @@ static void log_read_part(const struct log *log, const struct log_read *read, ui
                  read->offset + read->done, left < LOG_READ_BYTES ? left : LOG_READ_BYTES);
 }
 
+/* LOG_FETCH of one entry by its name: what a member is told that lacks it (log.h). */
+static enum log_verdict log_fetch_verdict(const struct log *log, const struct log_group *group, uint64_t index,
+                                          uint64_t term)
+{
+    if (log->state != LOG_OPEN || group->unsure) {
+        return LOG_UNTOLD;
+    }
+    if (index <= group->base && group->base > 0) {
+        return LOG_BEHIND;
+    }
+    if (index > group->last && index <= group->accepted) {
+        return LOG_UNTOLD; /* on its way: a leader will count it beside what the asker once acknowledged */
+    }
+    if (index == 0 || index > group->last || log_group_term(group, index) != term) {
+        return LOG_NONE;
+    }
+    struct log_place place = log_group_place(group, index);
+    if (log_place_is_hole(place)) {
+        static const enum log_verdict verdicts[] = {
+            [LOG_HOLE_ROT] = LOG_LACKS, [LOG_HOLE_DOUBT] = LOG_DOUBTS, [LOG_HOLE_TORN] = LOG_TORN};
+        return verdicts[place.offset];
+    }
+    return index <= group->readable ? LOG_HAS : LOG_UNTOLD;
+}
+
+static void log_fetch_refuse(const struct message *m, enum log_verdict verdict, struct effects *fx)
+{
+    uint8_t header[9] = {(uint8_t)verdict};
+    fx_reply(fx, m, slice_copy(header, sizeof header), (struct slice){0});
+}
+
 void log_read_start(struct log *log, const struct message *m, struct effects *fx)
 {
     struct reader r = reader_of(m->header.data, m->header.bytes);
-    uint32_t number = reader_u32(&r);
-    uint64_t first = reader_u64(&r);
-    uint32_t count = reader_u32(&r);
+    uint32_t number = reader_u32(&r), count = 1;
+    uint64_t first = reader_u64(&r), term = 0;
+    bool fetch = m->type == MESSAGE_LOG_FETCH;
+    if (fetch) {
+        term = reader_u64(&r);
+    } else {
+        count = reader_u32(&r);
+    }
     CHECK(!r.failed && r.left == 0 && number < LIMIT_GROUPS); /* from a group of this process */
     const struct log_group *group = &log->groups[number];
-    if (log->state != LOG_OPEN || first <= group->base || count == 0 || first > group->readable) {
+    enum log_verdict verdict = fetch ? log_fetch_verdict(log, group, first, term) : LOG_HAS;
+    if (verdict != LOG_HAS) {
+        log_fetch_refuse(m, verdict, fx);
+        return;
+    }
+    bool there = log->state == LOG_OPEN && first > group->base && count > 0 && first <= group->readable;
+    if (!there || log_place_is_hole(log_group_place(group, first))) {
         fx_reply(fx, m, (struct slice){0}, (struct slice){0});
         return;
     }
@@ -85,7 +130,7 @@ void log_read_start(struct log *log, const struct message *m, struct effects *fx
         count = (uint32_t)(group->readable - first + 1);
     }
     struct log_read *read = mem_alloc(sizeof *read);
-    *read = (struct log_read){.from = m->from, .stream = m->stream, .group = number, .first = first};
+    *read = (struct log_read){.from = m->from, .stream = m->stream, .type = m->type, .group = number, .first = first};
     log_read_choose(group, read, count);
     read->buffer = slice_alloc(read->bytes);
     uint32_t slot = log_read_slot(log);
@@ -94,7 +139,8 @@ void log_read_start(struct log *log, const struct message *m, struct effects *fx
 }
 
 /* One record out of the blocks read. False when anything does not check. */
-static bool log_read_entry(const struct log *log, const struct log_read *read, uint32_t at, struct raft_entry *ret)
+static bool log_read_entry(const struct log *log, const struct log_read *read, uint32_t at, struct raft_entry *ret,
+                           uint64_t *ret_previous_term)
 {
     struct log_place place = read->places[at];
     uint64_t relative = place.offset - read->offset;
@@ -108,8 +154,8 @@ static bool log_read_entry(const struct log *log, const struct log_read *read, u
     if (!log_cursor_read(&c, header, sizeof header, NULL) || !log_record_decode(header, &record)) {
         return false;
     }
-    if (record.type != LOG_RECORD_ENTRY || record.group != read->group || record.index != read->first + at ||
-        record.bytes != place.bytes) {
+    bool entry = record.type == LOG_RECORD_ENTRY || record.type == LOG_RECORD_HEALED;
+    if (!entry || record.group != read->group || record.index != read->first + at || record.bytes != place.bytes) {
         return false;
     }
     struct slice data = slice_alloc(record.bytes);
@@ -118,6 +164,7 @@ static bool log_read_entry(const struct log *log, const struct log_read *read, u
         slice_drop(&data);
         return false;
     }
+    *ret_previous_term = record.previous_term;
     *ret = (struct raft_entry){.index = record.index, .term = record.term, .type = record.entry, .data = data};
     return true;
 }
@@ -126,7 +173,8 @@ static void log_read_answer(struct log *log, const struct log_read *read, struct
 {
     struct raft_entry *entries = mem_alloc(read->count * sizeof *entries);
     uint32_t good = 0;
-    while (good < read->count && log_read_entry(log, read, good, &entries[good])) {
+    uint64_t previous_term = 0;
+    while (good < read->count && log_read_entry(log, read, good, &entries[good], &previous_term)) {
         good++;
     }
     if (good < read->count) {
@@ -136,7 +184,11 @@ static void log_read_answer(struct log *log, const struct log_read *read, struct
     } else {
         struct slice body;
         raft_entries_encode(entries, good, &body);
-        fx_answer(fx, read->from, MESSAGE_LOG_READ, read->stream, MESSAGE_REPLY, (struct slice){0}, body);
+        uint8_t fetched[9] = {LOG_HAS};
+        put_u64(fetched + 1, previous_term);
+        bool fetch = read->type == MESSAGE_LOG_FETCH;
+        fx_answer(fx, read->from, read->type, read->stream, MESSAGE_REPLY,
+                  fetch ? slice_copy(fetched, sizeof fetched) : (struct slice){0}, body);
     }
     for (uint32_t i = 0; i < good; i++) {
         slice_drop(&entries[i].data);

@@ -1,8 +1,14 @@
 /* The scan at start. Follows the chain of writes (each names its predecessor) from the first segment on, checks every
- * sector and record, and rebuilds the index. Where the chain ends, it reads on to the end of the last file for
- * evidence: a sector that says a write behind the end was synced. With it the damage is rot in acknowledged bytes:
- * HALT, and nothing is cut (R-E1, R-E2). Without it, what lies behind the end was never known to be durable: it is a
- * torn tail, and the next write begins there, under a sequence that was never used.
+ * sector, and rebuilds the index (log_replay.c). Damage does not end the chain (R-E1): where no whole write begins, the
+ * rest of the file and the next segment are looked through for what goes on behind the gap. A damaged write is read for
+ * what is left of it; whether it was synced, its successor says (R-E2).
+ *
+ * The last write, damaged, is doubtful. If its names can be read it stays, and its damaged entries are holes in doubt.
+ * If not, and every bad sector holds something older, it is a write that was cut short: nothing of it counts, and the
+ * next write begins there, under a sequence that was never used. Otherwise all groups are unsure.
+ *
+ * At the end everything that is no part of the chain is looked through for a sector that says more was synced: then
+ * whole segments are gone, and the node halts.
  *
  * What was found is synced before anybody is told: bytes read back may still be in a cache only. */
 #include <stdlib.h>
@@ -12,6 +18,7 @@
 void log_scan_deinit(struct log *log)
 {
     writer_deinit(&log->scan.buffer);
+    slice_drop(&log->scan.pending.data);
     free(log->scan.files);
 }
 
@@ -57,274 +64,175 @@ static const uint8_t *log_scan_need(struct log *log, uint64_t bytes, struct effe
     return NULL;
 }
 
-/* ---- records ---- */
-
-static bool log_scan_entry(struct log *log, const struct log_record *record, uint32_t segment, uint64_t offset)
-{
-    struct log_group *group = &log->groups[record->group];
-    bool sound = record->index > group->base && record->index <= group->last + 1 && record->term > 0 &&
-                 record->previous_index == record->index - 1 && record->bytes <= LIMIT_ENTRY_BYTES &&
-                 record->previous_term == log_group_term(group, record->index - 1) &&
-                 record->term >= record->previous_term;
-    if (!sound) {
-        return false;
-    }
-    struct log_place place = {.segment = segment, .offset = (uint32_t)offset, .bytes = record->bytes};
-    log_group_put(group, record->index, record->term, place);
-    log->scan.named = true;
-    log->scan.last_group = record->group;
-    log->scan.last_index = record->index;
-    return true;
-}
-
-static bool log_scan_hard(struct log *log, const struct log_record *record)
-{
-    struct log_group *group = &log->groups[record->group];
-    if (record->term < group->term || record->bytes != 0) {
-        return false;
-    }
-    group->known = true;
-    group->term = record->term;
-    group->vote = record->vote;
-    return true;
-}
-
-static bool log_scan_reset(struct log *log, const struct log_record *record)
-{
-    if (record->bytes != 0) {
-        return false;
-    }
-    log_group_reset(&log->groups[record->group], record->index, record->term);
-    return true;
-}
-
-/* One group of a SEGMENT record. */
-struct log_stand {
-    uint32_t number, vote, run_count;
-    uint64_t term, base, base_term, last;
-    struct reader runs;
-};
-
-static bool log_stand_read(struct reader *r, struct log_stand *ret)
-{
-    ret->number = reader_u32(r);
-    ret->term = reader_u64(r);
-    ret->vote = reader_u32(r);
-    ret->base = reader_u64(r);
-    ret->base_term = reader_u64(r);
-    ret->last = reader_u64(r);
-    ret->run_count = reader_u32(r);
-    ret->runs = *r;
-    return reader_take(r, (size_t)ret->run_count * 16) != NULL && ret->number < LIMIT_GROUPS &&
-           ret->last >= ret->base && (ret->run_count > 0) == (ret->last > ret->base);
-}
-
-/* At the first segment there is: entries behind base are known by name; those not found later are in segments that
- * were given up. */
-static bool log_stand_take(struct log *log, struct log_stand *stand)
-{
-    struct log_group *group = &log->groups[stand->number];
-    group->term = stand->term;
-    group->vote = stand->vote;
-    log_group_reset(group, stand->base, stand->base_term);
-    uint64_t index = stand->base + 1;
-    (void)reader_u64(&stand->runs);
-    for (uint32_t i = 0; i < stand->run_count; i++) {
-        uint64_t term = reader_u64(&stand->runs);
-        uint64_t end = i + 1 < stand->run_count ? reader_u64(&stand->runs) : stand->last + 1;
-        if (term == 0 || end <= index || end > stand->last + 1) {
-            return false;
-        }
-        for (; index < end; index++) {
-            log_group_put(group, index, term, (struct log_place){0});
-        }
-    }
-    return true;
-}
-
-/* Later on it must be as the scan found it; its base may have risen. */
-static bool log_stand_check(struct log *log, struct log_stand *stand)
-{
-    struct log_group *group = &log->groups[stand->number];
-    if (group->term != stand->term || group->vote != stand->vote || group->last != stand->last ||
-        group->base > stand->base || log_group_term(group, stand->base) != stand->base_term) {
-        return false;
-    }
-    if (stand->base > group->base) {
-        log_group_cut(group, stand->base);
-    }
-    bool same = group->run_count == stand->run_count;
-    for (uint32_t i = 0; i < stand->run_count && same; i++) {
-        same = reader_u64(&stand->runs) == group->runs[i].first && reader_u64(&stand->runs) == group->runs[i].term;
-    }
-    return same;
-}
-
-/* The groups at a segment's start must stand as the scan found them. */
-static bool log_scan_segment(struct log *log, const uint8_t *body, uint32_t bytes)
-{
-    struct reader r = reader_of(body, bytes);
-    uint32_t count = reader_u32(&r), known = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        struct log_stand stand;
-        if (!log_stand_read(&r, &stand) ||
-            !(log->scan.started ? log_stand_check(log, &stand) : log_stand_take(log, &stand))) {
-            return false;
-        }
-    }
-    for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
-        known += log->groups[i].known;
-    }
-    return !r.failed && r.left == 0 && count == known;
-}
-
-/* Reads one record at the cursor and takes it in. False when it does not check. */
-static bool log_scan_record(struct log *log, struct log_cursor *c, uint32_t segment)
-{
-    uint64_t offset = log_cursor_offset(c);
-    uint8_t header[LOG_RECORD_HEADER_BYTES];
-    struct log_record record;
-    if (!log_cursor_read(c, header, sizeof header, NULL) || !log_record_decode(header, &record) ||
-        record.group >= LIMIT_GROUPS || record.bytes > c->count * LOG_PAYLOAD_BYTES) {
-        return false;
-    }
-    bool config = record.type == LOG_RECORD_ENTRY && record.entry == RAFT_ENTRY_CONFIG;
-    bool keep = record.type == LOG_RECORD_SEGMENT || config;
-    struct slice body = keep ? slice_alloc(record.bytes) : (struct slice){0};
-    uint32_t crc = 0;
-    bool good = log_cursor_read(c, body.data, record.bytes, &crc) && crc == record.body_crc;
-    if (good && record.type == LOG_RECORD_ENTRY) {
-        good = log_scan_entry(log, &record, segment, offset);
-    } else if (good && record.type == LOG_RECORD_HARD_STATE) {
-        good = log_scan_hard(log, &record);
-    } else if (good && record.type == LOG_RECORD_RESET) {
-        good = log_scan_reset(log, &record);
-    } else if (good) {
-        good = record.type == LOG_RECORD_SEGMENT && log_scan_segment(log, body.data, record.bytes);
-    }
-    if (good && config) {
-        log_group_config(&log->groups[record.group], record.index, body);
-    }
-    slice_drop(&body);
-    return good;
-}
-
 /* ---- writes ---- */
 
-/* Sectors of the write that begins at the block `data` and continues the chain; 0 when none is seen to. */
-static uint32_t log_scan_begins(const struct log *log, const uint8_t *data, uint64_t *ret_sequence)
+/* The newest write, newer than *ret, that begins at `data` and continues the chain: one that was cut short and cut away
+ * has the next one at its place. False: none is seen to. */
+static bool log_scan_begins(const struct log *log, const uint8_t *data, uint32_t sectors, struct log_write *ret)
 {
     const struct log_scan *scan = &log->scan;
     uint32_t first = (uint32_t)(scan->at / LOG_SECTOR_BYTES);
-    for (uint32_t i = 0; i < LOG_BLOCK_SECTORS; i++) {
-        struct log_sector s;
-        if (log_sector_decode(data + i * LOG_SECTOR_BYTES, &log->directory, log_scan_file(log)->file, first + i, &s) &&
-            s.segment == log_scan_file(log)->number && s.first == first &&
-            (!scan->started || s.previous == log->sequence) && s.sectors <= log_scan_left(log) / LOG_SECTOR_BYTES) {
-            *ret_sequence = s.sequence;
-            return s.sectors;
-        }
-    }
-    return 0;
-}
-
-/* True when all sectors of the write are there. */
-static bool log_scan_whole(const struct log *log, const uint8_t *data, uint32_t sectors, uint64_t sequence,
-                           uint32_t *ret_bad)
-{
-    uint32_t first = (uint32_t)(log->scan.at / LOG_SECTOR_BYTES);
+    bool found = false;
     for (uint32_t i = 0; i < sectors; i++) {
         struct log_sector s;
-        if (!log_sector_decode(data + (uint64_t)i * LOG_SECTOR_BYTES, &log->directory, log_scan_file(log)->file,
-                               first + i, &s) ||
-            s.segment != log_scan_file(log)->number || s.sequence != sequence || s.first != first ||
-            s.sectors != sectors) {
-            *ret_bad = i;
-            return false;
+        if (log_sector_decode(data + (uint64_t)i * LOG_SECTOR_BYTES, &log->directory, log_scan_file(log)->file,
+                              first + i, &s) &&
+            s.segment == log_scan_file(log)->number && s.first == first && s.sequence > ret->sequence &&
+            (!scan->started || s.previous == log->sequence) && s.sectors <= log_scan_left(log) / LOG_SECTOR_BYTES) {
+            *ret = (struct log_write){s.sequence, s.previous, s.synced, s.first, s.sectors, s.old};
+            found = true;
         }
     }
-    return true;
+    return found;
 }
 
-/* Takes in a whole write. False when a record does not check, though its sectors do. */
-static bool log_scan_take(struct log *log, const uint8_t *data, uint32_t sectors, uint64_t sequence)
+/* The write is part of the chain. */
+static void log_scan_passed(struct log *log, const struct log_write *w)
 {
     struct log_scan *scan = &log->scan;
     const struct log_segment *file = log_scan_file(log);
-    struct log_where where = log_where(log, file);
-    struct log_cursor c;
-    log_cursor_init(&c, data, sectors, &where, (uint32_t)(scan->at / LOG_SECTOR_BYTES), 0, 0);
-    bool records = false;
-    while (!log_cursor_end(&c)) {
-        if (!log_scan_record(log, &c, file->number)) {
-            return false;
-        }
-        records = true;
-    }
-    scan->started = true;
-    log->sequence = sequence;
-    log->highest = sequence > log->highest ? sequence : log->highest;
-    log->unmarked = records;
     if (log->segment_count == 0 || log_current(log)->number != file->number) {
         log_segment_add(log, *file);
     }
-    scan->at += (uint64_t)sectors * LOG_SECTOR_BYTES;
+    scan->started = true;
+    log->previous = log->sequence;
+    log->sequence = w->sequence;
+    log->highest = w->sequence > log->highest ? w->sequence : log->highest;
+    log->unmarked = true;
+    scan->at += (uint64_t)w->sectors * LOG_SECTOR_BYTES;
     log->position = scan->at;
+    log_touches_shift(log);
+}
+
+/* Keeps a damaged write until the next one has named what it changed. */
+static void log_scan_keep(struct log *log, const struct log_write *w, struct slice data, bool older)
+{
+    log->scan.pending = (struct log_pending){.waits = true,
+                                             .sequence = w->sequence,
+                                             .before = log->sequence,
+                                             .synced = w->synced,
+                                             .data = data,
+                                             .first = w->first,
+                                             .sectors = w->sectors,
+                                             .segment = log_scan_file(log)->number,
+                                             .older = older,
+                                             .sequence_back = log->sequence,
+                                             .previous_back = log->previous,
+                                             .position_back = log->position,
+                                             .segment_count_back = log->segment_count,
+                                             .last_segment_back = log->last_segment};
+}
+
+/* Takes in the write at the cursor, whole or damaged. False: halted. */
+static bool log_scan_take(struct log *log, const struct log_write *w, const uint8_t *data, struct effects *fx)
+{
+    struct log_scan *scan = &log->scan;
+    const struct log_segment *segment = log_scan_file(log);
+    bool waited = scan->pending.waits;
+    uint64_t before = log->sequence;
+    struct slice copy = slice_copy(data, (uint64_t)w->sectors * LOG_SECTOR_BYTES);
+    bool older = false;
+    uint32_t bad = log_write_sift(log, w, segment, copy.data, &older);
+    log_replay_settle(log, w->synced);
+    if (bad == 0 && !waited) {
+        bool good = log_replay_whole(log, w, segment, copy.data);
+        slice_drop(&copy);
+        if (!good) {
+            log_halt(log, fx, ERR_CORRUPT, "log/%08x.log: the write at offset %llu holds a record that does not check",
+                     segment->file, (unsigned long long)scan->at);
+            return false;
+        }
+    } else if (log_replay_damaged(log, w, segment, copy.data, bad)) {
+        slice_drop(&scan->pending.data);
+        slice_drop(&copy);
+        scan->fresh_older = (bad == 0 || older) && (!waited || scan->pending.older);
+        if (bad == 0) { /* what is missing was in the one before */
+            scan->fresh = before;
+            log_replay_settle(log, w->synced);
+        }
+    } else {
+        slice_drop(&scan->pending.data);
+        log_scan_keep(log, w, copy, older);
+    }
+    log_scan_passed(log, w);
+    scan->tail_damaged = bad > 0;
+    scan->tail_synced = before;
     return true;
 }
 
-/* A write is damaged: reads what is whole of it, for the name of what it held. The index is given up if it is rot; if
- * it is a torn tail nothing of it counts, so nothing is taken in. */
-static void log_scan_name(struct log *log, const uint8_t *data, uint32_t good)
+/* ---- behind a gap ---- */
+
+/* One block: a later sector of the write that begins at ahead_from, or one of a write behind it. True: found. */
+static bool log_scan_ahead(struct log *log, const uint8_t *data)
 {
     struct log_scan *scan = &log->scan;
-    struct log_cursor c;
-    struct log_where where = log_where(log, log_scan_file(log));
-    log_cursor_init(&c, data, good, &where, (uint32_t)(scan->at / LOG_SECTOR_BYTES), 0, 0);
-    uint8_t header[LOG_RECORD_HEADER_BYTES];
-    struct log_record record;
-    while (!scan->suspect && !log_cursor_end(&c) && log_cursor_read(&c, header, sizeof header, NULL) &&
-           log_record_decode(header, &record)) {
-        bool whole = log_cursor_read(&c, NULL, record.bytes, NULL);
-        if (record.type == LOG_RECORD_ENTRY) {
-            scan->named = true;
-            scan->suspect = !whole;
-            scan->last_group = record.group;
-            scan->last_index = record.index;
+    const struct log_segment *segment = log_scan_file(log);
+    uint32_t number = (uint32_t)(scan->at / LOG_SECTOR_BYTES), from = (uint32_t)(scan->ahead_from / LOG_SECTOR_BYTES);
+    for (uint32_t i = 0; i < LOG_BLOCK_SECTORS; i++) {
+        struct log_sector s;
+        if (!log_sector_decode(data + i * LOG_SECTOR_BYTES, &log->directory, segment->file, number + i, &s) ||
+            s.segment != segment->number || s.first < from || s.sequence <= log->sequence ||
+            s.sequence <= scan->ahead.sequence || s.sectors > segment->bytes / LOG_SECTOR_BYTES - s.first) {
+            continue;
+        }
+        scan->ahead = (struct log_write){s.sequence, s.previous, s.synced, s.first, s.sectors, s.old};
+        bool begins_here = s.first == from && (s.previous == log->sequence || !scan->started);
+        if (!begins_here) {
+            return true;
         }
     }
+    scan->at += LOG_BLOCK_BYTES;
+    uint64_t end = ((uint64_t)scan->ahead.first + scan->ahead.sectors) * LOG_SECTOR_BYTES;
+    return scan->ahead.sequence != 0 && scan->at >= end;
+}
+
+/* Writes are lost between the chain and the one found. */
+static void log_scan_gap(struct log *log)
+{
+    struct log_scan *scan = &log->scan;
+    if (scan->pending.waits) {
+        log_replay_unsure(log);
+        slice_drop(&scan->pending.data);
+    }
+    scan->damaged = true;
+    scan->pending = (struct log_pending){
+        .waits = true, .lost = true, .sequence = scan->ahead.previous, .before = log->sequence, .older = false};
+    log->previous = log->sequence;
+    log->sequence = scan->ahead.previous;
+    log->highest = log->sequence > log->highest ? log->sequence : log->highest;
 }
 
 /* ---- the end of the chain ---- */
 
-static void log_scan_stop(struct log_scan *scan, uint32_t file, uint64_t at)
+/* The last write is damaged and there is no next one to name what it held. */
+static void log_scan_tail(struct log *log)
 {
-    scan->stop_file = file;
-    scan->stop_at = at;
-}
-
-/* Keeps the first damaged place, for the message. */
-static void log_scan_bad(struct log_scan *scan, uint32_t segment, uint64_t at)
-{
-    if (!scan->bad) {
-        scan->bad = true;
-        scan->bad_segment = segment;
-        scan->bad_at = at;
+    struct log_pending *pending = &log->scan.pending;
+    if (!pending->waits) {
+        return;
     }
+    pending->waits = false;
+    slice_drop(&pending->data);
+    if (!pending->older) {
+        log_replay_unsure(log);
+        return;
+    }
+    log->scan.highest = log->sequence > log->scan.highest ? log->sequence : log->scan.highest;
+    log->sequence = pending->sequence_back;
+    log->previous = pending->previous_back;
+    log->position = pending->position_back;
+    log->segment_count = pending->segment_count_back;
+    log->last_segment = pending->last_segment_back;
+    log->scan.tail_damaged = false;
 }
 
 static void log_scan_rot(struct log *log, struct effects *fx)
 {
     const struct log_scan *scan = &log->scan;
-    uint32_t segment = scan->bad ? scan->bad_segment : scan->files[scan->stop_file].segment.file;
-    unsigned long long offset = scan->bad ? scan->bad_at : scan->stop_at;
-    if (scan->named) {
-        log_halt(log, fx, ERR_CORRUPT,
-                 "log/%08x.log: acknowledged bytes are damaged at offset %llu, %s group %u index %llu", segment, offset,
-                 scan->suspect ? "in" : "after", scan->last_group, (unsigned long long)scan->last_index);
-    } else {
-        log_halt(log, fx, ERR_CORRUPT, "log/%08x.log: acknowledged bytes are damaged at offset %llu", segment, offset);
-    }
+    log_halt(log, fx, ERR_CORRUPT,
+             "log/%08x.log: more was synced than is found behind offset %llu: segments are gone; set the directory "
+             "aside and rejoin",
+             scan->files[scan->stop_file].segment.file, (unsigned long long)scan->stop_at);
 }
 
 /* Entries that were only named were in segments that nobody needed any more. */
@@ -339,6 +247,16 @@ static void log_scan_bases(struct log *log)
         if (gone > group->base) {
             log_group_cut(group, gone);
         }
+    }
+}
+
+/* The first write behind a start names everything: what the last one before changed may have been read in part. */
+static void log_scan_touch_all(struct log *log)
+{
+    for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
+        struct log_group *group = &log->groups[i];
+        group->now = (struct log_touch){0};
+        group->before = (struct log_touch){.touched = group->known, .from = group->base + 1};
     }
 }
 
@@ -361,8 +279,10 @@ static void log_scan_finish(struct log *log, uint64_t now_ns, struct effects *fx
 {
     struct log_scan *scan = &log->scan;
     log->highest = scan->highest > log->highest ? scan->highest : log->highest;
+    log_replay_settle(log, 0);
     writer_deinit(&scan->buffer);
     log_scan_bases(log);
+    log_scan_touch_all(log);
     log_scan_spare(log, fx);
     if (log->segment_count == 0) {
         log_ready(log, now_ns, fx);
@@ -370,12 +290,6 @@ static void log_scan_finish(struct log *log, uint64_t now_ns, struct effects *fx
     }
     log->state = LOG_SYNCING;
     fx_disk_sync(fx, log_token_make(LOG_TOKEN_BOOT_SYNC, 0), log_file(log_current(log)->file));
-}
-
-/* Never written: the unused end of a segment is no damage worth naming. */
-static bool sector_is_empty(const uint8_t *sector)
-{
-    return sector[0] == 0 && memcmp(sector, sector + 1, LOG_SECTOR_BYTES - 1) == 0;
 }
 
 /* One block behind the end. True when it proves rot. */
@@ -387,9 +301,6 @@ static bool log_scan_evidence(struct log *log, const uint8_t *data)
     for (uint32_t i = 0; i < LOG_BLOCK_SECTORS; i++) {
         struct log_sector s;
         if (!log_sector_decode(data + i * LOG_SECTOR_BYTES, &log->directory, file, first + i, &s)) {
-            if (!sector_is_empty(data + i * LOG_SECTOR_BYTES)) {
-                log_scan_bad(scan, file, (uint64_t)(first + i) * LOG_SECTOR_BYTES);
-            }
             continue;
         }
         scan->highest = s.sequence > scan->highest ? s.sequence : scan->highest;
@@ -427,19 +338,49 @@ static enum log_scan_turn log_scan_evidence_turn(struct log *log, uint64_t now_n
     return LOG_SCAN_AGAIN;
 }
 
-/* Nothing whole that continues the chain begins here: the next segment is asked once, then the evidence. What is torn
- * here may be a write that was cut before the log went on in the next segment; had it been synced, what stands there
- * would name it as its predecessor. */
+/* No write that continues the chain begins here: the rest of the file is looked through, then the next segment. */
 static enum log_scan_turn log_scan_leave(struct log *log)
 {
     struct log_scan *scan = &log->scan;
-    if (scan->mode == LOG_SCAN_WALK && scan->started && scan->file + 1 < scan->live_count) {
-        log_scan_stop(scan, scan->file, scan->at);
-        log_scan_seek(scan, LOG_SCAN_NEXT, scan->file + 1, 0);
+    if (!scan->ahead_next) {
+        scan->stop_file = scan->file;
+        scan->stop_at = scan->at;
+    }
+    scan->ahead = (struct log_write){0};
+    scan->ahead_from = scan->at;
+    if (scan->file >= scan->live_count) {
+        log_scan_tail(log);
+        log_scan_seek(scan, LOG_SCAN_EVIDENCE, scan->stop_file, scan->stop_at);
     } else {
-        if (scan->mode == LOG_SCAN_WALK) {
-            log_scan_stop(scan, scan->file, scan->at);
+        log_scan_seek(scan, LOG_SCAN_AHEAD, scan->file, scan->at);
+    }
+    return LOG_SCAN_AGAIN;
+}
+
+static enum log_scan_turn log_scan_ahead_turn(struct log *log, struct effects *fx)
+{
+    struct log_scan *scan = &log->scan;
+    bool found = false;
+    while (!found && log_scan_left(log) > 0) {
+        const uint8_t *data = log_scan_need(log, LOG_BLOCK_BYTES, fx);
+        if (data == NULL) {
+            return LOG_SCAN_WAIT;
         }
+        found = log_scan_ahead(log, data);
+    }
+    if (scan->ahead.sequence != 0) {
+        bool begins = scan->ahead.first == scan->ahead_from / LOG_SECTOR_BYTES &&
+                      (scan->ahead.previous == log->sequence || !scan->started);
+        if (!begins) {
+            log_scan_gap(log);
+        }
+        scan->ahead_next = false;
+        log_scan_seek(scan, LOG_SCAN_WALK, scan->file, (uint64_t)scan->ahead.first * LOG_SECTOR_BYTES);
+    } else if (!scan->ahead_next && scan->file + 1 < scan->live_count) {
+        scan->ahead_next = true; /* what is torn here may have been cut before the log went on there */
+        log_scan_seek(scan, LOG_SCAN_WALK, scan->file + 1, 0);
+    } else {
+        log_scan_tail(log);
         log_scan_seek(scan, LOG_SCAN_EVIDENCE, scan->stop_file, scan->stop_at);
     }
     return LOG_SCAN_AGAIN;
@@ -476,33 +417,26 @@ static enum log_scan_turn log_scan_walk_turn(struct log *log, struct effects *fx
     if (scan->file >= scan->live_count || log_scan_left(log) == 0) {
         return log_scan_leave(log);
     }
-    const uint8_t *data = log_scan_need(log, LOG_BLOCK_BYTES, fx);
-    if (data == NULL) {
-        return LOG_SCAN_WAIT;
+    struct log_write w = scan->ahead;
+    if (w.sequence == 0) {
+        const uint8_t *block = log_scan_need(log, LOG_BLOCK_BYTES, fx);
+        if (block == NULL) {
+            return LOG_SCAN_WAIT;
+        }
+        if (!log_scan_begins(log, block, LOG_BLOCK_SECTORS, &w)) {
+            return log_scan_leave(log);
+        }
     }
-    uint64_t sequence = 0;
-    uint32_t sectors = log_scan_begins(log, data, &sequence);
-    if (sectors == 0) {
-        return log_scan_leave(log);
-    }
-    data = log_scan_need(log, (uint64_t)sectors * LOG_SECTOR_BYTES, fx);
-    if (data == NULL) {
-        return LOG_SCAN_WAIT;
-    }
-    uint32_t bad = 0;
-    if (!log_scan_whole(log, data, sectors, sequence, &bad)) {
-        log_scan_name(log, data, bad);
-        log_scan_bad(scan, log_scan_file(log)->file, scan->at + (uint64_t)bad * LOG_SECTOR_BYTES);
-        return log_scan_leave(log);
-    }
-    if (!log_scan_take(log, data, sectors, sequence)) {
-        log_halt(log, fx, ERR_CORRUPT, "log/%08x.log: the write at offset %llu holds a record that does not check",
-                 log_scan_file(log)->file, (unsigned long long)scan->at);
-        return LOG_SCAN_OVER;
-    }
-    scan->mode = LOG_SCAN_WALK;
-    scan->bad = scan->suspect = false; /* what was damaged before was cut long ago */
-    return LOG_SCAN_AGAIN;
+    const uint8_t *data = NULL;
+    do {
+        data = log_scan_need(log, (uint64_t)w.sectors * LOG_SECTOR_BYTES, fx);
+        if (data == NULL) {
+            return LOG_SCAN_WAIT;
+        }
+    } while (log_scan_begins(log, data, w.sectors, &w));
+    scan->ahead = (struct log_write){0};
+    scan->ahead_next = false;
+    return log_scan_take(log, &w, data, fx) ? LOG_SCAN_AGAIN : LOG_SCAN_OVER;
 }
 
 static void log_scan_advance(struct log *log, uint64_t now_ns, struct effects *fx)
@@ -514,8 +448,10 @@ static void log_scan_advance(struct log *log, uint64_t now_ns, struct effects *f
             turn = log_scan_probe_turn(log, fx);
             break;
         case LOG_SCAN_WALK:
-        case LOG_SCAN_NEXT:
             turn = log_scan_walk_turn(log, fx);
+            break;
+        case LOG_SCAN_AHEAD:
+            turn = log_scan_ahead_turn(log, fx);
             break;
         case LOG_SCAN_EVIDENCE:
             turn = log_scan_evidence_turn(log, now_ns, fx);

@@ -41,6 +41,11 @@ static enum err piece_check(const struct group *group, const struct message *mes
     if (piece->index == 0 || piece->index_term == 0 || piece->index_term > piece->term) {
         return ERR_INVALID;
     }
+    if (piece->mends) {
+        bool leads = group->in.from != 0 && !group->in.mends; /* the leader's own goes first */
+        bool asked = group->heal.snapshot_from == piece->from && status.hole != 0 && piece->index >= status.hole;
+        return leads || !asked || piece->index_term > status.term ? ERR_CONFLICT : ERR_OK;
+    }
     /* only a follower of the sender, in its term, may be told what is committed */
     bool follows = status.role == RAFT_FOLLOWER && status.leader == piece->from && status.term == piece->term;
     return follows ? ERR_OK : ERR_CONFLICT;
@@ -57,6 +62,7 @@ static void receive_begin(struct group *group, const Cairn__SnapshotPiece *piece
                                      .index = piece->index,
                                      .index_term = piece->index_term,
                                      .view = ++group->view_next,
+                                     .mends = piece->mends,
                                      .their_view = piece->view};
 }
 
@@ -167,7 +173,8 @@ void snapshot_receive(struct group *group, const struct message *message)
 void snapshot_receive_tick(struct group *group)
 {
     struct raft_status status = raft_status(group->raft);
-    if (group->in.from != 0 && group->in.flush == 0 && status.leader != 0 && status.leader != group->in.from) {
+    bool stranger = status.leader != 0 && status.leader != group->in.from && !group->in.mends;
+    if (group->in.from != 0 && group->in.flush == 0 && stranger) {
         receive_give_up(group);
     }
 }
@@ -187,6 +194,7 @@ void snapshot_receive_flushed(struct group *group, uint64_t flush)
                                    .config = &in.config.config,
                                    .config_index = in.config.index};
     group_raft(group, &installed);
+    heal_passed(group, in.index);
     if (group->phase == GROUP_RUNNING && group->reset_number == 0) {
         standing_reset_done(group); /* the log holds the snapshot's last entry */
     }

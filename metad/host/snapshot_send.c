@@ -48,8 +48,11 @@ static void out_finish(struct group *group, struct snapshot_out *out, bool ok)
 {
     uint32_t peer = out->peer;
     uint64_t index = out->index;
+    bool mends = out->mends;
     out_end(group, out);
-    raft_tell(group, peer, ok, index);
+    if (!mends) {
+        raft_tell(group, peer, ok, index);
+    }
 }
 
 static void out_scan(struct group *group, struct snapshot_out *out)
@@ -79,6 +82,7 @@ static void out_send(struct group *group, struct snapshot_out *out)
     piece.piece = out->piece;
     piece.checksum = out->checksum;
     piece.last = out->last;
+    piece.mends = out->mends;
     out->stream = ++group->snapshot_number;
     out->sent_ns = group->event->now_ns;
     out->tries++;
@@ -86,10 +90,19 @@ static void out_send(struct group *group, struct snapshot_out *out)
             out->stream, proto_pack(&piece), slice_ref(out->body));
 }
 
-void snapshot_wanted(struct group *group, uint32_t peer)
+void snapshot_wanted(struct group *group, uint32_t peer, bool mends)
 {
-    CHECK(group->wanted_count < RAFT_MEMBERS_MAX);
-    group->wanted[group->wanted_count++] = peer;
+    bool known = false;
+    for (uint32_t i = 0; i < SNAPSHOTS_OUT && mends; i++) {
+        known = known || (group->out[i].peer == peer && !group->out[i].ending);
+    }
+    for (uint32_t i = 0; i < group->wanted_count && mends; i++) {
+        known = known || group->wanted[i].peer == peer;
+    }
+    if (!known) {
+        CHECK(group->wanted_count < sizeof group->wanted / sizeof *group->wanted);
+        group->wanted[group->wanted_count++] = (struct snapshot_want){.peer = peer, .mends = mends};
+    }
 }
 
 static struct snapshot_out *out_free(struct group *group)
@@ -105,11 +118,15 @@ static struct snapshot_out *out_free(struct group *group)
 void snapshot_send_start(struct group *group)
 {
     bool leads = raft_status(group->raft).role == RAFT_LEADER;
-    uint32_t count = group->wanted_count, wanted[RAFT_MEMBERS_MAX];
+    uint32_t count = group->wanted_count;
+    struct snapshot_want wanted[sizeof group->wanted / sizeof *group->wanted];
     memcpy(wanted, group->wanted, sizeof wanted);
     group->wanted_count = 0;
-    for (uint32_t i = 0; i < count && leads; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         struct snapshot_out *out = out_free(group);
+        if (!leads && !wanted[i].mends) {
+            continue;
+        }
         if (out == NULL) {
             group->wanted[group->wanted_count++] = wanted[i]; /* waits for its turn */
             continue;
@@ -117,7 +134,8 @@ void snapshot_send_start(struct group *group)
         uint8_t from[8];
         put_be32(from, group->params.group);
         put_be32(from + 4, group->view);
-        *out = (struct snapshot_out){.peer = wanted[i],
+        *out = (struct snapshot_out){.peer = wanted[i].peer,
+                                     .mends = wanted[i].mends,
                                      .id = group->event->random ^ (group->snapshot_number << 1),
                                      .pin = ++group->snapshot_number,
                                      .index = group->at.applied,
@@ -216,9 +234,15 @@ void snapshot_send_tick(struct group *group)
 
 void snapshot_send_end(struct group *group)
 {
-    group->wanted_count = 0;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < group->wanted_count; i++) {
+        if (group->wanted[i].mends) {
+            group->wanted[kept++] = group->wanted[i];
+        }
+    }
+    group->wanted_count = kept;
     for (uint32_t i = 0; i < SNAPSHOTS_OUT; i++) {
-        if (group->out[i].peer != 0) {
+        if (group->out[i].peer != 0 && !group->out[i].mends) {
             out_end(group, &group->out[i]);
         }
     }

@@ -145,6 +145,9 @@ enum err admin_group_query(struct query *query, const void *message, struct answ
     reply.commit = raft->commit;
     reply.applied = raft->applied;
     reply.last = raft->last;
+    reply.holes = query->holes;
+    reply.mended = query->mended;
+    reply.rot_behind = query->rot_behind;
     const struct raft_config *config = &raft->config.config;
     reply.refusals = refusals_of(query->refused, query->arena, &reply.n_refusals);
     if (query->counters != NULL) {

@@ -195,6 +195,10 @@ enum err metad_directory_identity(const struct metad_config *config, struct uuid
     } else {
         err = identity_check(config, path, &identity, ret_text);
     }
+    if (err == ERR_OK && identity.format < FORMAT_METAD) {
+        /* what is written from now on, an older program does not read */
+        err = identity_write(config, (uint64_t)identity.incarnation, &uuid, ret_text);
+    }
     if (err == ERR_OK) {
         *ret_uuid = uuid;
     }

@@ -17,6 +17,8 @@
 
 #include "base/check.h"
 #include "config.h"
+#include "health.h"
+
 #include "io/log.h"
 #include "io/runtime.h"
 #include "metad/host/log.h"
@@ -61,6 +63,7 @@ struct seat {
     uint32_t index;
     _Atomic bool drained, removed;
     bool removal_said;
+    struct group_health health; /* as told */
 };
 
 /* All that lives while the node runs, in the order it is made. */
@@ -253,6 +256,7 @@ static void group_with_shell(void *actor, const struct event *event, struct effe
     atomic_store_explicit(&seat->drained, group_is_drained(seat->group), memory_order_relaxed);
     if (event->kind == EVENT_TIMER) {
         atomic_store_explicit(&seat->removed, group_status(seat->group).removed, memory_order_relaxed);
+        health_tell(&seat->health, seat->index, seat->group);
     }
     if (seat->index == 0) {
         learn_addresses(metad);

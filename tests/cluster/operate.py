@@ -176,13 +176,15 @@ def check_newer_format(bin_dir, cluster, role, identity):
     name = role + "1"
     path = os.path.join(cluster.dir, name, identity)
     text = read(path)
-    assert "format = 1\n" in text, text
-    write(path, text.replace("format = 1\n", "format = 2\n"))
+    now = int(re.search(r"^format = (\d+)$", text, re.M).group(1))
+    write(path, text.replace("format = %d\n" % now, "format = %d\n" % (now + 1)))
     result = daemon(bin_dir, role, "--config", os.path.join(cluster.dir, name, "node.toml"))
     line = one_line(result.stderr)
-    assert result.returncode == 1 and line["code"] == "UNSUPPORTED" and "format 2" in line["text"], result
-    write(path, text.replace("format = 1\n", ""))  # as before formats were written down: format 1
+    assert result.returncode == 1 and line["code"] == "UNSUPPORTED", result
+    assert "format %d" % (now + 1) in line["text"], line
+    write(path, text.replace("format = %d\n" % now, ""))  # as before formats were written down: format 1
     cluster.start_node(name)
+    assert now == 1 or "format = %d\n" % now in read(path), read(path)  # read, and written on as what it is now
 
 
 def main():

@@ -19,7 +19,7 @@ static void repair(uint8_t *sector, const struct uuid *directory, uint32_t numbe
     memcpy(place, directory->bytes, 16);
     put_u32(place + 16, SEGMENT);
     put_u32(place + 20, number);
-    put_u32(sector + 4, 0x32474c43u);
+    put_u32(sector + 4, 0x33474c43u);
     put_u32(sector, crc32c(crc32c(0, place, sizeof place), sector + 4, LOG_SECTOR_BYTES - 4));
 }
 

@@ -15,6 +15,7 @@ enum { NODES = 10, GROUPS = 2 };
 
 struct held { /* one entry */
     uint64_t term, name;
+    bool hole; /* its bytes are damaged, said the log */
 };
 struct held_log { /* entries 1 .. count */
     struct held *entries;
@@ -28,6 +29,7 @@ struct append { /* asked, not acknowledged */
     struct held *entries;
     uint32_t count;
     uint64_t reset_index, reset_term; /* of a LOG_RESET; 0: an append */
+    uint64_t trim_from;               /* of a LOG_TRIM, durable with what comes after; 0: none */
 };
 struct shadow {
     struct held_log log; /* acknowledged */
@@ -36,6 +38,9 @@ struct shadow {
     unsigned long append_count, append_capacity;
     uint64_t cuts;      /* acknowledged appends that replaced entries */
     uint64_t read_cuts; /* the same when the read under way was asked */
+    uint64_t holes;     /* entries of `log` that are */
+    struct held heals;  /* the LOG_HEAL that is out */
+    uint64_t heals_index;
 };
 
 struct log_check {
@@ -91,6 +96,10 @@ static void held_apply(struct held_log *log, const struct append *append, uint32
         held_reset(log, append->reset_index, append->reset_term);
         return;
     }
+    if (append->trim_from != 0) {
+        log->count = append->trim_from - 1 < log->count ? append->trim_from - 1 : log->count;
+        return;
+    }
     if (count == 0) {
         return;
     }
@@ -99,6 +108,13 @@ static void held_apply(struct held_log *log, const struct append *append, uint32
     log->entries = mem_grow(log->entries, &log->capacity, log->count + count, sizeof *log->entries);
     memcpy(log->entries + log->count, append->entries, count * sizeof *append->entries);
     log->count += count;
+}
+
+static void append_push(struct shadow *shadow, struct append append)
+{
+    shadow->appends =
+        mem_grow(shadow->appends, &shadow->append_capacity, shadow->append_count + 1, sizeof *shadow->appends);
+    shadow->appends[shadow->append_count++] = append;
 }
 
 static void note_append(struct log_check *check, struct node *node, const struct effect *effect)
@@ -119,14 +135,11 @@ static void note_append(struct log_check *check, struct node *node, const struct
         append.entries = mem_alloc(append.count * sizeof *append.entries);
     }
     for (uint32_t i = 0; i < append.count; i++) {
-        append.entries[i] = (struct held){entries[i].term, raft_entry_name(&entries[i])};
+        append.entries[i] = (struct held){entries[i].term, raft_entry_name(&entries[i]), false};
         slice_drop(&entries[i].data);
     }
     free(entries);
-    struct shadow *shadow = &check->shadows[node->id][g];
-    shadow->appends =
-        mem_grow(shadow->appends, &shadow->append_capacity, shadow->append_count + 1, sizeof *shadow->appends);
-    shadow->appends[shadow->append_count++] = append;
+    append_push(&check->shadows[node->id][g], append);
 }
 
 static void note_reset(struct log_check *check, struct node *node, const struct effect *effect)
@@ -137,11 +150,92 @@ static void note_reset(struct log_check *check, struct node *node, const struct 
     append.reset_index = reader_u64(&r);
     append.reset_term = reader_u64(&r);
     CHECK(!r.failed && g < GROUPS && append.reset_index > 0);
-    struct shadow *shadow = &check->shadows[node->id][g];
-    shadow->appends =
-        mem_grow(shadow->appends, &shadow->append_capacity, shadow->append_count + 1, sizeof *shadow->appends);
-    shadow->appends[shadow->append_count++] = append;
+    append_push(&check->shadows[node->id][g], append);
 }
+
+/* ---- holes ---- */
+
+static void note_trim(struct log_check *check, struct node *node, const struct effect *effect)
+{
+    struct reader r = reader_of(effect->send.header.data, effect->send.header.bytes);
+    uint32_t g = reader_u32(&r);
+    struct append append = {.trim_from = reader_u64(&r)};
+    CHECK(!r.failed && g < GROUPS && append.trim_from > 0);
+    append_push(&check->shadows[node->id][g], append);
+}
+
+static void holes_count(struct shadow *shadow)
+{
+    shadow->holes = 0;
+    for (uint64_t i = 0; i < shadow->log.count; i++) {
+        shadow->holes += shadow->log.entries[i].hole;
+    }
+}
+
+/* Those up to `index` are held by a snapshot, or by what the machine has durably. */
+static void holes_forget(struct shadow *shadow, uint64_t index)
+{
+    for (uint64_t i = 0; i < shadow->log.count && i < index && shadow->holes > 0; i++) {
+        shadow->holes -= shadow->log.entries[i].hole;
+        shadow->log.entries[i].hole = false;
+    }
+}
+
+static void note_heal(struct log_check *check, struct node *node, uint32_t g, const struct effect *effect)
+{
+    struct shadow *shadow = &check->shadows[node->id][g];
+    struct raft_entry *entries = NULL;
+    uint32_t count = 0;
+    if (raft_entries_decode(effect->send.body, &entries, &count) != ERR_OK || count != 1) {
+        world_finding(check->world, "node %u group %u heals with entries that do not decode", node->id, g);
+        return;
+    }
+    shadow->heals_index = entries[0].index;
+    shadow->heals = (struct held){entries[0].term, raft_entry_name(&entries[0]), false};
+    slice_drop(&entries[0].data);
+    free(entries);
+}
+
+static void note_healed(struct log_check *check, struct node *node, uint32_t g)
+{
+    struct shadow *shadow = &check->shadows[node->id][g];
+    uint64_t index = shadow->heals_index;
+    struct held *held = index >= 1 && index <= shadow->log.count ? &shadow->log.entries[index - 1] : NULL;
+    if (held == NULL || !held->hole || held->term != shadow->heals.term) {
+        return; /* cut meanwhile */
+    }
+    WORLD_REQUIRE(check->world, held->name == shadow->heals.name || held->name == 0,
+                  "node %u: entry %lu of group %u is healed with something else", node->id, (unsigned long)index, g);
+    held->hole = false;
+    shadow->holes--;
+}
+
+static void note_holes(struct log_check *check, struct node *node, struct shadow *shadow, struct reader *r)
+{
+    for (uint32_t configs = reader_u32(r); configs > 0 && !r->failed; configs--) {
+        (void)reader_u64(r);
+        (void)reader_take(r, reader_u32(r));
+    }
+    (void)reader_u8(r);
+    for (uint64_t i = 0; i < shadow->log.count; i++) {
+        shadow->log.entries[i].hole = false;
+    }
+    for (uint32_t holes = reader_u32(r); holes > 0 && !r->failed; holes--) {
+        uint64_t index = reader_u64(r), term = reader_u64(r);
+        (void)reader_u8(r);
+        bool named = index >= 1 && index <= shadow->log.count;
+        WORLD_REQUIRE(check->world, named && shadow->log.entries[index - 1].term == term,
+                      "node %u: the log names a hole at entry %lu that it does not have", node->id,
+                      (unsigned long)index);
+        if (named) {
+            shadow->log.entries[index - 1].hole = true;
+        }
+    }
+    WORLD_REQUIRE(check->world, !r->failed && r->left == 0, "node %u: the log's holes are malformed", node->id);
+    holes_count(shadow);
+}
+
+/* ---- answers ---- */
 
 static void note_appended(struct log_check *check, struct node *node, uint32_t g, const struct effect *effect)
 {
@@ -150,6 +244,10 @@ static void note_appended(struct log_check *check, struct node *node, uint32_t g
         return;
     }
     uint64_t number = effect->send.header.bytes == 8 ? get_u64(effect->send.header.data) : 0;
+    while (shadow->append_count > 0 && shadow->appends[0].trim_from != 0) {
+        held_apply(&shadow->log, &shadow->appends[0], 0);
+        appends_drop(shadow, 1);
+    }
     if (shadow->append_count == 0 || shadow->appends[0].number != number) {
         world_finding(check->world, "node %u: the log acknowledges append %lu of group %u out of order", node->id,
                       (unsigned long)number, g);
@@ -162,6 +260,9 @@ static void note_appended(struct log_check *check, struct node *node, uint32_t g
     shadow->cuts += append->reset_index > 0 || (append->count > 0 && append->first <= shadow->log.count);
     held_apply(&shadow->log, append, append->count);
     appends_drop(shadow, 1);
+    if (shadow->holes > 0) {
+        holes_count(shadow);
+    }
 }
 
 /* Does the log equal what was opened: `last` entries with these terms, 0 being one that is not known any more? */
@@ -186,7 +287,8 @@ static bool explain(struct shadow *shadow, const uint64_t *terms, uint64_t last)
     }
     for (unsigned long i = 0; i < shadow->append_count; i++) {
         const struct append *append = &shadow->appends[i];
-        for (uint32_t count = 1; count <= append->count || (count == 1 && append->reset_index != 0); count++) {
+        bool whole = append->reset_index != 0 || append->trim_from != 0;
+        for (uint32_t count = 1; count <= append->count || (count == 1 && whole); count++) {
             struct held_log *log = &shadow->log;
             held_apply(log, append, count);
             if (held_is(log, terms, last)) {
@@ -221,6 +323,16 @@ static uint64_t *terms_read(struct reader *r, uint64_t last, uint32_t run_count)
     return terms;
 }
 
+/* Reads ahead to the byte that says so. */
+static bool log_is_unsure(struct reader r)
+{
+    for (uint32_t configs = reader_u32(&r); configs > 0 && !r.failed; configs--) {
+        (void)reader_u64(&r);
+        (void)reader_take(&r, reader_u32(&r));
+    }
+    return reader_u8(&r) != 0;
+}
+
 static void note_opened(struct log_check *check, struct node *node, uint32_t g, const struct effect *effect)
 {
     struct shadow *shadow = &check->shadows[node->id][g];
@@ -239,6 +351,10 @@ static void note_opened(struct log_check *check, struct node *node, uint32_t g, 
         terms[base - 1] = base_term;
     }
     uint64_t durable = shadow->log.count;
+    if (log_is_unsure(r)) { /* it takes no part, whatever it says */
+        free(terms);
+        return;
+    }
     WORLD_REQUIRE(check->world, hard_explained(shadow, hard),
                   "node %u: the log opens group %u with term %lu vote %u; durable was term %lu vote %u", node->id, g,
                   (unsigned long)hard.term, hard.vote, (unsigned long)shadow->hard.term, shadow->hard.vote);
@@ -252,6 +368,7 @@ static void note_opened(struct log_check *check, struct node *node, uint32_t g, 
     if (shadow->append_count > 0) {
         appends_drop(shadow, shadow->append_count);
     }
+    note_holes(check, node, shadow, &r);
     check->reopened++;
 }
 
@@ -320,6 +437,29 @@ static void note_promise(struct log_check *check, const struct node *node, const
                   "promises: node %u group %u acknowledges entry %lu in term %lu; durable are %lu in term %lu",
                   node->id, g, (unsigned long)m->log_index, (unsigned long)m->term, (unsigned long)durable_last(shadow),
                   (unsigned long)shadow->hard.term);
+    for (uint64_t i = 0; append && shadow->holes > 0 && i < m->log_index && i < shadow->log.count; i++) {
+        WORLD_REQUIRE(check->world, !shadow->log.entries[i].hole,
+                      "promises: node %u group %u acknowledges entry %lu, and cannot read entry %lu", node->id, g,
+                      (unsigned long)m->log_index, (unsigned long)i + 1);
+    }
+    bool leads = m->kind == RAFT_VOTE || m->kind == RAFT_APPEND || m->kind == RAFT_HEARTBEAT;
+    WORLD_REQUIRE(check->world, !leads || shadow->holes == 0,
+                  "promises: node %u group %u asks for votes or leads, and %lu entries of its log cannot be read",
+                  node->id, g, (unsigned long)shadow->holes);
+    proto_arena_deinit(&arena);
+}
+
+/* A snapshot is installed: what it holds needs no entry. */
+static void note_installed(struct log_check *check, struct node *node, const struct actor *actor,
+                           const struct effect *effect)
+{
+    struct proto_arena arena = {0};
+    Cairn__SnapshotReply *reply = NULL;
+    bool told =
+        proto_unpack(&cairn__snapshot_reply__descriptor, effect->send.header, &arena, (void **)&reply) == ERR_OK;
+    if (told && reply->installed && actor->index < GROUPS) {
+        holes_forget(&check->shadows[node->id][actor->index], UINT64_MAX);
+    }
     proto_arena_deinit(&arena);
 }
 
@@ -328,6 +468,10 @@ void log_check_send(struct log_check *check, struct node *node, const struct act
     if (effect->send.type == MESSAGE_RAFT && node->id < NODES) {
         note_promise(check, node, effect);
         return;
+    }
+    bool answer = actor->kind == ACTOR_GROUP && effect->send.flags == MESSAGE_REPLY;
+    if (answer && effect->send.type == MESSAGE_SNAPSHOT && node->id < NODES) {
+        note_installed(check, node, actor, effect);
     }
     if (effect->send.to.conn != 0 || effect->send.to.role != ROLE_LOCAL || node->id >= NODES) {
         return;
@@ -342,6 +486,12 @@ void log_check_send(struct log_check *check, struct node *node, const struct act
         note_reset(check, node, effect);
     } else if (actor->kind == ACTOR_GROUP && effect->send.type == MESSAGE_LOG_CUT && actor->index < GROUPS) {
         check->shadows[node->id][actor->index].cuts++;
+        CHECK(effect->send.header.bytes == 20);
+        holes_forget(&check->shadows[node->id][actor->index], get_u64(effect->send.header.data + 4));
+    } else if (actor->kind == ACTOR_GROUP && effect->send.type == MESSAGE_LOG_TRIM) {
+        note_trim(check, node, effect);
+    } else if (actor->kind == ACTOR_GROUP && effect->send.type == MESSAGE_LOG_HEAL && actor->index < GROUPS) {
+        note_heal(check, node, actor->index, effect);
     } else if (actor->kind != ACTOR_LOG || g >= GROUPS) {
         return;
     } else if (effect->send.type == MESSAGE_LOG_APPEND || effect->send.type == MESSAGE_LOG_RESET) {
@@ -350,6 +500,8 @@ void log_check_send(struct log_check *check, struct node *node, const struct act
         note_opened(check, node, g, effect);
     } else if (effect->send.type == MESSAGE_LOG_READ) {
         note_read(check, node, g, effect);
+    } else if (effect->send.type == MESSAGE_LOG_HEAL && !(effect->send.flags & MESSAGE_ERROR)) {
+        note_healed(check, node, g);
     }
 }
 

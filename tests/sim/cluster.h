@@ -22,9 +22,10 @@ struct cluster {
     uint32_t flush_entries, keep_entries, piece_bytes; /* of a group; 0: the usual */
     bool rebuild[PLAN_BLOCKDS];                        /* the index is gone at the next start */
     bool disk_hurt[WORLD_NODES];                       /* its disk failed or was full: it may halt */
-    struct node *victim;                               /* the block server whose disk may corrupt bytes: one a seed */
-    uint32_t faults;                                   /* happened so far */
-    bool calm;                                         /* no more of them */
+    bool log_rotted;     /* a sector of one metad's log flipped: once a seed, two at once may take a name */
+    struct node *victim; /* the block server whose disk may corrupt bytes: one a seed */
+    uint32_t faults;     /* happened so far */
+    bool calm;           /* no more of them */
 };
 
 /* Draws what the plan leaves open and starts all nodes. */
@@ -35,5 +36,8 @@ void cluster_deinit(struct cluster *cluster);
 void faults_begin(struct cluster *cluster);
 /* All that lasts is over at once. */
 void faults_heal(struct cluster *cluster);
+/* The metad whose log may rot, and a flipped sector in a metad's log; it is down then. */
+struct node *faults_log_victim(const struct cluster *cluster);
+void faults_log_rot(struct cluster *cluster, struct node *metad);
 
 #endif

@@ -213,6 +213,36 @@ static void misdirected(struct cluster *c)
     lasts(c, end_disk, c->victim->slot);
 }
 
+/* While the node is down; a log that reads what rotted under it halts. */
+void faults_log_rot(struct cluster *c, struct node *metad)
+{
+    struct file_ref file;
+    uint64_t offset = 0;
+    if (metad->up) {
+        node_crash(metad, rng_chance(rng_of_faults(c), 500000) ? CRASH_POWER : CRASH_KILL);
+    }
+    if (disk_rot(metad->disks[0], &file, &offset)) {
+        world_note(c->world, "rot: metad:%u log file %u offset %llu", metad->id, file.number,
+                   (unsigned long long)offset);
+    }
+}
+
+struct node *faults_log_victim(const struct cluster *c)
+{
+    return c->metads[c->victim->id % c->plan->metads];
+}
+
+static void log_rot(struct cluster *c)
+{
+    struct node *metad = faults_log_victim(c);
+    if (!c->log_rotted) {
+        c->log_rotted = true;
+        faults_log_rot(c, metad);
+    } else {
+        crash_soon(c, metad, CRASH_POWER);
+    }
+}
+
 /* ---- clocks ---- */
 
 static void clock_jump(struct cluster *c)
@@ -222,12 +252,25 @@ static void clock_jump(struct cluster *c)
 }
 
 static void (*const rows[FAULT_KINDS])(struct cluster *) = {
-    [FAULT_METAD_KILL] = metad_kill,       [FAULT_METAD_POWER] = metad_power,   [FAULT_BLOCKD_KILL] = blockd_kill,
-    [FAULT_BLOCKD_POWER] = blockd_power,   [FAULT_CLIENT_KILL] = client_kill,   [FAULT_ALL_POWER] = all_power,
-    [FAULT_CUT_NODE] = cut_node,           [FAULT_CUT_LEADER] = cut_leader,     [FAULT_CUT_ONE_WAY] = cut_one_way,
-    [FAULT_CUT_BRIDGE] = cut_bridge,       [FAULT_SLOW_DISK] = slow_disk,       [FAULT_HUNG_DISK] = hung_disk,
-    [FAULT_FULL_DISK] = full_disk,         [FAULT_FAILING_DISK] = failing_disk, [FAULT_ROT] = rot,
-    [FAULT_STALE_SECTORS] = stale_sectors, [FAULT_MISDIRECTED] = misdirected,   [FAULT_CLOCK_JUMP] = clock_jump,
+    [FAULT_METAD_KILL] = metad_kill,
+    [FAULT_METAD_POWER] = metad_power,
+    [FAULT_BLOCKD_KILL] = blockd_kill,
+    [FAULT_BLOCKD_POWER] = blockd_power,
+    [FAULT_CLIENT_KILL] = client_kill,
+    [FAULT_ALL_POWER] = all_power,
+    [FAULT_CUT_NODE] = cut_node,
+    [FAULT_CUT_LEADER] = cut_leader,
+    [FAULT_CUT_ONE_WAY] = cut_one_way,
+    [FAULT_CUT_BRIDGE] = cut_bridge,
+    [FAULT_SLOW_DISK] = slow_disk,
+    [FAULT_HUNG_DISK] = hung_disk,
+    [FAULT_FULL_DISK] = full_disk,
+    [FAULT_FAILING_DISK] = failing_disk,
+    [FAULT_ROT] = rot,
+    [FAULT_STALE_SECTORS] = stale_sectors,
+    [FAULT_MISDIRECTED] = misdirected,
+    [FAULT_CLOCK_JUMP] = clock_jump,
+    [FAULT_LOG_ROT] = log_rot,
 };
 
 static enum fault_kind draw_kind(struct cluster *c)

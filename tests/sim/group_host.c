@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "io/runtime.h"
+#include "metad/host/holes.h"
 #include "metad/host/log.h"
 #include "proto/cairn.pb-c.h"
 #include "proto/message.h"
@@ -36,6 +37,18 @@ struct host {
     struct reading *reading;
     unsigned long reading_count, reading_capacity;
     uint64_t load_first;
+    struct holes holes;
+    uint64_t ask_again_ns;
+    uint64_t heal_number;    /* of the LOG_HEAL that is out, 0 none */
+    struct raft_entry heals; /* in it */
+    struct {
+        uint32_t node;
+        uint64_t stream;
+    } asked[LIMIT_RAFT_MEMBERS];
+    struct { /* members that wait for the log's word on an entry */
+        struct message asker;
+        uint64_t stream;
+    } fetches[LIMIT_RAFT_MEMBERS];
 };
 
 struct host *host_create(const struct host_params *params)
@@ -49,6 +62,8 @@ void host_destroy(void *self)
 {
     struct host *host = self;
     raft_destroy(host->raft);
+    holes_deinit(&host->holes);
+    slice_drop(&host->heals.data);
     free(host->waiting);
     free(host->reading);
     free(host);
@@ -198,6 +213,9 @@ static void note_reads(struct host *host, const struct raft_update *update)
 
 static void update_carry_out(struct host *host, struct effects *fx, const struct raft_update *update)
 {
+    if (update->append_count > 0) {
+        holes_cut(&host->holes, update->append[0].index);
+    }
     if (update->number != 0) {
         log_append(host, fx, update->number, update->hard_changed, update->hard, update->append, update->append_count);
     }
@@ -256,12 +274,15 @@ static void host_run(struct host *host, const struct event *event, struct effect
         .window_bytes = 1 << 20,
         .cache_bytes = host->params.cache_bytes,
     };
-    host->applied = applied_load(host);
-    CHECK(host->applied <= last);
+    /* a machine that only counts can go back: an entry it counted and cannot be read is fetched like any other */
+    uint64_t hole = holes_index(&host->holes), applied = applied_load(host);
+    CHECK(applied <= last);
+    host->applied = hole != 0 && hole <= applied ? hole - 1 : applied;
     struct raft_start start = {.hard = host->hard,
                                .runs = runs,
                                .run_count = run_count,
                                .last = last,
+                               .hole = hole,
                                .applied = host->applied,
                                .random = event->random};
     for (uint32_t i = 0; i < host->params.member_count; i++) {
@@ -288,8 +309,14 @@ static void host_opened(struct host *host, const struct event *event, struct eff
         runs[i].first = reader_u64(&r);
         runs[i].term = reader_u64(&r);
     }
-    CHECK(!r.failed);
-    if (last > 0) {
+    uint32_t configs = reader_u32(&r);
+    bool unsure = reader_u8(&r) != 0;
+    uint64_t behind = 0, rot_last = 0;
+    bool told = holes_read(&host->holes, &r, 0, &behind, &rot_last);
+    CHECK(!r.failed && configs == 0 && told && behind == 0);
+    if (unsure) {
+        host->params.watch->unsure(host->params.watch->context, host->params.self, host->params.group);
+    } else if (last > 0) {
         host_run(host, event, fx, runs, run_count, last);
     } else { /* the first start: entry 1 is the same on each member */
         host->hard.term = host->hard.term > 1 ? host->hard.term : 1;
@@ -373,6 +400,138 @@ static void host_raft_message(struct host *host, const struct event *event, stru
     proto_arena_deinit(&arena);
 }
 
+/* ---- a log with holes: as metad/host/heal.c, but for snapshots ---- */
+
+static void heal_ask(struct host *host, const struct event *event, struct effects *fx)
+{
+    const struct hole *hole = holes_first(&host->holes);
+    if (hole == NULL || host->heal_number != 0) {
+        return;
+    }
+    host->ask_again_ns = event->now_ns + 5 * host->params.tick_ns;
+    for (uint32_t i = 0; i < host->params.member_count; i++) {
+        uint32_t node = host->params.members[i];
+        Cairn__EntryFetch fetch = CAIRN__ENTRY_FETCH__INIT;
+        fetch.group = host->params.group;
+        fetch.from = host->params.self;
+        fetch.index = hole->index;
+        fetch.index_term = hole->term;
+        host->asked[i].node = node;
+        host->asked[i].stream = ++host->stream;
+        if (node != host->params.self) {
+            fx_send(fx, address_node(ROLE_METAD, node, ACTOR_GROUP, host->params.group), MESSAGE_ENTRY_FETCH,
+                    host->stream, proto_pack(&fetch), (struct slice){0});
+        }
+    }
+}
+
+static void heal_trim(struct host *host, const struct event *event, struct effects *fx)
+{
+    if (host->heal_number != 0 || !holes_may_trim(&host->holes, host->raft)) {
+        return;
+    }
+    struct raft_event e = {.kind = RAFT_EVENT_TRIMMED, .random = event->random, .index = holes_index(&host->holes)};
+    struct writer header = {0};
+    writer_u32(&header, host->params.group);
+    writer_u64(&header, e.index);
+    log_send(host, fx, MESSAGE_LOG_TRIM, &header, (struct slice){0});
+    holes_cut(&host->holes, e.index);
+    host_raft_step(host, fx, &e);
+}
+
+static void heal_write(struct host *host, struct effects *fx, struct slice body)
+{
+    const struct hole *hole = holes_first(&host->holes);
+    struct raft_entry *entries = NULL;
+    uint32_t count = 0;
+    enum err err = raft_entries_decode(body, &entries, &count);
+    CHECK(err == ERR_OK && count == 1 && entries[0].index == hole->index && entries[0].term == hole->term);
+    host->heals = entries[0];
+    host->heals.data = slice_copy(entries[0].data.data, entries[0].data.bytes);
+    slice_drop(&entries[0].data);
+    free(entries);
+    host->heal_number = ++host->stream;
+    struct writer header = {0};
+    writer_u32(&header, host->params.group);
+    writer_u64(&header, host->heal_number);
+    log_send(host, fx, MESSAGE_LOG_HEAL, &header, slice_ref(body));
+}
+
+static void heal_answered(struct host *host, const struct event *event, struct effects *fx)
+{
+    const struct message *m = &event->message;
+    struct proto_arena arena = {0};
+    Cairn__EntryFetchReply *reply = NULL;
+    uint32_t node = 0;
+    for (uint32_t i = 0; i < host->params.member_count; i++) {
+        node = host->asked[i].stream == m->stream ? host->asked[i].node : node;
+    }
+    bool wanted = node != 0 && !(m->flags & MESSAGE_ERROR) && holes_first(&host->holes) != NULL;
+    if (wanted && host->heal_number == 0) {
+        enum err err = proto_unpack(&cairn__entry_fetch_reply__descriptor, m->header, &arena, (void **)&reply);
+        CHECK(err == ERR_OK);
+        if (reply->verdict == LOG_HAS) {
+            heal_write(host, fx, m->body);
+        } else {
+            holes_hear(&host->holes, node, reply->verdict);
+            heal_trim(host, event, fx);
+        }
+    }
+    proto_arena_deinit(&arena);
+}
+
+static void heal_written(struct host *host, const struct event *event, struct effects *fx)
+{
+    CHECK(event->message.header.bytes == 8 && get_u64(event->message.header.data) == host->heal_number);
+    struct raft_entry entry = host->heals;
+    const struct hole *hole = holes_first(&host->holes);
+    bool still = hole != NULL && hole->index == entry.index && hole->term == entry.term;
+    host->heals = (struct raft_entry){0};
+    host->heal_number = 0;
+    memset(host->asked, 0, sizeof host->asked);
+    if (still && holes_passed(&host->holes, entry.index)) {
+        struct raft_event e = {.kind = RAFT_EVENT_HEALED,
+                               .random = event->random,
+                               .loaded = &entry,
+                               .loaded_count = 1,
+                               .index = holes_index(&host->holes)};
+        host_raft_step(host, fx, &e);
+    }
+    slice_drop(&entry.data);
+    heal_ask(host, event, fx);
+}
+
+/* A member asks: what this node's log has of the entry. */
+static void heal_asked(struct host *host, const struct event *event, struct effects *fx)
+{
+    struct proto_arena arena = {0};
+    Cairn__EntryFetch *fetch = NULL;
+    enum err err = proto_unpack(&cairn__entry_fetch__descriptor, event->message.header, &arena, (void **)&fetch);
+    CHECK(err == ERR_OK && fetch->group == host->params.group);
+    struct writer header = {0};
+    writer_u32(&header, host->params.group);
+    writer_u64(&header, fetch->index);
+    writer_u64(&header, fetch->index_term);
+    uint32_t slot = fetch->from % LIMIT_RAFT_MEMBERS;
+    host->fetches[slot].asker = event->message;
+    host->fetches[slot].asker.header = host->fetches[slot].asker.body = (struct slice){0};
+    host->fetches[slot].stream = log_send(host, fx, MESSAGE_LOG_FETCH, &header, (struct slice){0});
+    proto_arena_deinit(&arena);
+}
+
+static void heal_fetched(struct host *host, const struct event *event, struct effects *fx)
+{
+    const struct message *m = &event->message;
+    for (uint32_t i = 0; i < LIMIT_RAFT_MEMBERS; i++) {
+        if (host->fetches[i].stream == m->stream) {
+            Cairn__EntryFetchReply reply = CAIRN__ENTRY_FETCH_REPLY__INIT;
+            reply.verdict = m->header.data[0];
+            fx_reply(fx, &host->fetches[i].asker, proto_pack(&reply), slice_ref(m->body));
+            host->fetches[i].stream = 0;
+        }
+    }
+}
+
 static void host_propose(struct host *host, const struct event *event, struct effects *fx)
 {
     host->waiting = mem_grow(host->waiting, &host->waiting_capacity, host->waiting_count + 1, sizeof *host->waiting);
@@ -403,6 +562,14 @@ static void host_message(struct host *host, const struct event *event, struct ef
         host_loaded(host, event, fx);
     } else if (host->raft == NULL) {
         return; /* still starting: peers try again */
+    } else if (m->flags & MESSAGE_REPLY && m->type == MESSAGE_LOG_HEAL) {
+        heal_written(host, event, fx);
+    } else if (m->flags & MESSAGE_REPLY && m->type == MESSAGE_LOG_FETCH) {
+        heal_fetched(host, event, fx);
+    } else if (m->flags & MESSAGE_REPLY && m->type == MESSAGE_ENTRY_FETCH) {
+        heal_answered(host, event, fx);
+    } else if (m->type == MESSAGE_ENTRY_FETCH) {
+        heal_asked(host, event, fx);
     } else if (m->type == MESSAGE_RAFT) {
         host_raft_message(host, event, fx);
     } else if (m->type == HOST_PROPOSE) {
@@ -425,6 +592,12 @@ void host_step(void *self, const struct event *event, struct effects *fx)
         } else {
             struct raft_event e = {.kind = RAFT_EVENT_TICK, .random = event->random};
             host_raft_step(host, fx, &e);
+            if (holes_first(&host->holes) != NULL) {
+                heal_trim(host, event, fx);
+            }
+            if (event->now_ns >= host->ask_again_ns) {
+                heal_ask(host, event, fx);
+            }
             fx_timer(fx, TIMER_TICK, event->now_ns + host->params.tick_ns);
         }
         break;

@@ -19,6 +19,8 @@ struct host_watch {
     void (*applied)(void *context, uint32_t node, uint32_t group, const struct raft_entry *entry);
     /* The run starts at this applied index. */
     void (*opened)(void *context, uint32_t node, uint32_t group, uint64_t applied);
+    /* The log cannot tell what the node promised: it takes no part until it is started again. */
+    void (*unsure)(void *context, uint32_t node, uint32_t group);
     /* The proposal is committed at an index: its caller is told so. */
     void (*acknowledged)(void *context, uint32_t group, uint64_t proposal, uint64_t index);
     /* A read that was asked when `asked` was acknowledged is answered with state `index`. */

@@ -30,6 +30,7 @@ enum fault_kind {
     FAULT_STALE_SECTORS,
     FAULT_MISDIRECTED,
     FAULT_CLOCK_JUMP,
+    FAULT_LOG_ROT,
     FAULT_KINDS,
 };
 

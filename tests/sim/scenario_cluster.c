@@ -106,6 +106,11 @@ static void last_power_cut(struct cluster *c)
     for (unsigned i = 0; i < servers && !world->failed; i++) {
         node_crash(world->nodes[i], CRASH_POWER);
     }
+    for (unsigned i = 0; i < c->plan->metads && c->log_rotted && !world->failed; i++) {
+        if (c->metads[i] != faults_log_victim(c)) {
+            faults_log_rot(c, c->metads[i]); /* all three hold all: one flipped sector on two of them stops nobody */
+        }
+    }
     for (unsigned i = 0; i < servers && !world->failed; i++) {
         node_start(world->nodes[i]);
     }

@@ -26,7 +26,11 @@ struct log_scenario {
     uint64_t cache_bytes;
     uint32_t segment_bytes;
     uint64_t propose_every_ns, fault_every_ns;
-    bool calm; /* faults are over */
+    bool calm;               /* faults are over */
+    bool rots;               /* sectors of logs do, while their node is down */
+    unsigned victim;         /* whose; in the end one more */
+    uint32_t flips[METADS];  /* sectors spoiled */
+    uint64_t unsure[METADS]; /* the boot in which the log could not tell what was promised */
 };
 
 static void log_actor_destroy(void *self)
@@ -78,6 +82,15 @@ static void on_read(void *context, uint32_t group, uint64_t read, uint64_t index
     raft_check_read_answered(((struct log_scenario *)context)->raft, group, read, index);
 }
 
+static void on_unsure(void *context, uint32_t node, uint32_t group)
+{
+    struct log_scenario *s = context;
+    /* one bad sector never takes a name or a vote (R-E1) */
+    WORLD_REQUIRE(s->world, s->flips[node - 1] > 1, "node %u group %u is unsure after %u flipped sectors", node, group,
+                  s->flips[node - 1]);
+    s->unsure[node - 1] = s->nodes[node - 1]->boot;
+}
+
 static void on_effect(struct world *world, struct node *node, struct actor *actor, const struct effect *effect,
                       void *context)
 {
@@ -102,10 +115,24 @@ static void on_step(struct world *world, struct node *node, struct actor *actor,
     }
 }
 
+static void rot(struct log_scenario *s, unsigned which)
+{
+    struct file_ref file;
+    uint64_t offset = 0;
+    if (disk_rot(s->nodes[which]->disks[0], &file, &offset)) {
+        s->flips[which]++;
+        s->world->faults++;
+        world_note(s->world, "rot: metad:%u file %u offset %llu", which + 1, file.number, (unsigned long long)offset);
+    }
+}
+
 static void call_start(struct world *world, void *context, uint64_t slot)
 {
-    (void)context;
+    struct log_scenario *s = context;
     if (!world->nodes[slot]->up) {
+        if (s->rots && !s->calm && slot == s->victim && rng_chance(&world->rng_scenario, 500000)) {
+            rot(s, s->victim);
+        }
         node_start(world->nodes[slot]);
     }
 }
@@ -250,6 +277,9 @@ static bool settled(struct log_scenario *s)
         unsigned leaders = 0;
         for (unsigned i = 0; i < METADS; i++) {
             leaders += leads(s->nodes[i], g);
+            if (s->nodes[i]->up && s->unsure[i] == s->nodes[i]->boot) {
+                continue; /* the others must do without it */
+            }
             if (!s->nodes[i]->up ||
                 raft_check_node_applied(s->raft, s->nodes[i]->id, g) != raft_check_committed(s->raft, g)) {
                 return false;
@@ -260,6 +290,22 @@ static bool settled(struct log_scenario *s)
         }
     }
     return true;
+}
+
+/* How the groups stand, for who reads a finding. */
+static void note_standing(struct log_scenario *s)
+{
+    for (unsigned i = 0; i < METADS; i++) {
+        for (uint32_t g = 0; g < GROUPS; g++) {
+            struct actor *actor = node_actor(s->nodes[i], ACTOR_GROUP, g);
+            struct raft_status status = {0};
+            bool runs = actor != NULL && host_status(actor->self, &status);
+            world_note(s->world, "metad:%u group %u: %s role %d term %llu last %llu commit %llu hole %llu", i + 1, g,
+                       runs ? "runs" : "does not run", (int)status.role, (unsigned long long)status.term,
+                       (unsigned long long)status.last, (unsigned long long)status.commit,
+                       (unsigned long long)status.hole);
+        }
+    }
 }
 
 /* Runs until `settled`, at most `bound_ns`. */
@@ -274,7 +320,23 @@ static bool settle(struct log_scenario *s, uint64_t bound_ns)
             return true;
         }
     }
+    note_standing(s);
     return false;
+}
+
+/* Everything is on all three disks; the power goes, and one sector flips on two of them. */
+static void two_of_three_rot(struct log_scenario *s)
+{
+    struct world *world = s->world;
+    if (!world_run_until(world, world->now_ns + SECOND)) {
+        return;
+    }
+    for (unsigned i = 0; i < METADS; i++) {
+        node_crash(s->nodes[i], CRASH_POWER);
+    }
+    rot(s, s->victim);
+    rot(s, (s->victim + 1) % METADS);
+    WORLD_REQUIRE(world, settle(s, 60 * SECOND), "no progress: two of three logs have a flipped sector");
 }
 
 static void finale(struct log_scenario *s)
@@ -282,6 +344,9 @@ static void finale(struct log_scenario *s)
     struct world *world = s->world;
     heal(s);
     WORLD_REQUIRE(world, settle(s, 60 * SECOND), "no progress: the groups have not settled 60 s after the last fault");
+    if (s->rots && !world->failed) {
+        two_of_three_rot(s);
+    }
     uint64_t before[GROUPS];
     for (uint32_t g = 0; g < GROUPS && !world->failed; g++) {
         before[g] = raft_check_acknowledgements(s->raft, g);
@@ -301,14 +366,18 @@ static void finale(struct log_scenario *s)
     WORLD_REQUIRE(world, settle(s, 20 * SECOND), "the nodes do not apply the same in a healed cluster");
 }
 
-static void log_run(struct world *world)
+static void log_run_with(struct world *world, bool rots)
 {
-    struct log_scenario s = {.world = world, .raft = raft_check_create(world), .log = log_check_create(world)};
-    s.watch = (struct host_watch){&s, on_applied, on_opened, on_acknowledged, on_read};
+    struct log_scenario s = {
+        .world = world, .rots = rots, .raft = raft_check_create(world), .log = log_check_create(world)};
+    s.watch = (struct host_watch){&s, on_applied, on_opened, on_unsure, on_acknowledged, on_read};
     for (unsigned i = 0; i < METADS; i++) {
         s.nodes[i] = world_node_add(world, ROLE_METAD, i + 1, 1, metad_boot, &s);
     }
     draw_knobs(&s);
+    if (rots) {
+        s.victim = (unsigned)rng_below(&world->rng_scenario, METADS);
+    }
     world->effect_probe = on_effect;
     world->effect_context = &s;
     world_probe_add(world, on_step, &s);
@@ -326,8 +395,24 @@ static void log_run(struct world *world)
     log_check_destroy(s.log);
 }
 
+static void log_run(struct world *world)
+{
+    log_run_with(world, false);
+}
+
+static void log_rot_run(struct world *world)
+{
+    log_run_with(world, true);
+}
+
 const struct scenario scenario_log = {
     .name = "log",
     .about = "3 metads, log and Raft: crashes, power cuts, partitions; then all acknowledged must be there",
     .run = log_run,
+};
+
+const struct scenario scenario_log_rot = {
+    .name = "log_rot",
+    .about = "the same; sectors of one log flip while its node is down, in the end of two of three at once",
+    .run = log_rot_run,
 };

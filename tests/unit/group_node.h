@@ -32,7 +32,12 @@ struct node_log {
     struct raft_hard_state hard;
     uint64_t base, base_term; /* it begins behind; entries up to there are holes */
     uint32_t resets;
-    bool mute; /* a reset is not answered, as if power failed before it was durable */
+    bool unsure;
+    uint64_t hole; /* a damaged entry, 0 none */
+    uint8_t hole_kind;
+    uint32_t heals; /* entries written anew */
+    uint64_t cut;   /* the last LOG_CUT */
+    bool mute;      /* a reset is not answered, as if power failed before it was durable */
 };
 
 struct node {
@@ -141,6 +146,15 @@ static void node_log_drop(struct node_log *log)
     log->count = log->base;
 }
 
+/* Entries from `from` on go. */
+static void node_log_cut(struct node_log *log, uint64_t from)
+{
+    for (unsigned long i = from - 1; i < log->count; i++) {
+        slice_drop(&log->entries[i].data);
+    }
+    log->count = from - 1;
+}
+
 static void node_log_send(struct node *node, uint32_t group, const struct effect *effect)
 {
     struct node_log *log = &node->logs[group];
@@ -177,6 +191,13 @@ static void node_log_send(struct node *node, uint32_t group, const struct effect
                 writer_put(&reply, log->entries[i].data.data, log->entries[i].data.bytes);
             }
         }
+        writer_u8(&reply, log->unsure);
+        writer_u32(&reply, log->hole != 0);
+        if (log->hole != 0) {
+            writer_u64(&reply, log->hole);
+            writer_u64(&reply, log->entries[log->hole - 1].term);
+            writer_u8(&reply, log->hole_kind);
+        }
     } else if (effect->send.type == MESSAGE_LOG_APPEND) {
         uint64_t number = reader_u64(&reader);
         if (reader_u8(&reader)) {
@@ -209,13 +230,30 @@ static void node_log_send(struct node *node, uint32_t group, const struct effect
         log->count = log->base;
         writer_u64(&reply, number);
     } else if (effect->send.type == MESSAGE_LOG_CUT) {
+        log->cut = reader_u64(&reader);
         return;
+    } else if (effect->send.type == MESSAGE_LOG_HEAL) {
+        writer_u64(&reply, reader_u64(&reader));
+        log->heals++;
+        log->hole = 0;
+    } else if (effect->send.type == MESSAGE_LOG_TRIM) {
+        node_log_cut(log, reader_u64(&reader));
+        log->hole = 0;
+        return;
+    } else if (effect->send.type == MESSAGE_LOG_FETCH) {
+        uint64_t index = reader_u64(&reader), term = reader_u64(&reader);
+        bool has = index > log->base && index <= log->count && log->entries[index - 1].term == term;
+        writer_u8(&reply, has ? LOG_HAS : LOG_NONE);
+        if (has) {
+            raft_entries_encode(log->entries + index - 1, 1, &body);
+        }
     } else {
         uint64_t first = reader_u64(&reader);
         uint32_t count = reader_u32(&reader);
         raft_entries_encode(log->entries + first - 1, count, &body);
     }
     node_push(node, group, effect->send.type, MESSAGE_REPLY, writer_take(&reply), body);
+    node->inbox[node->inbox_count - 1].send.stream = effect->send.stream;
     writer_deinit(&reply);
 }
 
@@ -272,6 +310,7 @@ static void node_drain(struct node *node)
                                          .peer.role = ROLE_LOCAL,
                                          .type = effect.send.type,
                                          .flags = effect.send.flags,
+                                         .stream = effect.send.stream,
                                          .header = effect.send.header,
                                          .body = effect.send.body};
         node_step(node, group, event);
@@ -312,7 +351,7 @@ static void node_start(struct node *node)
     node_ticks(node, 80);
 }
 
-static void node_stop(struct node *node)
+static inline void node_stop(struct node *node)
 {
     for (uint32_t g = 0; g < NODE_GROUPS; g++) {
         group_destroy(node->groups[g]);
@@ -342,7 +381,7 @@ static void node_answer_drop(struct node *node)
     node->answered = false;
 }
 
-static void node_deinit(struct node *node)
+static inline void node_deinit(struct node *node)
 {
     node_answer_drop(node);
     proto_arena_deinit(&node->arena);

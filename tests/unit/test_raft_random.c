@@ -60,6 +60,27 @@ static void random_network(struct net *net, uint32_t side)
     }
 }
 
+static uint64_t healed, rotted;
+
+/* One entry of one node at a time rots while it is down. */
+static void random_rot(struct net *net, uint32_t node)
+{
+    struct net_node *self = &net->nodes[node - 1];
+    bool any = self->disk.last <= self->flushed || pick(net, 3) != 0;
+    for (uint32_t i = 0; i < net->count; i++) {
+        any = any || net->nodes[i].hole != 0;
+    }
+    uint64_t hole = any ? 0 : self->flushed + 1 + pick(net, (uint32_t)(self->disk.last - self->flushed));
+    bool alone = net->count > net->first.count; /* a group of one voter has nobody to heal it: only what another has */
+    for (uint32_t i = 0; i < net->count && hole != 0; i++) {
+        alone = alone && (i + 1 == node || net_log_term(&net->nodes[i].disk, hole) != net_log_term(&self->disk, hole));
+    }
+    if (hole != 0 && !alone) {
+        self->hole = hole;
+        rotted++;
+    }
+}
+
 static void random_crash(struct net *net)
 {
     uint32_t node = 1 + pick(net, net->count);
@@ -69,8 +90,19 @@ static void random_crash(struct net *net)
     } else {
         self->flushed += self->applied > self->flushed ? pick(net, (uint32_t)(self->applied - self->flushed) + 1) : 0;
         net_crash(net, node, pick(net, (uint32_t)self->write_count + 1));
+        random_rot(net, node);
         if (pick(net, 2) == 0) {
             net_start(net, node);
+        }
+    }
+}
+
+static void random_heal(struct net *net)
+{
+    for (uint32_t node = 1; node <= net->count; node++) {
+        struct net_node *self = &net->nodes[node - 1];
+        if (self->raft != NULL && self->hole != 0 && pick(net, 40) == 0) {
+            healed += net_heal(net, node);
         }
     }
 }
@@ -184,6 +216,7 @@ static void random_stretch(struct net *net, uint32_t steps, uint32_t side, uint3
         if (side != 0 && (!late || i % 64 == 0)) {
             random_partition(net, side, late);
         }
+        random_heal(net);
         if (pick(net, 1000) < crash_permille) {
             random_crash(net);
         } else if (net->count > net->first.count && pick(net, 12) == 0) {
@@ -199,6 +232,7 @@ static void random_stretch(struct net *net, uint32_t steps, uint32_t side, uint3
 static void random_ticks(struct net *net, uint32_t ticks, bool *proposed)
 {
     for (uint32_t tick = 0; tick < ticks; tick++) {
+        random_heal(net);
         for (uint32_t node = 1; node <= net->count; node++) {
             net_tick(net, node);
             net_settle(net, 0);
@@ -297,7 +331,7 @@ static struct totals random_seeds(uint32_t count, uint32_t voters, uint64_t firs
                   totals.resets, totals.rollbacks, totals.changes, totals.transfers);
     /* the trouble was real: each of the hard paths ran */
     assert_true(totals.cuts > 0 && totals.loads > seeds && totals.elections > seeds && totals.reads > 0);
-    assert_true(totals.committed > seeds * 10);
+    assert_true(totals.committed > seeds * 10 && rotted > 0 && healed > 0);
     return totals;
 }
 

@@ -1,0 +1,34 @@
+/* Lines about damaged logs (health.h): what was found at the start, and that it was mended. */
+#include "health.h"
+
+#include "io/log.h"
+
+static void group_tell(uint32_t group, const struct group_health *was, const struct group_health *is)
+{
+    if (is->unsure && !was->unsure) {
+        io_log(
+            LOG_ERROR, ERR_CORRUPT,
+            "group %u: the log lost what this node promised; it takes no part here. Set the directory aside and join "
+            "the node anew",
+            group);
+    }
+    if (is->rot_behind != was->rot_behind) {
+        io_log(LOG_WARN, ERR_CORRUPT, "group %u: %llu entries of the log are damaged; the database holds what they did",
+               group, (unsigned long long)is->rot_behind);
+    }
+    if (is->holes > was->holes) {
+        io_log(LOG_WARN, ERR_CORRUPT,
+               "group %u: %llu entries of the log are damaged, the first is %llu; they are fetched from other members",
+               group, (unsigned long long)is->holes, (unsigned long long)is->hole);
+    } else if (is->holes == 0 && was->holes > 0) {
+        io_log(LOG_INFO, ERR_OK, "group %u: the log is whole again, %llu entries were written anew", group,
+               (unsigned long long)is->mended);
+    }
+}
+
+void health_tell(struct group_health *told, uint32_t number, const struct group *group)
+{
+    struct group_health health = group_health(group);
+    group_tell(number, told, &health);
+    *told = health;
+}

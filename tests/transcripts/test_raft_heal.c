@@ -1,0 +1,224 @@
+/* Transcripts of logs with holes (R-E1, R-E2): who lacks an entry by rot votes by its last one, and neither leads nor
+ * acknowledges past it until it is healed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "../raft_net.h"
+
+static struct raft_status status_of(struct net *net, uint32_t node)
+{
+    return raft_status(net->nodes[node - 1].raft);
+}
+
+/* 1 led, all hold entries 1..12 of term 1 and 2; then all went down. Nothing is applied durably. */
+static struct net *twelve_entries(uint32_t count, uint64_t seed)
+{
+    struct net *net = net_open(count, seed);
+    net_start_all(net);
+    net_elect(net, 1, 0);
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(net_propose(net, 1, 8), ERR_OK);
+        net_settle(net, 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        net_tick(net, 1);
+        net_settle(net, 0);
+    }
+    for (uint32_t node = 1; node <= count; node++) {
+        assert_int_equal(status_of(net, node).last, 12);
+        net_crash(net, node, 0);
+    }
+    net_mark(net);
+    return net;
+}
+
+static void ticks(struct net *net, uint32_t node, int count, uint32_t cut)
+{
+    for (int i = 0; i < count; i++) {
+        net_tick(net, node);
+        net_settle(net, cut);
+    }
+}
+
+static void test_a_hole_does_not_campaign(void **state)
+{
+    (void)state;
+    struct net *net = twelve_entries(3, 1);
+    net->nodes[0].hole = 5;
+    net_start_all(net);
+    ticks(net, 1, 100, 0);
+    assert_true(status_of(net, 1).role == RAFT_FOLLOWER && status_of(net, 1).term == 2);
+    assert_true(net_heal(net, 1));
+    ticks(net, 1, 30, 0);
+    assert_int_equal(status_of(net, 1).role, RAFT_LEADER);
+    net_close(net);
+}
+
+static void test_a_hole_votes_by_its_last_entry(void **state)
+{
+    (void)state;
+    struct net *net = twelve_entries(3, 2);
+    net->nodes[0].hole = 5;
+    net->nodes[1].disk.last = net->nodes[1].view.last = 11; /* it never had the last one */
+    net_start(net, 1);
+    net_start(net, 2);
+    ticks(net, 2, 60, 0); /* 1 refuses: it has promised entry 12 */
+    assert_true(status_of(net, 2).role != RAFT_LEADER && status_of(net, 1).vote == 1);
+    net_start(net, 3);
+    ticks(net, 3, 30, 0);
+    assert_int_equal(status_of(net, 3).role, RAFT_LEADER);
+    net_close(net);
+}
+
+static void test_one_flipped_sector_on_two_of_three(void **state)
+{
+    (void)state;
+    struct net *net = twelve_entries(3, 3);
+    net->nodes[0].hole = 5;
+    net->nodes[1].hole = 12;
+    net_start(net, 1);
+    net_start(net, 2); /* 3 stays away: both that are there lack something, and every byte is there */
+    ticks(net, 1, 40, 0);
+    ticks(net, 2, 40, 0);
+    assert_true(status_of(net, 1).role == RAFT_FOLLOWER && status_of(net, 2).role == RAFT_FOLLOWER);
+    assert_true(net_heal(net, 1) && net_heal(net, 2));
+    ticks(net, 1, 30, 0);
+    assert_int_equal(status_of(net, 1).role, RAFT_LEADER);
+    ticks(net, 1, 6, 0);
+    assert_true(status_of(net, 1).commit >= 13 && status_of(net, 2).applied >= 12);
+    net_close(net);
+}
+
+static void test_nothing_past_a_hole_is_acknowledged(void **state)
+{
+    (void)state;
+    struct net *net = twelve_entries(3, 4);
+    net->nodes[2].hole = 7;
+    net_start(net, 1);
+    net_start(net, 3);
+    net_elect(net, 1, 0);
+    ticks(net, 1, 9, 0);
+    assert_int_equal(status_of(net, 1).role, RAFT_LEADER); /* its vote and its heartbeats count */
+    assert_true(status_of(net, 1).commit < 7 && status_of(net, 3).applied < 7);
+    assert_int_equal(status_of(net, 1).match[2], 6);
+    assert_true(net_heal(net, 3));
+    ticks(net, 1, 9, 0);
+    assert_true(status_of(net, 1).commit >= 13 && status_of(net, 3).applied >= 12);
+    net_close(net);
+}
+
+/* The damaged entry is a configuration: it is in force once it is known. */
+static void test_a_configuration_in_a_hole(void **state)
+{
+    (void)state;
+    struct net *net = net_open_some(4, 3, 5);
+    net_start_all(net);
+    net_elect(net, 1, 0);
+    ticks(net, 1, 4, 0);
+    struct raft_config target = net_config("1v 2v 3v 4l");
+    assert_int_equal(net_change(net, 1, &target), ERR_OK);
+    net_settle(net, 0);
+    ticks(net, 1, 6, 0);
+    uint64_t at = status_of(net, 3).config.index;
+    assert_true(at > 2 && net_config_is(net, 3, "1v 2v 3v 4l"));
+    net_crash(net, 3, 0);
+    net->nodes[2].flushed = at - 1 < net->nodes[2].flushed ? net->nodes[2].flushed : 0;
+    net->nodes[2].hole = at;
+    net_start(net, 3);
+    assert_false(net_config_is(net, 3, "1v 2v 3v 4l"));
+    assert_true(net_heal(net, 3));
+    assert_true(net_config_is(net, 3, "1v 2v 3v 4l"));
+    assert_int_equal(status_of(net, 3).config.index, at);
+    net_close(net);
+}
+
+/* Nobody else has the doubtful entry: it goes, and what is behind it. A leader's other entry mends as well. */
+static void test_a_doubtful_tail_is_cut(void **state)
+{
+    (void)state;
+    struct net *net = twelve_entries(3, 6);
+    for (uint32_t i = 0; i < 2; i++) {
+        net->nodes[i].disk.last = net->nodes[i].view.last = 10;
+    }
+    net->nodes[2].hole = 11;
+    net->committed_last = net->committed_last > 10 ? 10 : net->committed_last;
+    net_start(net, 3);
+    net_start(net, 1);
+    assert_false(net_heal(net, 3)); /* 2 was not asked */
+    net_start(net, 2);
+    assert_true(net_heal(net, 3));
+    assert_int_equal(status_of(net, 3).last, 10);
+    ticks(net, 3, 30, 0);
+    assert_int_equal(status_of(net, 3).role, RAFT_LEADER);
+    net_crash(net, 3, 0);
+    net_close(net);
+
+    net = twelve_entries(3, 7);
+    for (uint32_t i = 0; i < 2; i++) {
+        net->nodes[i].disk.last = net->nodes[i].view.last = 10;
+    }
+    net->nodes[2].hole = 11;
+    net->committed_last = net->committed_last > 10 ? 10 : net->committed_last;
+    net_start_all(net);
+    net_elect(net, 1, 1u << 2);
+    ticks(net, 1, 12, 0);
+    assert_true(status_of(net, 3).hole == 0 && status_of(net, 3).commit >= 11);
+    net_close(net);
+}
+
+/* What fills the hole is in a snapshot only; the leader's comes by itself. */
+static void test_a_snapshot_over_a_hole(void **state)
+{
+    (void)state;
+    struct net *net = twelve_entries(3, 8);
+    net_start(net, 1);
+    net_start(net, 2);
+    net_elect(net, 1, 0);
+    ticks(net, 1, 6, 0);
+    net_compact_all(net, 1);
+    net_compact_all(net, 2);
+    net->nodes[2].hole = 4;
+    net_start(net, 3);
+    ticks(net, 1, 9, 0);
+    assert_true(status_of(net, 3).hole == 0 && net->nodes[2].applied >= 12);
+    net_close(net);
+}
+
+/* Nobody may lead: who has the longest log has a hole in it, and what fills that is in a follower's snapshot. */
+static void test_a_followers_snapshot_over_a_hole(void **state)
+{
+    (void)state;
+    struct net *net = twelve_entries(3, 9);
+    net->nodes[1].disk.last = net->nodes[1].view.last = 11; /* 12 is on a majority, 1 and 3 */
+    net->nodes[1].flushed = 9;
+    net_start(net, 2);
+    net_compact(net, 2, 9);
+    net->nodes[2].hole = 4;
+    net_start(net, 3);
+    assert_true(status_of(net, 2).base == 9 && status_of(net, 3).hole == 4);
+    ticks(net, 2, 60, 0);
+    ticks(net, 3, 60, 0);
+    assert_true(status_of(net, 2).role != RAFT_LEADER && status_of(net, 3).role == RAFT_FOLLOWER);
+    assert_true(net_heal(net, 3) && status_of(net, 3).hole == 0);
+    ticks(net, 3, 90, 0);
+    assert_int_equal(status_of(net, 3).role, RAFT_LEADER);
+    net_close(net);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_hole_does_not_campaign),
+        cmocka_unit_test(test_a_hole_votes_by_its_last_entry),
+        cmocka_unit_test(test_one_flipped_sector_on_two_of_three),
+        cmocka_unit_test(test_nothing_past_a_hole_is_acknowledged),
+        cmocka_unit_test(test_a_configuration_in_a_hole),
+        cmocka_unit_test(test_a_doubtful_tail_is_cut),
+        cmocka_unit_test(test_a_snapshot_over_a_hole),
+        cmocka_unit_test(test_a_followers_snapshot_over_a_hole),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
