@@ -73,6 +73,7 @@ def go_on_alone(bin_dir, cluster, left):
     said = recover(bin_dir, left, "--unsafe-lose-majority", code=0)
     assert "the only metadata node now, in incarnation 4294967303" in said, said
     cluster.start_node("metad3")
+    wait_until(lambda: all(cluster.leader(group) == "metad3" for group in (0, 1)), 60, "metad3 to lead alone")
     voters_are(cluster, "metad3")
     assert "--unsafe-lose-majority" in json.dumps(cluster.lines("admin", "status")[0]), cluster.lines("admin", "status")
     states = {line["name"]: line["state"] for line in cluster.lines("admin", "nodes") if line["role"] == "metad"}
