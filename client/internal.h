@@ -215,6 +215,8 @@ void call_deinit(struct client *c);
 
 /* route.c */
 void route_want_map(struct client *c, bool newer, struct effects *fx);
+/* Takes a MAP_GET reply, if its map is newer. BAD_PROTO, also for a map that does not hold together. */
+MUST_CHECK enum err route_take_map(struct client *c, struct slice header, struct effects *fx);
 void route_on_map(struct client *c, const struct outcome *outcome, struct effects *fx);
 void route_on_resolve(struct client *c, uint32_t index, const struct outcome *outcome, struct effects *fx);
 /* Starts what lacks; true when the workspace is known and stores may be spoken to. `*ret_index` is its index. */

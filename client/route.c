@@ -155,31 +155,24 @@ static void waiting_fail(struct client *c, const char *name, enum err err, const
     }
 }
 
-void route_on_map(struct client *c, const struct outcome *outcome, struct effects *fx)
+enum err route_take_map(struct client *c, struct slice header, struct effects *fx)
 {
     struct proto_arena arena = {0};
     Cairn__MapGetReply *reply = NULL;
-    enum err err = outcome->err;
-    c->map_asked = false;
-    if (err == ERR_OK) {
-        err = proto_unpack(&cairn__map_get_reply__descriptor, outcome->header, &arena, (void **)&reply);
-    }
+    enum err err = proto_unpack(&cairn__map_get_reply__descriptor, header, &arena, (void **)&reply);
     if (err == ERR_OK && reply->map != NULL && !map_valid(reply->map)) {
         err = ERR_BAD_PROTO;
     }
     if (err != ERR_OK) {
         proto_arena_deinit(&arena);
-        if (c->map == NULL) {
-            waiting_fail(c, NULL, err, outcome->text, fx);
-        }
-        return;
+        return err;
     }
     c->map_fetched_ns = c->now_ns;
     c->wake = true;
     bool newer = reply->map != NULL && (c->map == NULL || reply->map->epoch > c->map->epoch);
     if (!newer) {
         proto_arena_deinit(&arena);
-        return;
+        return ERR_OK;
     }
     proto_arena_deinit(&c->map_arena);
     c->map_arena = arena;
@@ -187,9 +180,19 @@ void route_on_map(struct client *c, const struct outcome *outcome, struct effect
     route_set_metads(c, c->map);
     map_index(c);
     if (c->params.map_handshake) {
-        fx_send(fx, address_local(ACTOR_API, 0), MESSAGE_CLIENT_MAP, 0, slice_ref(outcome->header), (struct slice){0});
+        fx_send(fx, address_local(ACTOR_API, 0), MESSAGE_CLIENT_MAP, 0, slice_ref(header), (struct slice){0});
     } else {
         c->map_ready = true;
+    }
+    return ERR_OK;
+}
+
+void route_on_map(struct client *c, const struct outcome *outcome, struct effects *fx)
+{
+    c->map_asked = false;
+    enum err err = outcome->err == ERR_OK ? route_take_map(c, outcome->header, fx) : outcome->err;
+    if (err != ERR_OK && c->map == NULL) {
+        waiting_fail(c, NULL, err, outcome->text, fx);
     }
 }
 

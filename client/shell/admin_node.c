@@ -197,6 +197,8 @@ static int change_group(const struct change *change, uint32_t group, uint64_t de
     }
 }
 
+/* Group 0 comes first and goes last: who leads another group needs the keys that its own replica of group 0 opens
+ * (R-F6), and a node that is no member of group 0 any more has none after a restart. */
 static int change_groups(const struct change *change, struct cairn_error *error)
 {
     struct proto_arena arena = {0};
@@ -204,7 +206,8 @@ static int change_groups(const struct change *change, struct cairn_error *error)
     uint64_t deadline_ns = change_deadline(change->c, CHANGE_SECONDS * 1000000000ull);
     int result = api_map_get(change->c, &arena, &map, error);
     for (size_t i = 0; result == 0 && i < map->n_groups; i++) {
-        result = change_group(change, map->groups[i]->group, deadline_ns, error);
+        size_t at = change->add ? i : map->n_groups - 1 - i;
+        result = change_group(change, map->groups[at]->group, deadline_ns, error);
     }
     proto_arena_deinit(&arena);
     return result;

@@ -27,6 +27,10 @@ void raft_wire_send(struct group *group, const struct raft_message *message)
     wire.hint_term = message->hint_term;
     wire.sleep = message->sleep;
     wire.short_of_room = !kv_room(group->params.kv);
+    bool first_word = message->kind == RAFT_HEARTBEAT || message->kind == RAFT_VOTE || message->kind == RAFT_PRE_VOTE;
+    if (first_word && group->params.address != NULL) {
+        wire.address = (char *)(uintptr_t)group->params.address;
+    }
     struct slice body = {0};
     if (message->count > 0) {
         raft_entries_encode(message->entries, message->count, &body);
@@ -108,6 +112,7 @@ enum err raft_wire_decode(struct group *group, const struct message *frame, stru
     }
     if (err == ERR_OK) {
         members_note_room(group, wire->from, !wire->short_of_room);
+        members_note_address(group, wire->from, wire->address);
     }
     proto_arena_deinit(&arena);
     if (err == ERR_OK && frame->body.bytes > 0) {
