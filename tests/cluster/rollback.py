@@ -29,16 +29,21 @@ def main():
             place = data_dir(cluster, OLD)
             cluster.put(trees["before"], "home:/before", timeout=900)
             first = stores(cluster)[OLD]["incarnation"]
+            wait_until(lambda: stores(cluster)[OLD]["synced_shards"] >= 10, 60, "a heartbeat behind the put")
+            synced = stores(cluster)[OLD]["synced_shards"]
             cluster.kill(OLD)
             shutil.copytree(place, copy)
             cluster.start_node(OLD)
+            # A count since the start: it is of the new process, and what it says it holds is what the copy holds.
+            wait_until(lambda: stores(cluster)[OLD]["synced_shards"] < synced, 120, "a heartbeat of the new process")
             wait_until(lambda: whole(cluster), 120, "every chunk whole")
             assert stores(cluster)[OLD]["incarnation"] == first and stores(cluster)[OLD]["rollbacks"] == 0
 
             held = stores(cluster)[OLD]["shards"]
             cluster.put(trees["after"], "home:/after", timeout=900)
             assert whole(cluster), missing(cluster)
-            wait_until(lambda: stores(cluster)[OLD]["shards"] > held, 60, "a heartbeat after the second put")
+            # Only what a heartbeat has told can be missed later.
+            wait_until(lambda: stores(cluster)[OLD]["shards"] > held, 60, "a heartbeat behind the second put")
             cluster.kill(OLD)
             shutil.rmtree(place)
             shutil.copytree(copy, place)
