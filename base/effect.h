@@ -42,7 +42,7 @@ enum actor_kind {
     ACTOR_AGENT,  /* blockd: registration, heartbeats, the map and keys it knows; index 0 */
     ACTOR_STORE,  /* blockd: one store; index = position on this node, from 0 */
     ACTOR_CLIENT, /* client: routes, calls, transfers; index 0 */
-    ACTOR_API,    /* client: the shell that waits for answers of ACTOR_CLIENT; index 0 */
+    ACTOR_API,    /* client: the shell that waits for answers of ACTOR_CLIENT; metad: a recovery (shell/recover.c); 0 */
     ACTOR_KINDS
 };
 

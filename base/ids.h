@@ -2,6 +2,7 @@
 #ifndef CAIRN_BASE_IDS_H
 #define CAIRN_BASE_IDS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct sha256 {
@@ -19,6 +20,18 @@ struct uuid {
 struct cluster_id {
     struct uuid uuid;
 }; /* made once by `dev up` or `cluster init` */
+
+/* Incarnations of a cluster: the upper half counts recoveries from a lost majority, the lower half tells apart two that
+ * began from the same state; 1 at first (R-A10). */
+#define INCARNATION_FIRST 1u
+static inline bool incarnation_is_newer(uint64_t a, uint64_t b)
+{
+    return (a >> 32) > (b >> 32);
+}
+static inline uint64_t incarnation_next(uint64_t incarnation, uint32_t random)
+{
+    return ((incarnation >> 32) + 1) << 32 | random;
+}
 
 /* R-F1. The same 63 bytes in record, index, put, receipt and digest. */
 struct shard_key {

@@ -21,6 +21,7 @@
 #define POOL_FINE_CLASSES (POOL_FINE_BYTES / SLICE_ALIGN)
 #define POOL_MOST_BYTES   (32u << 20)
 #define POOL_CLASSES      (POOL_FINE_CLASSES + 72u)
+#define POOL_LARGER       3u /* a buffer so many classes larger is taken, rather than fresh memory */
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -35,7 +36,8 @@ static const bool pool_on = true;
 
 struct buf {
     _Atomic uint32_t refs;
-    uint32_t capacity;
+    uint32_t capacity; /* bytes the slice may use */
+    uint32_t room;     /* bytes there are: of its class in the pool */
     uint8_t *data;
     struct buf *next; /* in the pool */
 };
@@ -87,17 +89,22 @@ static struct buf *buf_make_aligned(size_t capacity)
     struct buf *buf = NULL;
     if (pool_takes(capacity)) {
         unsigned class = pool_class(capacity, &bytes);
+        unsigned last = class + POOL_LARGER < POOL_CLASSES ? class + POOL_LARGER : POOL_CLASSES - 1;
         CHECK(pthread_mutex_lock(&pool.lock) == 0);
+        while (class < last && pool.free[class] == NULL) {
+            class ++;
+        }
         buf = pool.free[class];
         if (buf != NULL) {
             pool.free[class] = buf->next;
-            pool.bytes -= bytes;
+            pool.bytes -= buf->room;
         }
         CHECK(pthread_mutex_unlock(&pool.lock) == 0);
     }
     if (buf == NULL) {
         buf = mem_alloc(sizeof *buf);
         buf->data = aligned_alloc(SLICE_ALIGN, bytes);
+        buf->room = (uint32_t)bytes;
         CHECK(buf->data != NULL);
     }
     return buf;
@@ -108,7 +115,8 @@ static struct buf *pool_keep(struct buf *buf)
 {
     struct buf *surplus = NULL;
     size_t bytes;
-    unsigned class = pool_class(buf->capacity, &bytes);
+    unsigned class = pool_class(buf->room, &bytes);
+    CHECK(bytes == buf->room);
     CHECK(pthread_mutex_lock(&pool.lock) == 0);
     while (pool.bytes + bytes > LIMIT_POOL_BYTES) {
         struct buf *old = pool.free[pool.hand];
@@ -116,10 +124,8 @@ static struct buf *pool_keep(struct buf *buf)
             pool.hand = (pool.hand + 1) % POOL_CLASSES;
             continue;
         }
-        size_t old_bytes;
-        CHECK(pool_class(old->capacity, &old_bytes) == pool.hand);
         pool.free[pool.hand] = old->next;
-        pool.bytes -= old_bytes;
+        pool.bytes -= old->room;
         old->next = surplus;
         surplus = old;
     }

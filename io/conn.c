@@ -116,10 +116,13 @@ void conn_refuse(struct conn *conn, enum err err, const char *format, ...)
         conn_close(conn, err);
         return;
     }
-    struct out_frame *begun = conn->out.head != NULL && conn->out.head->offset > 0 ? out_queue_pop(&conn->out) : NULL;
+    /* Our hello stays in front of the refusal of another incarnation: it says which one this is. */
+    bool keep = err == ERR_OLD_INCARNATION && conn->state == CONN_HELLO;
+    bool begun = conn->out.head != NULL && (conn->out.head->offset > 0 || keep);
+    struct out_frame *first = begun ? out_queue_pop(&conn->out) : NULL;
     out_queue_clear(&conn->out);
-    if (begun != NULL) {
-        out_queue_push(&conn->out, begun);
+    if (first != NULL) {
+        out_queue_push(&conn->out, first);
     }
     if (conn->state == CONN_HELLO || conn->state == CONN_OPEN) {
         out_queue_push(&conn->out, out_frame_create(MESSAGE_HELLO, MESSAGE_REPLY | MESSAGE_ERROR, 0, 0,

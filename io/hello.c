@@ -1,7 +1,8 @@
 /* The hello: first frame each way, and later the ping of a silent connection (the accepting side echoes it).
  *
  * Happy path: version, cluster, role and id agree, the connection opens, and what waits for the node goes out. What
- * does not agree is answered with an error frame and closed. A client may not know its cluster yet: it sends none. */
+ * does not agree is answered with an error frame and closed. A client may not know its cluster yet: it sends none.
+ * Servers of two incarnations of a cluster never speak to each other; the older one learns of the newer (R-A10). */
 #include <inttypes.h>
 #include <string.h>
 
@@ -34,9 +35,22 @@ void hello_send(struct conn *conn)
     conn_queue(conn, out_frame_create(MESSAGE_HELLO, 0, 0, 0, proto_pack(&hello), (struct slice){0}));
 }
 
-static enum err hello_check_cluster(const struct runtime_config *config, const struct principal *peer,
+/* One of the two is of the cluster before its recovery. If it is this process, and a metadata node says so, the shell
+ * hears of it. */
+static enum err hello_other_incarnation(const struct runtime *runtime, const struct principal *peer, uint64_t theirs)
+{
+    uint64_t ours = runtime->config.cluster_incarnation;
+    bool newer = incarnation_is_newer(theirs, ours);
+    if (newer && peer->role == ROLE_METAD && runtime->hooks.newer != NULL) {
+        runtime->hooks.newer(runtime->hooks.context, peer->id, theirs);
+    }
+    return newer || incarnation_is_newer(ours, theirs) ? ERR_OLD_INCARNATION : ERR_WRONG_CLUSTER;
+}
+
+static enum err hello_check_cluster(const struct runtime *runtime, const struct principal *peer,
                                     const Cairn__Hello *hello)
 {
+    const struct runtime_config *config = &runtime->config;
     if (!cluster_known(&config->cluster)) {
         return ERR_OK; /* a client that does not know yet believes the certificate */
     }
@@ -50,7 +64,7 @@ static enum err hello_check_cluster(const struct runtime_config *config, const s
     }
     bool skips_incarnation = client && hello->cluster_incarnation == 0;
     bool same = hello->cluster_incarnation == config->cluster_incarnation || config->cluster_incarnation == 0;
-    return same || skips_incarnation ? ERR_OK : ERR_WRONG_CLUSTER;
+    return same || skips_incarnation ? ERR_OK : hello_other_incarnation(runtime, peer, hello->cluster_incarnation);
 }
 
 static enum err hello_check(const struct conn *conn, struct slice header)
@@ -64,7 +78,7 @@ static enum err hello_check(const struct conn *conn, struct slice header)
         } else if (hello->role != conn->peer.role || hello->id != conn->peer.id) {
             err = ERR_WRONG_ROLE;
         } else {
-            err = hello_check_cluster(&conn->net->runtime->config, &conn->peer, hello);
+            err = hello_check_cluster(conn->net->runtime, &conn->peer, hello);
         }
     }
     proto_arena_deinit(&arena);

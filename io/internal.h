@@ -204,7 +204,6 @@ struct runtime {
 struct runtime_actor *runtime_actor_find(struct runtime *runtime, enum actor_kind kind, uint32_t index);
 struct runtime_actor *runtime_actor_of_slot(struct runtime *runtime, uint16_t slot);
 /* Says why and stops every loop with the exit code of `err`. The first one counts. Any thread. */
-void runtime_halt(struct runtime *runtime, enum err err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* Counts a refusal. Any thread. */
 void runtime_note_refused(struct runtime *runtime, enum err reason);

@@ -33,9 +33,9 @@ static void runtime_prepare_process(void)
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
-    /* Bulk buffers come and go all the time: keep them in the heap instead of mapping and faulting each anew. */
-    mallopt(M_MMAP_THRESHOLD, 32 << 20);
-    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+    /* The pool of slices keeps bulk buffers for their next use; what it gives up goes back to the system. In the heap
+     * such sizes leave holes, which grow for as long as a transfer lasts. */
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
 }
 
 static void runtime_copy_config(struct runtime *runtime, const struct runtime_config *config)

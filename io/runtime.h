@@ -88,7 +88,7 @@ void runtime_add_actor(struct runtime *runtime, unsigned loop, enum actor_kind k
 MUST_CHECK enum err runtime_user_file_open(struct runtime *runtime, const char *path, uint32_t *ret_number);
 void runtime_user_file_close(struct runtime *runtime, uint32_t number);
 
-/* What a daemon's shell does at signals, on loop 0's thread. */
+/* What a daemon's shell does at signals (on loop 0's thread) and at news. */
 struct runtime_hooks {
     void *context;
     void (*reload)(void *context); /* SIGHUP */
@@ -98,6 +98,9 @@ struct runtime_hooks {
     void (*drain)(void *context);
     bool (*drained)(void *context);
     uint64_t drain_ns;
+    /* A metadata node of this cluster is of a newer incarnation (base/ids.h); NULL: nothing. Any loop's thread, any
+     * number of times. */
+    void (*newer)(void *context, uint32_t node, uint64_t incarnation);
 };
 /* Before runtime_run; the struct is copied. Without it SIGHUP does nothing, and an end is at once. */
 void runtime_set_hooks(struct runtime *runtime, const struct runtime_hooks *hooks);
@@ -110,6 +113,8 @@ MUST_CHECK enum err runtime_reload(struct runtime *runtime, const struct runtime
  * Returns the exit code: 0, or that of the HALT's error. SIGTERM and SIGINT stop it when `handle_signals`. */
 int runtime_run(struct runtime *runtime, int handle_signals);
 void runtime_stop(struct runtime *runtime);
+/* A HALT that no actor asked for: the reason is logged, the exit code is that of the error. Any thread. */
+void runtime_halt(struct runtime *runtime, enum err err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* Puts a message into a local actor's inbox, as if an actor had sent it. Any thread; slices are given. How a shell
  * (the client's API, an admin hook) talks to its actors. */

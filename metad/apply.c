@@ -149,6 +149,10 @@ static void apply_own(struct group *group, struct apply *apply, struct answer *a
         answer->err = maintain_apply(apply);
         return;
     }
+    if (apply->command->op == COMMAND_RECOVER) {
+        answer->err = recover_apply(apply);
+        return;
+    }
     CHECK(apply->command->op == COMMAND_ROOT && group->params.group == 0);
     void *command = NULL;
     struct slice packed = slice_borrow(apply->command->extra.data, apply->command->extra.len);

@@ -112,8 +112,8 @@ static void log_send(struct group *group, uint16_t type, struct writer *header, 
     group_log_send(group, type, 0, header, body);
 }
 
-static void log_append(struct group *group, uint64_t number, bool hard_changed, struct raft_hard_state hard,
-                       const struct raft_entry *entries, uint32_t count)
+void group_log_append(struct group *group, uint64_t number, bool hard_changed, struct raft_hard_state hard,
+                      const struct raft_entry *entries, uint32_t count)
 {
     CHECK(number > group->persist_number);
     group->persist_number = number;
@@ -164,7 +164,8 @@ static void update_carry_out(struct group *group, const struct raft_update *upda
         if (update->append_count > 0) {
             heal_cut(group, update->append[0].index);
         }
-        log_append(group, update->number, update->hard_changed, update->hard, update->append, update->append_count);
+        group_log_append(group, update->number, update->hard_changed, update->hard, update->append,
+                         update->append_count);
     }
     for (uint32_t i = 0; i < update->message_count; i++) {
         raft_wire_send(group, &update->messages[i]);
@@ -242,7 +243,7 @@ static void group_write_boot(struct group *group)
     boot_entry_make(group, &data);
     struct raft_entry entry = {.index = 1, .term = 1, .type = RAFT_ENTRY_BOOT, .data = writer_take(&data)};
     writer_deinit(&data);
-    log_append(group, 1, true, (struct raft_hard_state){.term = 1}, &entry, 1);
+    group_log_append(group, 1, true, (struct raft_hard_state){.term = 1}, &entry, 1);
     slice_drop(&entry.data);
     group->phase = GROUP_BOOTING;
 }
@@ -371,7 +372,9 @@ static void group_log_opened(struct group *group, struct slice header)
     bool unsure = reader_u8(&reader) != 0;
     bool told = heal_open(group, &reader) && identity_open(group, &reader);
     CHECK(told);
-    if (unsure && group->phase != GROUP_HALTED) {
+    if (group->phase != GROUP_HALTED && group->params.recovering) {
+        recover_look(group, &start, unsure);
+    } else if (unsure && group->phase != GROUP_HALTED) {
         group->phase = GROUP_UNSURE;
     } else if (group->phase != GROUP_HALTED) {
         group_start(group, &start, runs);
@@ -386,6 +389,10 @@ static void group_log_appended(struct group *group, struct slice header)
     uint64_t number = get_u64(header.data);
     if (header.bytes == 16) {
         group->position = get_u64(header.data + 8);
+    }
+    if (group->phase == GROUP_RECOVERING) {
+        recover_appended(group);
+        return;
     }
     if (group->phase == GROUP_BOOTING) {
         CHECK(number == 1);
@@ -735,6 +742,8 @@ static void group_local(struct group *group, const struct message *message)
         group_root_state(group, message->header);
     } else if (message->type == MESSAGE_GROUP_DRAIN) {
         members_drain(group);
+    } else if (message->type == MESSAGE_GROUP_RECOVER) {
+        recover_begin(group, message->header);
     } else if (message->type == MESSAGE_LOG_PINNED) {
         group->flush_due = true;
     }

@@ -22,6 +22,7 @@ enum group_phase {
     GROUP_BOOTING,
     GROUP_RESETTING,
     GROUP_RUNNING,
+    GROUP_RECOVERING,
     GROUP_UNSURE, /* the log cannot tell what this node promised: it takes no part (R-E1) */
     GROUP_HALTED
 };
@@ -179,6 +180,7 @@ struct group {
     uint32_t drain_tries;
     uint64_t maintain_at_ns;
     bool ticks_slowly;
+    struct group_recovery recovery;
 
     /* this step */
     const struct event *event;
@@ -203,7 +205,7 @@ void group_drop_waiting(struct group *group, bool drop_flights);
 void waiter_deinit(struct waiter *waiter);
 /* Proposes a command of the group's own. */
 void group_propose_own(struct group *group, uint16_t op, struct slice extra);
-enum { COMMAND_ROOT = 1000, COMMAND_MAINTAIN = 1001, COMMAND_DIGEST = 1002 };
+enum { COMMAND_ROOT = 1000, COMMAND_MAINTAIN = 1001, COMMAND_DIGEST = 1002, COMMAND_RECOVER = 1003 };
 
 /* apply.c */
 void group_apply(struct group *group, const struct raft_entry *entry);
@@ -298,6 +300,19 @@ bool group_is_ready(struct group *group);
 void group_share_root(struct group *group);
 void keyring_take(struct keyring *keyring, const Cairn__RootState *state);
 void keyring_deinit(struct keyring *keyring);
+
+/* Asks the log to write entries; answered with `number`. */
+void group_log_append(struct group *group, uint64_t number, bool hard_changed, struct raft_hard_state hard,
+                      const struct raft_entry *entries, uint32_t count);
+
+/* recover.c */
+/* What lies here, before anything is written. `unsure`: the log cannot tell what was promised. */
+void recover_look(struct group *group, const struct raft_start *start, bool unsure);
+/* GROUP_RECOVER: u64 incarnation. */
+void recover_begin(struct group *group, struct slice header);
+void recover_appended(struct group *group);
+/* COMMAND_RECOVER. */
+enum err recover_apply(struct apply *apply);
 
 /* namespace/maintain.c */
 bool maintain_due(struct state *state, uint64_t ns, uint64_t tick, struct proto_arena *arena);

@@ -48,6 +48,7 @@ struct group_params {
     uint32_t piece_bytes;                 /* of a snapshot; 0: the usual */
     const struct node_counters *counters; /* borrowed, outlives the group; NULL: none */
     const char *address;                  /* where others reach this node, borrowed; NULL: it does not say */
+    bool recovering;                      /* does not run: GROUP_RECOVER may come (recover.c) */
     const uint32_t *peers;                /* metadata nodes that the configuration names, borrowed; ends with 0. A node
                                              that knows no members yet hears them only. NULL: none */
 };
@@ -71,5 +72,15 @@ struct group_health group_health(const struct group *group);
 struct slice group_map(const struct group *group, uint64_t *ret_epoch);
 /* After GROUP_DRAIN: it leads no more, or nobody can take over. */
 bool group_is_drained(const struct group *group);
+
+/* Of a group made with `recovering`: what it holds, once it was looked at. */
+struct group_recovery {
+    bool looked, done;         /* done: GROUP_RECOVER is durable */
+    const char *wrong;         /* why it cannot be recovered here; NULL: it can */
+    uint64_t last, term;       /* the log's last entry */
+    uint64_t applied;          /* known to be committed, at least */
+    struct raft_config config; /* the newest of the log */
+};
+const struct group_recovery *group_recovery(const struct group *group);
 
 #endif

@@ -166,6 +166,12 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
         blockd_config_deinit(&config);
         return err;
     }
+    for (uint32_t i = 0; i < config.stores.count; i++) {
+        uint64_t kept = store_incarnation_read(config.stores.items[i]);
+        if (incarnation_is_newer(kept, config.cluster_incarnation)) {
+            config.cluster_incarnation = kept;
+        }
+    }
     *ret_config = config;
     return ERR_OK;
 }

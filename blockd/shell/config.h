@@ -60,6 +60,11 @@ struct store_identity {
 MUST_CHECK enum err store_identity_open(const struct blockd_config *config, const char *dir,
                                         struct store_identity *ret_identity, char *ret_text);
 
+/* DIR/incarnation: the cluster's, as a metadata node said after a recovery (R-A10); 0: none was kept, that of the
+ * configuration holds. */
+uint64_t store_incarnation_read(const char *dir);
+MUST_CHECK enum err store_incarnation_write(const char *dir, uint64_t incarnation);
+
 /* Writes path.new (0600), syncs it, renames it to path and syncs the directory; false with errno set. */
 bool write_durably(const char *dir, const char *path, const void *bytes, size_t count);
 

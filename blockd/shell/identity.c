@@ -130,3 +130,23 @@ enum err store_identity_open(const struct blockd_config *config, const char *dir
     config_free(keys, count);
     return err;
 }
+
+/* ---- the cluster's incarnation ---- */
+
+uint64_t store_incarnation_read(const char *dir)
+{
+    char path[IDENTITY_PATH_BYTES], reason[CONFIG_TEXT_BYTES];
+    int64_t incarnation = 0;
+    const struct config_key keys[] = {{"cluster_incarnation", CONFIG_INTEGER, true, &incarnation, 1, INT64_MAX}};
+    snprintf(path, sizeof path, "%s/incarnation", dir);
+    return config_read(path, keys, 1, reason) == ERR_OK ? (uint64_t)incarnation : 0;
+}
+
+enum err store_incarnation_write(const char *dir, uint64_t incarnation)
+{
+    char path[IDENTITY_PATH_BYTES], text[64];
+    snprintf(path, sizeof path, "%s/incarnation", dir);
+    int bytes = snprintf(text, sizeof text, "cluster_incarnation = %llu\n", (unsigned long long)incarnation);
+    bool written = write_durably(dir, path, text, (size_t)bytes);
+    return written ? ERR_OK : errno == ENOSPC ? ERR_DISK_FULL : ERR_IO;
+}

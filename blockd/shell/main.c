@@ -61,6 +61,7 @@ struct blockd {
     struct blockd_store stores[BLOCKD_STORES_MAX];
     struct agent *agent;
     uint64_t addresses_epoch; /* of the map whose addresses are known */
+    atomic_bool follows;      /* a newer incarnation of the cluster: it starts anew in it */
 };
 
 static int fail(enum err err, const char *text)
@@ -407,6 +408,30 @@ static void blockd_deinit(struct blockd *blockd)
     blockd_config_deinit(&blockd->config);
 }
 
+/* A metadata node is of a newer incarnation (R-A10): from now on capabilities and receipts of the old one are refused,
+ * after a restart too. All that knows the old one is made anew: the program ends and starts itself. */
+static void blockd_follow(void *context, uint32_t node, uint64_t incarnation)
+{
+    struct blockd *blockd = context;
+    if (atomic_exchange(&blockd->follows, true)) {
+        return;
+    }
+    enum err err = ERR_OK;
+    for (uint32_t i = 0; i < blockd->config.stores.count && err == ERR_OK; i++) {
+        err = store_incarnation_write(blockd->config.stores.items[i], incarnation);
+    }
+    if (err != ERR_OK) { /* asked again at the next hello */
+        io_log(LOG_ERROR, err, "incarnation %llu of the cluster cannot be kept on the disk",
+               (unsigned long long)incarnation);
+        atomic_store(&blockd->follows, false);
+        return;
+    }
+    io_log(LOG_WARN, ERR_OLD_INCARNATION,
+           "metad:%u is of incarnation %llu: the cluster was recovered; this block server follows and starts anew",
+           node, (unsigned long long)incarnation);
+    runtime_stop(blockd->runtime);
+}
+
 static int blockd_run(struct blockd *blockd, bool rebuild)
 {
     const struct blockd_config *config = &blockd->config;
@@ -429,7 +454,11 @@ static int blockd_run(struct blockd *blockd, bool rebuild)
     make_agent(blockd, config->advertise[0] != '\0' ? config->advertise : address);
     io_log(LOG_INFO, ERR_OK, "listening on %s:%u", config->listen_host, port);
     const struct runtime_hooks hooks = {
-        .context = blockd, .reload = blockd_reload, .drain_ns = config->drain_seconds * 1000000000ull};
+        .context = blockd,
+        .reload = blockd_reload,
+        .drain_ns = config->drain_seconds * 1000000000ull,
+        .newer = blockd_follow,
+    };
     runtime_set_hooks(blockd->runtime, &hooks);
     return runtime_run(blockd->runtime, 1);
 }
@@ -498,7 +527,12 @@ int main(int argc, char **argv)
     } else {
         code = blockd_run(blockd, options.rebuild);
     }
+    bool again = atomic_load(&blockd->follows) && code == 0;
     blockd_deinit(blockd);
     free(blockd);
+    if (again) { /* the same process: its number, its log and who waits for it stay */
+        execv("/proc/self/exe", argv);
+        return fail(ERR_IO, "cannot start itself anew; start it again");
+    }
     return code;
 }

@@ -4,10 +4,12 @@
 
 #include "common.h"
 
-static const char usage[] = "usage: cairn changes WORKSPACE [--cursor N] [--follow]\n\n"
-                            "Every change behind sequence N (0: all that are kept), in order, without gaps.\n"
-                            "  --cursor N       the last sequence that was seen\n"
-                            "  --follow         go on until interrupted\n";
+static const char usage[] =
+    "usage: cairn changes WORKSPACE [--cursor [INCARNATION:]N] [--follow]\n\n"
+    "Every change behind sequence N (0: all that are kept), in order, without gaps.\n"
+    "  --cursor C       'cursor' of the last change that was seen, as --json shows it; one from\n"
+    "                   before a recovery or a restore is refused. N alone: the last sequence\n"
+    "  --follow         go on until interrupted\n";
 
 static int change_print(void *context, const struct cairn_change *change)
 {
@@ -33,6 +35,10 @@ static int change_print(void *context, const struct cairn_change *change)
         json_text(&json, "from_name", change->from_name);
     }
     json_signed(&json, "wall_ns", change->wall_ns);
+    char cursor[48];
+    snprintf(cursor, sizeof cursor, "%llu:%llu", (unsigned long long)change->incarnation,
+             (unsigned long long)change->sequence);
+    json_text(&json, "cursor", cursor);
     json_end(&json);
     return 0;
 }
@@ -55,7 +61,7 @@ int cli_changes(int argc, char **argv)
     if (!cli_open(&cli, &code)) {
         return code;
     }
-    struct cairn_cursor cursor = {.sequence = cli.cursor};
+    struct cairn_cursor cursor = {.incarnation = cli.cursor_incarnation, .sequence = cli.cursor};
     do {
         code = cairn_changes(cli.cairn, workspace, &cursor, change_print, &cli, &cli.error);
         fflush(stdout);

@@ -1,6 +1,6 @@
 /* `cairn admin cluster`: a node's directory on a host of its own. The commands' options and what they share. Like cairn
  * dev a tool that writes files: keys, certificates, configurations; nothing is started. Parts: cluster_init.c,
- * cluster_join.c.
+ * cluster_join.c, cluster_recover.c.
  *
  * Failures print one line "cairn admin cluster: WHAT; NEXT STEP". */
 #include "cluster.h"
@@ -20,9 +20,13 @@ static const char help_text[] =
     "                                [--stores N]\n"
     "       cairn admin cluster join --token TOKEN|-|@FILE --dir DIR --listen HOST:PORT [--advertise HOST:PORT]\n"
     "                                [--host H] [--rack R] [--store DIR]... [--capacity BYTES]\n"
+    "       cairn admin cluster recover --dir DIR [--unsafe-lose-majority]\n"
     "\n"
     "  init   a new cluster: its authority and key, its first metadata node, and client.toml for the root user\n"
     "  join   this host becomes a node: gets its number and certificate with a token of 'cairn admin token create'\n"
+    "  recover  the majority of the metadata nodes is lost for good: the one in DIR, which is not running, goes on "
+    "alone\n"
+    "           in a new incarnation. Says what would be lost; does it with --unsafe-lose-majority only\n"
     "\n"
     "  --dir DIR         the node's directory, new or empty\n"
     "  --listen H:P      where it listens\n"
@@ -127,6 +131,7 @@ static const struct option long_options[] = {
     {"rack", required_argument, NULL, 'r'},
     {"store", required_argument, NULL, 's'},
     {"capacity", required_argument, NULL, 'c'},
+    {"unsafe-lose-majority", no_argument, NULL, 'U'},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
@@ -151,6 +156,9 @@ static bool take_option(struct cluster_options *options, int letter)
             return false;
         }
         options->stores = (uint32_t)number;
+        return true;
+    case 'U':
+        options->unsafe_lose_majority = true;
         return true;
     case 'c':
         return take_number(optarg, INT64_MAX, &options->capacity_bytes);
@@ -183,12 +191,16 @@ int cli_admin_cluster(int argc, char **argv)
             return cluster_usage("an unknown option, or a value that is missing or out of bounds");
         }
     }
-    if (optind + 1 != argc) {
-        return cluster_usage("write 'init' or 'join'");
+    const char *command = optind + 1 == argc ? argv[optind] : "";
+    bool init = strcmp(command, "init") == 0, recover = strcmp(command, "recover") == 0;
+    if (!init && !recover && strcmp(command, "join") != 0) {
+        return cluster_usage("write 'init', 'join' or 'recover'");
     }
-    bool init = strcmp(argv[optind], "init") == 0;
-    if (!init && strcmp(argv[optind], "join") != 0) {
-        return cluster_usage("write 'init' or 'join'");
+    if (recover) {
+        return cluster_recover(&options);
+    }
+    if (options.unsafe_lose_majority) {
+        return cluster_usage("--unsafe-lose-majority belongs to 'recover'");
     }
     if (options.dir == NULL || options.listen == NULL) {
         return cluster_usage("--dir and --listen are missing");

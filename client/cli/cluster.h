@@ -12,11 +12,13 @@ struct cluster_options {
     const char *store[CLUSTER_STORES];
     uint32_t store_count, stores;
     uint64_t capacity_bytes;
+    bool unsafe_lose_majority;
 };
 
 /* The commands: exit codes. */
 int cluster_init(struct cluster_options *options);
 int cluster_join(struct cluster_options *options);
+int cluster_recover(const struct cluster_options *options);
 
 /* One line to stderr; the code's exit code, or that of wrong usage. */
 int cluster_fail(enum err err, const char *text);

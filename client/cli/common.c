@@ -22,6 +22,22 @@ static bool number_parse(const char *text, uint64_t *ret)
     return end != text && *end == '\0' && text[0] != '-';
 }
 
+/* "N" or "INCARNATION:N". */
+static bool cursor_parse(const char *text, struct cli *cli)
+{
+    char incarnation[32];
+    const char *colon = strchr(text, ':');
+    if (colon == NULL) {
+        return number_parse(text, &cli->cursor);
+    }
+    if ((size_t)(colon - text) >= sizeof incarnation) {
+        return false;
+    }
+    memcpy(incarnation, text, (size_t)(colon - text));
+    incarnation[colon - text] = '\0';
+    return number_parse(incarnation, &cli->cursor_incarnation) && number_parse(colon + 1, &cli->cursor);
+}
+
 static bool option_take(struct cli *cli, int letter)
 {
     uint64_t number = 0;
@@ -78,7 +94,7 @@ static bool option_take(struct cli *cli, int letter)
         return number_parse(optarg, &cli->expires) && cli->expires > 0;
     case 'n':
         cli->cursor_given = true;
-        return number_parse(optarg, &cli->cursor);
+        return cursor_parse(optarg, cli);
     case 't':
         cli->threads = number_parse(optarg, &number) && number > 0 && number <= 64 ? (unsigned)number : 0;
         return cli->threads > 0;

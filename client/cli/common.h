@@ -20,7 +20,7 @@ struct cli {
     double timeout_seconds;
     unsigned threads;
     bool long_form, recursive, parents, replace, no_progress, follow;
-    uint64_t cursor;
+    uint64_t cursor, cursor_incarnation; /* 0: whatever it is */
     bool cursor_given;
     uint64_t group;
     bool group_given;

@@ -109,6 +109,8 @@ MUST_CHECK enum err dev_bootstrap_make(const char *dir, const struct dev_bootstr
 
 /* Processes. A pid is ours only while its start time and the machine's boot are those recorded. */
 struct dev_process dev_process_of(const struct dev_node *node);
+/* The daemon's program, which stands beside this one. */
+MUST_CHECK enum err dev_binary_find(enum dev_role role, char ret_path[DEV_PATH_BYTES], char *ret_text);
 /* Starts the node detached from this terminal; its output goes to DIR/NAME/log. */
 MUST_CHECK enum err dev_process_start(const struct dev_node *node, char *ret_text);
 /* Sends the signal to the node's process, if it is alive, and waits until it is gone: TIMEOUT after `wait_ms`. */

@@ -252,13 +252,14 @@ enum err dev_ports_pick(uint16_t *ret_ports, uint32_t count, uint32_t first, cha
     return err;
 }
 
-/* What all configuration files of a cluster begin with. */
-static void add_identity(struct document *d, const struct dev_cluster *cluster, const char *role, uint32_t node)
+/* What all configuration files of a cluster begin with. A client's holds for any incarnation: 0. */
+static void add_identity(struct document *d, const struct dev_cluster *cluster, const char *role, uint32_t node,
+                         uint64_t incarnation)
 {
     document_string(d, "role", "%s", role);
     document_add(d, "node = %u\n", node);
     document_hex(d, "cluster", &cluster->uuid, sizeof cluster->uuid);
-    document_add(d, "cluster_incarnation = %llu\n", (unsigned long long)cluster->incarnation);
+    document_add(d, "cluster_incarnation = %llu\n", (unsigned long long)incarnation);
     document_string(d, "ca", "%s/ca.crt", cluster->dir);
 }
 
@@ -285,7 +286,7 @@ static enum err make_node(const struct dev_cluster *cluster, const struct dev_no
         return err;
     }
     struct document *d = mem_alloc(sizeof *d);
-    add_identity(d, cluster, role, node->number);
+    add_identity(d, cluster, role, node->number, cluster->incarnation);
     document_string(d, "listen", "127.0.0.1:%u", node->port);
     document_string(d, "cert", "%s/node.crt", node->dir);
     document_string(d, "key", "%s/node.key", node->dir);
@@ -322,7 +323,7 @@ static enum err make_client(const struct dev_cluster *cluster, struct authority 
         return err;
     }
     struct document *d = mem_alloc(sizeof *d);
-    add_identity(d, cluster, "device", 1);
+    add_identity(d, cluster, "device", 1, 0);
     document_string(d, "cert", "%s/client.crt", cluster->dir);
     document_string(d, "key", "%s/client.key", cluster->dir);
     document_string(d, "user", "root");

@@ -145,8 +145,7 @@ static void become_daemon(const struct dev_node *node, const char *binary)
     execv(binary, arguments);
 }
 
-/* The daemon's program stands beside this one. */
-static enum err find_binary(enum dev_role role, char ret_path[DEV_PATH_BYTES], char *ret_text)
+enum err dev_binary_find(enum dev_role role, char ret_path[DEV_PATH_BYTES], char *ret_text)
 {
     const char *name = role == DEV_METAD ? "metad" : "blockd";
     char self[PATH_MAX];
@@ -169,7 +168,7 @@ static enum err find_binary(enum dev_role role, char ret_path[DEV_PATH_BYTES], c
 enum err dev_process_start(const struct dev_node *node, char *ret_text)
 {
     char binary[DEV_PATH_BYTES];
-    enum err err = find_binary(node->role, binary, ret_text);
+    enum err err = dev_binary_find(node->role, binary, ret_text);
     if (err != ERR_OK) {
         return err;
     }

@@ -77,6 +77,7 @@ struct cairn_change {
     uint64_t from_parent; /* of a move */
     char from_name[CAIRN_NAME_BYTES];
     int64_t wall_ns;
+    uint64_t incarnation; /* of the namespace: with the sequence, a cursor behind this change */
 };
 struct cairn_cursor {
     uint64_t incarnation; /* 0: whatever it is */

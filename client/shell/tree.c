@@ -657,6 +657,7 @@ static int changes_page(struct cairn *c, const char *workspace, struct cairn_cur
         }
         change_read(from, change);
         cursor->sequence = from->sequence;
+        change->incarnation = reply->incarnation;
         result = each(context, change);
     }
     if (result == 0) {

@@ -205,6 +205,13 @@ enum err node_join_prepare(struct prepare *prepare, Cairn__UploadExtra *extra, s
     return held ? ERR_OK : ERR_DENIED;
 }
 
+void joins_forget(struct apply *apply, Cairn__RootRecord *record)
+{
+    record->n_joins = 0; /* tokens name the incarnation they were made in */
+    /* Block servers go on under their numbers, those too that joined behind this node's back. */
+    record->last_blockd = number_take(apply, record, ROLE_BLOCKD) + LIMIT_JOINS;
+}
+
 static enum err join_check(const Cairn__RootRecord *record, const Cairn__NodeJoinRequest *request,
                            const struct sha256 *digest, Cairn__JoinRecord **ret_join)
 {

@@ -8,6 +8,7 @@
 
 #define NODE_TEXT_BYTES 255u
 #define NODES_MAX       256u /* metadata nodes a map ever names */
+#define RECOVERY_EPOCHS (1ull << 32)
 
 Cairn__MapNode *map_find_metad(const Cairn__ClusterMap *map, uint32_t node)
 {
@@ -183,5 +184,47 @@ enum err admin_node_apply(struct apply *apply, struct answer *answer)
     Cairn__AdminNodeReply reply = CAIRN__ADMIN_NODE_REPLY__INIT;
     reply.node = row;
     answer_set(answer, &reply);
+    return root_map_put(apply, record);
+}
+
+/* A row that says that the number is not to be used again. */
+static enum err map_set_gone(Cairn__ClusterMap *map, uint32_t node, struct proto_arena *arena)
+{
+    Cairn__MapNode *row = map_take_metad(map, node, arena);
+    if (row == NULL) {
+        return ERR_TOO_LARGE;
+    }
+    row->state = NODE_GONE;
+    return ERR_OK;
+}
+
+enum err root_recover(struct apply *apply, uint64_t incarnation, uint32_t node)
+{
+    Cairn__RootRecord *record = NULL;
+    enum err err = root_record_get(apply->state, apply->arena, &record);
+    if (err != ERR_OK) {
+        return err == ERR_NOT_FOUND ? ERR_OK : err; /* its first leader had not made it: there is nothing yet */
+    }
+    Cairn__ClusterMap *map = record->map;
+    for (uint32_t i = 0; i < apply->bootstrap->member_count && err == ERR_OK; i++) {
+        err = map_set_gone(map, apply->bootstrap->members[i], apply->arena);
+    }
+    for (size_t i = 0; i < map->n_nodes; i++) {
+        if (map->nodes[i]->role == ROLE_METAD) {
+            map->nodes[i]->state = map->nodes[i]->id == node ? NODE_IN_USE : NODE_GONE;
+        }
+    }
+    Cairn__MapNode *row = map_take_metad(map, node, apply->arena);
+    if (err != ERR_OK || row == NULL) {
+        return ERR_TOO_LARGE;
+    }
+    row->state = NODE_IN_USE;
+    for (size_t i = 0; i < map->n_groups; i++) {
+        map->groups[i]->n_members = 0;
+    }
+    map_groups_set(map, node, true, apply->arena);
+    joins_forget(apply, record);
+    map->cluster_incarnation = incarnation;
+    map->epoch += RECOVERY_EPOCHS; /* above any that the lost nodes may have given out */
     return root_map_put(apply, record);
 }

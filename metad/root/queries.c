@@ -1,7 +1,11 @@
 /* Questions to the root group: the map, and what an operator asks. */
+#include <stdio.h>
+
 #include "base/check.h"
 #include "metad/namespace/operations.h"
 #include "metad/root/root.h"
+
+#define STATUS_TEXT_BYTES 128u
 
 static enum err root_query_record(struct query *query, Cairn__RootRecord **ret)
 {
@@ -25,6 +29,19 @@ enum err map_get_query(struct query *query, const void *message, struct answer *
     return ERR_OK;
 }
 
+/* What an operator chose that is not safe, or did once. */
+static void status_not_default(const Cairn__ClusterMap *map, struct proto_arena *arena, Cairn__AdminStatusReply *reply)
+{
+    if (!incarnation_is_newer(map->cluster_incarnation, INCARNATION_FIRST)) {
+        return;
+    }
+    char *text = proto_arena_take(arena, STATUS_TEXT_BYTES);
+    snprintf(text, STATUS_TEXT_BYTES, "recovered from a lost majority (--unsafe-lose-majority): incarnation %llu",
+             (unsigned long long)map->cluster_incarnation);
+    reply->not_default = proto_arena_take(arena, sizeof *reply->not_default);
+    reply->not_default[reply->n_not_default++] = text;
+}
+
 enum err admin_status_query(struct query *query, const void *message, struct answer *answer)
 {
     (void)message;
@@ -39,6 +56,7 @@ enum err admin_status_query(struct query *query, const void *message, struct ans
     }
     reply.map_epoch = record->map->epoch;
     reply.tick = record->map->tick;
+    status_not_default(record->map, query->arena, &reply);
     answer_set(answer, &reply);
     return ERR_OK;
 }

@@ -98,7 +98,12 @@ MUST_CHECK enum err root_map_put(struct apply *apply, Cairn__RootRecord *record)
 /* The row of a metadata node; a new one, joining, where there is none (NULL: too many). */
 Cairn__MapNode *map_take_metad(Cairn__ClusterMap *map, uint32_t node, struct proto_arena *arena);
 
+/* The map of a new incarnation: this metadata node alone, all others gone (R-A10). */
+MUST_CHECK enum err root_recover(struct apply *apply, uint64_t incarnation, uint32_t node);
+
 /* Tokens (join.c). */
+/* Nothing that a token gave a number to before takes another's: what was given and is not known here is left out. */
+void joins_forget(struct apply *apply, Cairn__RootRecord *record);
 enum err admin_token_apply(struct apply *apply, struct answer *answer);
 enum err admin_token_finish(struct finish *finish, struct answer *answer);
 enum err node_join_prepare(struct prepare *prepare, Cairn__UploadExtra *extra, struct proto_arena *arena);

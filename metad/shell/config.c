@@ -348,6 +348,10 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
         metad_config_deinit(&config);
         return err;
     }
+    uint64_t recovered = metad_directory_incarnation(config.data);
+    if (incarnation_is_newer(recovered, config.cluster_incarnation)) {
+        config.cluster_incarnation = config.bootstrap.cluster_incarnation = recovered;
+    }
     *ret_config = config;
     return ERR_OK;
 }

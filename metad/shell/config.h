@@ -49,5 +49,15 @@ void metad_config_deinit(struct metad_config *config);
 /* The identity of a data directory, DIR/directory: made at the first start, checked at each later one. NOT_OURS when it
  * belongs to another node or cluster, or when data lie there without it. DIR must be locked by the caller. */
 MUST_CHECK enum err metad_directory_identity(const struct metad_config *config, struct uuid *ret_uuid, char *ret_text);
+/* The incarnation of the cluster that DIR/directory names; 0 where there is none to read. */
+uint64_t metad_directory_incarnation(const char *dir);
+
+/* A recovery from a lost majority (recover.c) leaves DIR/recovery while it is under way: false where there is none,
+ * else the incarnation it goes to; 0 when that cannot be read. */
+bool metad_recovery_begun(const char *dir, uint64_t *ret_incarnation);
+MUST_CHECK enum err metad_recovery_begin(const char *dir, uint64_t incarnation, char *ret_text);
+/* DIR/directory is of that incarnation from now on, DIR/recovery is gone. */
+MUST_CHECK enum err metad_recovery_end(const struct metad_config *config, const struct uuid *uuid, uint64_t incarnation,
+                                       char *ret_text);
 
 #endif

@@ -26,16 +26,21 @@
 #include "proto/cairn.pb-c.h"
 #include "proto/message.h"
 #include "proto/version.h"
+#include "recover.h"
 
 #define METAD_TICK_NS 50000000ull
 
 static const char help_text[] =
-    "usage: metad --config FILE [--check-config]\n"
+    "usage: metad --config FILE [--check-config | --recover [--unsafe-lose-majority]]\n"
     "\n"
     "A metadata node of a Cairn cluster. Runs until SIGTERM.\n"
     "\n"
     "  --config FILE   the node's configuration ('cairn dev up' writes one)\n"
     "  --check-config  read everything the configuration names, say whether it is right, and end\n"
+    "  --recover       of a node that is not running, when a majority of the metadata nodes is gone for good: say "
+    "what\n"
+    "                  is here and what would be lost, ask whether the others answer, and end\n"
+    "  --unsafe-lose-majority  with it: make this node the only one, in a new incarnation of the cluster\n"
     "  --version       what this build reads and writes\n"
     "  --help          this\n"
     "\n"
@@ -43,6 +48,11 @@ static const char help_text[] =
     "addresses and limits anew.\n"
     "Everything it says is a JSON line in the log (stderr unless 'log' names a file).\n"
     "Exit codes: 0 ok, 1 failed, 2 usage or configuration.\n";
+
+struct options {
+    const char *path; /* of the configuration */
+    bool check, recover, unsafe;
+};
 
 struct metad;
 
@@ -59,6 +69,7 @@ struct seat {
 /* All that lives while the node runs, in the order it is made. */
 struct metad {
     const char *path; /* of the configuration */
+    bool recovering;
     struct metad_config config;
     struct runtime *runtime;
     int lock_fd;
@@ -145,7 +156,15 @@ static void metad_reload(void *context)
 static enum err open_directory(struct metad *metad, struct uuid *ret_uuid, uint32_t *ret_file_count, char *ret_text)
 {
     const char *dir = metad->config.data;
+    uint64_t incarnation = 0;
     enum err err = runtime_directory_open(dir, &metad->lock_fd, ret_text);
+    if (err == ERR_OK && !metad->recovering && metad_recovery_begun(dir, &incarnation)) {
+        snprintf(ret_text, METAD_TEXT_BYTES,
+                 "%s: a recovery from a lost majority was begun and did not end; run it again: 'metad --config %s "
+                 "--recover --unsafe-lose-majority'",
+                 dir, metad->path);
+        err = ERR_CONFLICT;
+    }
     if (err == ERR_OK) {
         err = metad_directory_identity(&metad->config, ret_uuid, ret_text);
     }
@@ -273,6 +292,7 @@ static void make_actors(struct metad *metad, struct uuid directory, uint32_t fil
             .counters = &metad->counters[i % config->loops],
             .address = config->advertise,
             .peers = metad->peers,
+            .recovering = metad->recovering,
         };
         memcpy(params.cluster_key, config->cluster_key, sizeof params.cluster_key);
         struct seat *seat = &metad->seats[i];
@@ -341,7 +361,32 @@ static void metad_deinit(struct metad *metad)
     metad_config_deinit(&metad->config);
 }
 
-static int metad_run(struct metad *metad)
+/* The cluster was recovered without this node: what it holds is of a past that others have left (R-A10). */
+static void metad_is_old(void *context, uint32_t node, uint64_t incarnation)
+{
+    const struct metad *metad = context;
+    runtime_halt(metad->runtime, ERR_OLD_INCARNATION,
+                 "metad:%u is of incarnation %llu: the cluster was recovered without this node; set %s aside, do not "
+                 "start it again, and let this host join anew",
+                 node, (unsigned long long)incarnation, metad->config.data);
+}
+
+static int metad_recover(struct metad *metad, struct uuid directory, bool unsafe)
+{
+    struct group *groups[LIMIT_GROUPS];
+    for (uint32_t i = 0; i < metad->group_count; i++) {
+        groups[i] = metad->seats[i].group;
+    }
+    const struct recovery_params params = {.runtime = metad->runtime,
+                                           .config = &metad->config,
+                                           .groups = groups,
+                                           .group_count = metad->group_count,
+                                           .directory = directory,
+                                           .unsafe = unsafe};
+    return recovery_run(&params);
+}
+
+static int metad_run(struct metad *metad, const struct options *options)
 {
     char text[METAD_TEXT_BYTES] = "";
     struct uuid directory = {{0}};
@@ -351,24 +396,30 @@ static int metad_run(struct metad *metad)
         return fail(err, text);
     }
     make_actors(metad, directory, file_count);
+    struct runtime_hooks hooks = {.context = metad, .newer = metad_is_old};
+    if (options->recover) {
+        runtime_set_hooks(metad->runtime, &hooks);
+        return metad_recover(metad, directory, options->unsafe);
+    }
     err = listen_and_tell(metad, text);
     if (err != ERR_OK) {
         return fail(err, text);
     }
-    const struct runtime_hooks hooks = {.context = metad,
-                                        .reload = metad_reload,
-                                        .drain = metad_drain,
-                                        .drained = metad_drained,
-                                        .drain_ns = metad->config.drain_seconds * 1000000000ull};
+    hooks.reload = metad_reload;
+    hooks.drain = metad_drain;
+    hooks.drained = metad_drained;
+    hooks.drain_ns = metad->config.drain_seconds * 1000000000ull;
     runtime_set_hooks(metad->runtime, &hooks);
     return runtime_run(metad->runtime, 1);
 }
 
 /* -1 to go on, else the exit code. */
-static int take_options(int argc, char **argv, const char **ret_path, bool *ret_check)
+static int take_options(int argc, char **argv, struct options *ret)
 {
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
                                             {"check-config", no_argument, NULL, 'k'},
+                                            {"recover", no_argument, NULL, 'r'},
+                                            {"unsafe-lose-majority", no_argument, NULL, 'u'},
                                             {"version", no_argument, NULL, 'v'},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
@@ -384,41 +435,44 @@ static int take_options(int argc, char **argv, const char **ret_path, bool *ret_
         if (letter == '?') {
             return fail(ERR_INVALID, "wrong usage; see 'metad --help'");
         }
-        if (letter == 'c') {
-            *ret_path = optarg;
-        } else {
-            *ret_check = true;
-        }
+        ret->path = letter == 'c' ? optarg : ret->path;
+        ret->check |= letter == 'k';
+        ret->recover |= letter == 'r';
+        ret->unsafe |= letter == 'u';
     }
-    if (!*ret_path || optind < argc) {
+    if (!ret->path || optind < argc) {
         return fail(ERR_INVALID, "give --config FILE and nothing else; see 'metad --help'");
+    }
+    if (ret->unsafe && !ret->recover) {
+        return fail(ERR_INVALID, "--unsafe-lose-majority belongs to --recover; see 'metad --help'");
     }
     return -1;
 }
 
 int main(int argc, char **argv)
 {
-    const char *path = NULL;
-    bool check = false;
-    int code = take_options(argc, argv, &path, &check);
+    struct options options = {0};
+    int code = take_options(argc, argv, &options);
     if (code >= 0) {
         return code;
     }
     struct metad *metad = mem_alloc(sizeof *metad);
     metad->lock_fd = -1;
-    metad->path = path;
+    metad->path = options.path;
+    metad->recovering = options.recover;
     char text[METAD_TEXT_BYTES] = "";
-    enum err err = metad_config_read(path, &metad->config, text);
+    enum err err = metad_config_read(options.path, &metad->config, text);
     if (err == ERR_OK) {
+        metad->config.loops = options.recover ? 1 : metad->config.loops; /* a recovery looks into the groups */
         err = make_runtime(metad, text);
     }
     if (err != ERR_OK) {
         code = fail(err, text);
-    } else if (check) {
-        printf("%s: the configuration is right\n", path);
+    } else if (options.check) {
+        printf("%s: the configuration is right\n", options.path);
         code = 0;
     } else {
-        code = metad_run(metad);
+        code = metad_run(metad, &options);
     }
     metad_deinit(metad);
     free(metad);

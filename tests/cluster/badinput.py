@@ -59,6 +59,12 @@ def table(work):
                                        "127.0.0.1:1"], 2, ["not a whole one"]),
         ("joining where there is no parent", ["admin", "cluster", "init", "--dir", os.path.join(work, "no", "parent"), "--listen", "127.0.0.1:1"],
          1, ["make its parent first"]),
+        ("recovering nothing", ["admin", "cluster", "recover"], 2, ["--dir DIR"]),
+        ("recovering what is no node", ["admin", "cluster", "recover", "--dir", work], 3, ["node.toml", "metadata node"]),
+        ("losing a majority at will", ["admin", "cluster", "init", "--unsafe-lose-majority", "--dir", os.path.join(work, "new"), "--listen",
+                                       "127.0.0.1:1"], 2, ["belongs to 'recover'"]),
+        ("a cursor of no number", ["changes", "home", "--cursor", "1:x"], 2, ["--cursor 1:x"]),
+        ("a cursor of another past", ["changes", "home", "--cursor", "77:1"], 4, ["CURSOR_EXPIRED"]),
         ("no configuration", ["--config", os.path.join(work, "no.toml"), "ls", "home:/"], 2, ["no.toml"]),
     ]
 

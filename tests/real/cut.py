@@ -19,7 +19,7 @@ import subprocess
 import time
 
 from faultdisk import FaultDisk, need_faultdisk
-from nodes import END_S, Failed, NotPermitted, say, wait_until
+from nodes import END_S, Failed, NotPermitted, say, unmount
 from trial import need_root, options, prepared, run_trial
 
 IOC_GOINGDOWN = 0x8004587D  # _IOR('X', 125, __u32): EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN are the same call
@@ -79,8 +79,8 @@ class Image:
 
     def unmount(self):
         if self.mounted:
-            wait_until(lambda: command("umount", self.node.data, check=False).returncode == 0, END_S, "%s to be unmounted" % self.node.data)
             self.mounted = False
+            unmount(self.node.data)
 
 
 def need_images():
@@ -107,8 +107,9 @@ def disks(trial, kind):
         yield made
     finally:
         trial.live.end()
-        for disk in made.values():
-            disk.unmount()
+        with contextlib.ExitStack() as stack:  # all of them, whichever fails
+            for disk in made.values():
+                stack.callback(disk.unmount)
 
 
 def cut(trial, made, nodes):

@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-from nodes import END_S, Failed, NotPermitted, wait_until
+from nodes import END_S, Failed, NotPermitted, unmount, wait_until
 
 PROGRAM = "faultdisk"
 DEVICE = "/dev/fuse"
@@ -31,7 +31,8 @@ class FaultDisk:
         self.mount()
 
     def mount(self):
-        self.process = subprocess.Popen([self.program, self.under, self.node.data], stdin=subprocess.DEVNULL, start_new_session=True)
+        self.process = subprocess.Popen([self.program, self.under, self.node.data], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         wait_until(self.mounted, END_S, "faultdisk on %s" % self.node.data)
 
     def mounted(self):
@@ -66,8 +67,11 @@ class FaultDisk:
         if self.process is None:
             return
         if self.process.poll() is None:
-            wait_until(lambda: subprocess.run(["umount", self.node.data], capture_output=True, check=False).returncode == 0, END_S,
-                       "%s to be unmounted" % self.node.data)
+            try:
+                unmount(self.node.data)
+            except Failed:
+                self.process.kill()
+                raise
         if self.process.wait(END_S) != 0:
             raise Failed("faultdisk of %s ended with %d" % (self.node.name, self.process.returncode))
         self.process = None

@@ -201,5 +201,38 @@ def alive(live):
         live.end()
 
 
+def holders(path):
+    """Processes that have something open under the path, or see it mounted from a mount namespace of their own."""
+    found = []
+    own = os.readlink("/proc/self/ns/mnt")
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            links = ["/proc/%s/%s" % (pid, name) for name in ("cwd", "root")]
+            links += ["/proc/%s/fd/%s" % (pid, fd) for fd in os.listdir("/proc/%s/fd" % pid)]
+            held = any(os.readlink(link).startswith(path + "/") or os.readlink(link) == path for link in links if os.path.lexists(link))
+            with open("/proc/%s/mounts" % pid, encoding="utf-8", errors="replace") as f:
+                seen = os.readlink("/proc/%s/ns/mnt" % pid) != own and any(line.split()[1] == path for line in f)
+            with open("/proc/%s/comm" % pid, encoding="utf-8", errors="replace") as f:
+                found += ["%s %s%s" % (pid, f.read().strip(), "" if held else " (its mount namespace)")] if held or seen else []
+    return found
+
+
+def unmount(path):
+    """Unmounts it. When it stays busy: Failed with who holds it, and it is detached, so that nobody else hangs on it."""
+    told = []
+
+    def tried():
+        result = subprocess.run(["umount", path], capture_output=True, check=False)
+        told[:] = [result.stderr.decode(errors="replace").strip()]
+        return result.returncode == 0
+
+    try:
+        wait_until(tried, END_S, "%s to be unmounted" % path)
+    except Failed as failure:
+        held = holders(path)
+        subprocess.run(["umount", "-l", path], capture_output=True, check=False)
+        raise Failed("%s: %s; held by %s" % (failure, told[0], ", ".join(held) or "nobody that can be seen")) from failure
+
+
 def say(text, *arguments):
     print(time.strftime("%H:%M:%S ") + text % arguments, flush=True)

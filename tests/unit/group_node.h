@@ -64,6 +64,7 @@ struct node {
     struct proto_arena arena;
     enum err halted;
     uint64_t flush[NODE_GROUPS]; /* token of the last flush asked for; the test answers it */
+    bool recovering;             /* groups that are made from now on do not run */
 };
 
 static enum err node_kv_get(struct kv_view *view, const void *key, size_t bytes, struct slice *ret)
@@ -181,7 +182,18 @@ static void node_log_send(struct node *node, uint32_t group, const struct effect
                 writer_u64(&reply, log->entries[i].term);
             }
         }
-        writer_u32(&reply, 0); /* configurations */
+        uint32_t configs = 0;
+        for (unsigned long i = log->base; i < log->count; i++) {
+            configs += log->entries[i].type == RAFT_ENTRY_CONFIG;
+        }
+        writer_u32(&reply, configs);
+        for (unsigned long i = log->base; i < log->count; i++) {
+            if (log->entries[i].type == RAFT_ENTRY_CONFIG) {
+                writer_u64(&reply, log->entries[i].index);
+                writer_u32(&reply, (uint32_t)log->entries[i].data.bytes);
+                writer_put(&reply, log->entries[i].data.data, log->entries[i].data.bytes);
+            }
+        }
         writer_u8(&reply, log->unsure);
         writer_u32(&reply, log->hole != 0);
         if (log->hole != 0) {
@@ -336,7 +348,8 @@ static void node_start(struct node *node)
                                       .bootstrap = &node->bootstrap,
                                       .kv = &node->view,
                                       .group_count = NODE_GROUPS,
-                                      .tick_ns = 50000000};
+                                      .tick_ns = 50000000,
+                                      .recovering = node->recovering};
         memcpy(params.cluster_key, node->cluster_key, 32);
         node->groups[g] = group_create(&params);
     }

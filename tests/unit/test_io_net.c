@@ -344,13 +344,100 @@ static void test_two_addresses(void **state)
     }
 }
 
+#define OLD 1u
+#define NEW (1ull << 32 | 9)
+
+struct heard {
+    _Atomic uint32_t count, node;
+    _Atomic uint64_t incarnation;
+};
+
+static void note_newer(void *context, uint32_t node, uint64_t incarnation)
+{
+    struct heard *heard = context;
+    heard->node = node;
+    heard->incarnation = incarnation;
+    heard->count++;
+}
+
+static void station_make(struct station *station, struct certs *certs, const char *name, enum role role,
+                         uint64_t incarnation, struct heard *heard)
+{
+    char text[256];
+    struct runtime_config config = station_config(certs, name, role, 1, certs_file(certs, name, "log"));
+    config.cluster_incarnation = incarnation;
+    assert_int_equal(runtime_create(&config, &station->runtime, text), ERR_OK);
+    const struct runtime_hooks hooks = {.context = heard, .newer = note_newer};
+    runtime_set_hooks(station->runtime, &hooks);
+}
+
+/* Two incarnations of a cluster never speak to each other. The older one learns of the newer when it opens the
+ * connection, but from a metadata node only: a stolen block server cannot talk nodes out of their cluster (R-A10, P7).
+ */
+static void incarnations_meet(uint64_t of_metad, uint64_t of_blockd, bool metad_opens)
+{
+    struct certs certs;
+    struct station metad = {0}, blockd = {0};
+    struct heard by_metad = {0}, by_blockd = {0};
+    struct probe group = {0}, agent = {0};
+    uint16_t port = 0;
+    certs_init(&certs);
+    certs_issue(&certs, "ca", "metad:1", 0);
+    certs_issue(&certs, "ca", "blockd:1", 0);
+    station_make(&metad, &certs, "metad:1", ROLE_METAD, of_metad, &by_metad);
+    station_make(&blockd, &certs, "blockd:1", ROLE_BLOCKD, of_blockd, &by_blockd);
+    struct station *opener = metad_opens ? &metad : &blockd, *other = metad_opens ? &blockd : &metad;
+    assert_int_equal(runtime_listen(other->runtime, "127.0.0.1", 0, &port), ERR_OK);
+    runtime_set_address(opener->runtime, metad_opens ? ROLE_BLOCKD : ROLE_METAD, 1, "127.0.0.1", port);
+    probe_add(&group, metad.runtime, 0, ACTOR_GROUP, 0, NULL, NULL);
+    probe_add(&agent, blockd.runtime, 0, ACTOR_AGENT, 0, NULL, NULL);
+    station_start(&metad);
+    station_start(&blockd);
+    struct probe *asker = metad_opens ? &group : &agent;
+    struct ask ask = {.to = metad_opens ? address_node(ROLE_BLOCKD, 1, ACTOR_STORE, 0)
+                                        : address_node(ROLE_METAD, 1, ACTOR_GROUP, 0),
+                      .type = metad_opens ? MESSAGE_SHARD_GET : MESSAGE_STORE_HEARTBEAT,
+                      .stream = 1};
+    probe_do(asker, ask_run, &ask);
+    assert_true(probe_wait(asker, 1));
+    assert_int_equal(asker->events[0].kind, EVENT_CLOSED);
+    assert_int_equal(asker->events[0].peer.err, ERR_OLD_INCARNATION);
+    station_stop(&metad);
+    station_stop(&blockd);
+    assert_int_equal(by_metad.count, 0);
+    if (of_metad > of_blockd && !metad_opens) {
+        assert_int_equal(by_blockd.node, 1);
+        assert_true(by_blockd.incarnation == of_metad);
+    }
+    assert_true(by_blockd.count == 0 || of_metad > of_blockd);
+    probe_forget(&group);
+    probe_forget(&agent);
+    runtime_destroy(metad.runtime);
+    runtime_destroy(blockd.runtime);
+    certs_deinit(&certs);
+}
+
+static void test_two_incarnations(void **state)
+{
+    (void)state;
+    for (int metad_opens = 0; metad_opens < 2; metad_opens++) {
+        incarnations_meet(NEW, OLD, metad_opens);
+        incarnations_meet(OLD, NEW, metad_opens);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_echo),           cmocka_unit_test(test_echo_across_loops),
-        cmocka_unit_test(test_many_in_flight), cmocka_unit_test(test_refused_requests),
-        cmocka_unit_test(test_peer_lost),      cmocka_unit_test(test_asker_lost),
-        cmocka_unit_test(test_no_address),     cmocka_unit_test(test_two_addresses),
+        cmocka_unit_test(test_echo),
+        cmocka_unit_test(test_echo_across_loops),
+        cmocka_unit_test(test_many_in_flight),
+        cmocka_unit_test(test_refused_requests),
+        cmocka_unit_test(test_peer_lost),
+        cmocka_unit_test(test_asker_lost),
+        cmocka_unit_test(test_no_address),
+        cmocka_unit_test(test_two_addresses),
+        cmocka_unit_test(test_two_incarnations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
