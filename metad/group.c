@@ -117,6 +117,7 @@ void group_log_append(struct group *group, uint64_t number, bool hard_changed, s
 {
     CHECK(number > group->persist_number);
     group->persist_number = number;
+    identity_tell_log(group);
     struct writer header = {0};
     writer_u32(&header, group->params.group);
     writer_u64(&header, number);
@@ -369,7 +370,7 @@ static void group_log_opened(struct group *group, struct slice header)
     start.runs = runs;
     struct raft_config_at *configs = opened_configs(group, &reader, &start);
     bool unsure = reader_u8(&reader) != 0;
-    bool told = heal_open(group, &reader);
+    bool told = heal_open(group, &reader) && identity_open(group, &reader);
     CHECK(told);
     if (group->phase != GROUP_HALTED && group->params.recovering) {
         recover_look(group, &start, unsure);
@@ -384,8 +385,11 @@ static void group_log_opened(struct group *group, struct slice header)
 
 static void group_log_appended(struct group *group, struct slice header)
 {
-    CHECK(header.bytes == 8);
+    CHECK(header.bytes >= 8);
     uint64_t number = get_u64(header.data);
+    if (header.bytes == 16) {
+        group->position = get_u64(header.data + 8);
+    }
     if (group->phase == GROUP_RECOVERING) {
         recover_appended(group);
         return;
@@ -653,6 +657,7 @@ static void group_tick(struct group *group)
         snapshot_send_tick(group);
         snapshot_receive_tick(group);
         heal_tick(group);
+        identity_tick(group);
         standing_clean(group);
     }
     if (group->phase == GROUP_RUNNING && group->event->now_ns >= group->maintain_at_ns) {
@@ -694,6 +699,8 @@ static void group_bounced(struct group *group, const struct message *message)
         group->root_share_due = true;
     } else if (message->type == MESSAGE_LOG_FETCH || message->type == MESSAGE_LOG_HEAL) {
         heal_bounced(group, message);
+    } else if (message->type == MESSAGE_LOG_PEERS) {
+        group->identities_due = true;
     } else if (message->type != MESSAGE_LOG_CUT) {
         group_halt(group, ERR_BUSY, "the node's log took no more");
     }
@@ -759,6 +766,9 @@ static void group_message(struct group *group, const struct message *message)
             snapshot_send_answered(group, message);
         } else if (message->type == MESSAGE_ENTRY_FETCH && group->phase == GROUP_RUNNING) {
             heal_answered(group, message);
+        } else if (message->type == MESSAGE_RAFT && (message->flags & MESSAGE_ERROR) != 0) {
+            uint32_t leader = 0;
+            group->told_stale = group->told_stale || error_reply_decode(message->header, &leader) == ERR_STALE_PEER;
         }
     } else if (group->phase != GROUP_RUNNING) {
         if (message->type != MESSAGE_RAFT) {

@@ -94,6 +94,13 @@ struct heal {
     struct fetching fetches[FETCHES_MAX]; /* for others */
 };
 
+/* Another member's log, as it is known here (host/identity.c). */
+struct identity {
+    struct log_peer peer;
+    uint64_t boot_before; /* of the process before the present one: its last frames may come late */
+    bool stale;           /* the present one came back with less than it had acknowledged */
+};
+
 /* Who waits for a command's answer. type 0: nobody (the group's own command). */
 struct waiter {
     struct address from;
@@ -135,8 +142,14 @@ struct group {
     struct snapshot_want wanted[2 * RAFT_MEMBERS_MAX];
     uint32_t wanted_count;
     struct heal heal;
-    uint64_t snapshot_number; /* streams and pins */
-    uint64_t digest_told;     /* leading: the last checkpoint proposed for comparison */
+    struct identity identities[RAFT_MEMBERS_MAX];
+    uint32_t identity_count;
+    bool identities_due;                    /* the log does not know them yet */
+    uint64_t boot, boot_position, position; /* this process; what of its log it found, what is durable now */
+    bool told_stale;                        /* another member says so of this node */
+    uint64_t demote_at_ns;                  /* leader: not before */
+    uint64_t snapshot_number;               /* streams and pins */
+    uint64_t digest_told;                   /* leading: the last checkpoint proposed for comparison */
     uint64_t applied_since_flush, applied_bytes_since_flush;
     bool flush_due;          /* the log asks for it */
     uint64_t load_first;     /* of the read that is out */
@@ -232,6 +245,27 @@ void snapshot_receive(struct group *group, const struct message *message);
 void snapshot_receive_flushed(struct group *group, uint64_t flush);
 /* Gives up one whose sender is not followed any more. */
 void snapshot_receive_tick(struct group *group);
+
+/* host/identity.c */
+/* What the log kept, from the end of a LOG_OPEN's answer. False: malformed. */
+MUST_CHECK bool identity_open(struct group *group, struct reader *reader);
+/* This node's own, for a message to a member. */
+void identity_put(const struct group *group, Cairn__LogIdentity *ret);
+/* A member says which log speaks (NULL: it does not know how to). STALE_PEER: nothing it says counts (R-E3). */
+MUST_CHECK enum err identity_hear(struct group *group, uint32_t node, const Cairn__LogIdentity *told);
+/* What a leader tells of the others: at most RAFT_MEMBERS_MAX; and what a follower makes of it. */
+void identity_relay(const struct group *group, Cairn__LogIdentity *ret, Cairn__LogIdentity **ret_list,
+                    size_t *ret_count);
+void identity_learn(struct group *group, Cairn__LogIdentity *const *known, size_t count);
+bool identity_is_stale(const struct group *group, uint32_t node);
+/* Before an append: what was learned goes into the log with it. */
+void identity_tell_log(struct group *group);
+/* A configuration is committed: who is no voter in it begins anew. */
+void identity_config(struct group *group, const struct raft_config *config);
+/* A snapshot was installed: configurations were passed over. */
+void identity_forget(struct group *group);
+/* Leader: a stale voter is made a learner, to be promoted when it has caught up. */
+void identity_tick(struct group *group);
 
 /* host/heal.c */
 /* The damaged entries that the log names at the start. False: malformed. */

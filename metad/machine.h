@@ -143,6 +143,7 @@ struct query {
     struct root *root;                    /* group 0 on its leader */
     const uint64_t *refused;              /* by the group: ERR_LIMIT counts */
     uint64_t holes, mended, rot_behind;   /* damaged entries of this node's log (host/heal.c) */
+    bool stale[RAFT_MEMBERS_MAX];         /* per member of the configuration in force (host/identity.c) */
     const struct node_counters *counters; /* NULL: none */
 };
 

@@ -37,6 +37,7 @@ struct node_counters {
 struct group_params {
     uint32_t group;                    /* 0: root */
     uint32_t self;                     /* this node */
+    struct uuid directory;             /* of this node's data */
     const struct bootstrap *bootstrap; /* borrowed, outlives the group */
     uint8_t cluster_key[32];
     struct kv_view *kv;                   /* the node's database, borrowed */
@@ -63,6 +64,8 @@ struct group_health {
     uint64_t holes, hole; /* damaged entries that another member must give, and the first of them */
     uint64_t mended;      /* since the start */
     uint64_t rot_behind;  /* damaged, and needed by nobody */
+    bool told_stale;      /* another member says that this node came back with less than it had acknowledged */
+    uint32_t stale;       /* a member of which this node says so, 0 none */
 };
 struct group_health group_health(const struct group *group);
 /* The newest map this group knows, packed (borrowed until the next step; empty: none yet), and its epoch. */

@@ -224,6 +224,9 @@ static enum err query_run(struct group *group, const struct message *message, co
         .rot_behind = group->heal.rot_behind,
         .counters = group->params.counters,
     };
+    for (uint32_t i = 0; i < query.raft.config.config.count; i++) {
+        query.stale[i] = identity_is_stale(group, query.raft.config.config.members[i].node);
+    }
     return operation->query(&query, request, answer);
 }
 

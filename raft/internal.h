@@ -254,6 +254,7 @@ void raft_on_append_reply(struct raft *raft, const struct raft_message *m, struc
 void raft_replicate(struct raft *raft);
 /* Looks for appends that were lost, on the answer to a heartbeat. */
 void raft_replicate_poke(struct raft *raft, struct raft_peer *peer);
+void raft_peer_forgot(struct raft *raft, struct raft_peer *peer);
 void raft_peer_closed(struct raft *raft, struct raft_peer *peer);
 /* Leader: commits what a majority holds durably and is of the current term (3.6.2). */
 void raft_commit_by_counting(struct raft *raft);

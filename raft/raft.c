@@ -165,6 +165,11 @@ static void raft_dispatch(struct raft *raft, const struct raft_event *event)
     case RAFT_EVENT_LOADED:
         raft_on_loaded(raft, event);
         break;
+    case RAFT_EVENT_PEER_FORGOT:
+        if (peer != NULL) {
+            raft_peer_forgot(raft, peer);
+        }
+        break;
     case RAFT_EVENT_PEER_CLOSED:
         if (peer != NULL) {
             raft_peer_closed(raft, peer);

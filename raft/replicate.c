@@ -234,6 +234,17 @@ void raft_peer_closed(struct raft *raft, struct raft_peer *peer)
     peer->paused = true; /* an answered heartbeat says that there is somebody again */
 }
 
+void raft_peer_forgot(struct raft *raft, struct raft_peer *peer)
+{
+    if (raft->role != RAFT_LEADER) {
+        return;
+    }
+    peer->match = 0; /* else it would be promoted for what another log held */
+    peer->snapshotting = peer->active = false;
+    raft_peer_probe(peer, raft->log.last + 1);
+    peer->paused = true;
+}
+
 void raft_on_append_reply(struct raft *raft, const struct raft_message *m, struct raft_peer *peer)
 {
     CHECK(m->term == raft->term);

@@ -368,6 +368,9 @@ static inline struct reply *lab_reply(struct lab *lab, uint64_t stream)
 struct opened {
     uint64_t term, last, last_term, base, base_term;
     uint32_t vote, runs, configs, holes, doubts;
+    uint64_t position;
+    struct log_peer peers[RAFT_MEMBERS_MAX];
+    uint32_t peer_count;
     uint64_t first_hole, first_hole_term;
     bool unsure;
 };
@@ -404,6 +407,8 @@ static inline struct opened lab_opened(struct lab *lab, uint32_t group)
         opened.first_hole_term = i == 0 ? term : opened.first_hole_term;
         opened.doubts += reader_u8(&r) != LOG_HOLE_ROT;
     }
+    opened.position = reader_u64(&r);
+    assert_true(log_peers_read(&r, opened.peers, &opened.peer_count));
     assert_true(!r.failed && r.left == 0);
     return opened;
 }

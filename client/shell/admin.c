@@ -82,6 +82,7 @@ static void group_take_leader(struct cairn_group *group, uint32_t node, const Ca
         member->lag = from->lag;
         member->in_flight = from->in_flight;
         member->roles = from->roles;
+        member->stale = from->stale;
     }
 }
 

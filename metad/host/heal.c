@@ -44,7 +44,7 @@ static void start_cut(struct raft_start *start, struct raft_term_run *runs, uint
 bool heal_open(struct group *group, struct reader *reader)
 {
     struct heal *heal = &group->heal;
-    return holes_read(&heal->holes, reader, group->at.applied, &heal->rot_behind, &heal->rot_last) && reader->left == 0;
+    return holes_read(&heal->holes, reader, group->at.applied, &heal->rot_behind, &heal->rot_last);
 }
 
 void heal_start(struct group *group, struct raft_start *start, struct raft_term_run *runs)
@@ -74,10 +74,16 @@ void heal_deinit(struct group *group)
 struct group_health group_health(const struct group *group)
 {
     const struct heal *heal = &group->heal;
+    uint32_t stale = 0;
+    for (uint32_t i = 0; i < group->identity_count && stale == 0; i++) {
+        stale = group->identities[i].stale ? group->identities[i].peer.node : 0;
+    }
     return (struct group_health){.unsure = group->phase == GROUP_UNSURE,
                                  .holes = holes_left(&heal->holes),
                                  .hole = holes_index(&heal->holes),
                                  .mended = heal->mended,
+                                 .told_stale = group->told_stale,
+                                 .stale = stale,
                                  .rot_behind = heal->rot_behind};
 }
 
@@ -251,10 +257,13 @@ void heal_answered(struct group *group, const struct message *message)
     void *unpacked = NULL;
     enum err err = proto_unpack(&cairn__entry_fetch_reply__descriptor, message->header, &arena, &unpacked);
     if (err == ERR_OK) {
-        heal_hear(group, node, ((const Cairn__EntryFetchReply *)unpacked)->verdict, message->body);
-    } else {
-        group->refused[err]++;
+        const Cairn__EntryFetchReply *reply = unpacked;
+        err = identity_hear(group, node, reply->log);
+        if (err == ERR_OK) {
+            heal_hear(group, node, reply->verdict, message->body);
+        }
     }
+    group->refused[err] += err != ERR_OK;
     proto_arena_deinit(&arena);
 }
 
@@ -349,6 +358,9 @@ void heal_fetched(struct group *group, const struct message *message)
     struct fetching *slot = fetch_find(group, message->stream);
     CHECK(slot != NULL && message->header.bytes >= 1 && group->phase == GROUP_RUNNING);
     Cairn__EntryFetchReply reply = CAIRN__ENTRY_FETCH_REPLY__INIT;
+    Cairn__LogIdentity log = CAIRN__LOG_IDENTITY__INIT;
+    identity_put(group, &log);
+    reply.log = &log;
     reply.verdict = message->header.data[0];
     if (reply.verdict == LOG_BEHIND && slot->snapshot && group->at.applied > 0) {
         snapshot_wanted(group, slot->asker.peer.id, true);

@@ -9,7 +9,7 @@ bool holes_read(struct holes *holes, struct reader *reader, uint64_t applied, ui
 {
     CHECK(holes->items == NULL);
     uint32_t count = reader_u32(reader);
-    if (reader->failed || reader->left != (size_t)count * 17) {
+    if (reader->failed || reader->left < (size_t)count * 17) {
         return false;
     }
     holes->items = mem_alloc((count + 1ul) * sizeof *holes->items);

@@ -101,6 +101,34 @@ static uint64_t log_segment_record_bytes(const struct log *log)
     return bytes;
 }
 
+/* PEERS of groups that have news, or (a segment begins) of all. */
+static uint64_t log_peers_bound(const struct log *log)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
+        if (log->groups[i].peer_count > 0 || log->groups[i].peers_due) {
+            bytes += LOG_RECORD_HEADER_BYTES + 4 + (uint64_t)log->groups[i].peer_count * LOG_PEER_BYTES;
+        }
+    }
+    return bytes;
+}
+
+static void log_peers_write(struct log *log, struct log_builder *b, bool all)
+{
+    for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
+        struct log_group *group = &log->groups[i];
+        if (!group->peers_due && !(all && group->peer_count > 0)) {
+            continue;
+        }
+        struct writer w = {0};
+        log_peers_put(group->peers, group->peer_count, &w);
+        struct log_record record = {.type = LOG_RECORD_PEERS, .group = i};
+        log_builder_put(b, &record, w.data, (uint32_t)w.bytes);
+        writer_deinit(&w);
+        group->peers_due = false;
+    }
+}
+
 /* A size that surely holds the NAMES of a batch that takes `count` from the queue. */
 static uint64_t log_names_bound(const struct log *log, unsigned long count)
 {
@@ -127,7 +155,7 @@ static unsigned long log_batch_choose(const struct log *log, uint64_t *ret_bound
         bytes += log->queue.items[count].bytes;
         count++;
     }
-    *ret_bound = log_blocks_bound(bytes + log_names_bound(log, count), 4);
+    *ret_bound = log_blocks_bound(bytes + log_names_bound(log, count) + log_peers_bound(log), 4);
     return count;
 }
 
@@ -342,6 +370,7 @@ static void log_batch_start(struct log *log, bool mark, struct effects *fx)
     if (log->position == 0) {
         log_segment_put(log, &b);
     }
+    log_peers_write(log, &b, log->position == 0);
     for (unsigned long i = 0; i < count; i++) {
         log_append_put(log, &b, &log->flight.items[i]);
     }
@@ -378,10 +407,11 @@ static void log_batch_synced(struct log *log, uint64_t now_ns, struct effects *f
         if (append->kind == LOG_TRIMS) {
             continue;
         }
-        uint8_t number[8];
+        uint8_t number[16];
         put_u64(number, append->number);
-        fx_answer(fx, append->from, append->type, append->stream, MESSAGE_REPLY, slice_copy(number, 8),
-                  (struct slice){0});
+        put_u64(number + 8, log->synced);
+        fx_answer(fx, append->from, append->type, append->stream, MESSAGE_REPLY,
+                  slice_copy(number, append->kind == LOG_APPENDS ? 16 : 8), (struct slice){0});
     }
     log_appends_clear(&log->flight);
     log_release(log, fx);
@@ -398,7 +428,7 @@ static void log_on_open(struct log *log, const struct message *m, struct effects
     CHECK(m->header.bytes == 4 && get_u32(m->header.data) < LIMIT_GROUPS);
     uint32_t group = get_u32(m->header.data);
     if (log->state == LOG_OPEN) {
-        fx_reply(fx, m, log_group_opened(&log->groups[group]), (struct slice){0});
+        fx_reply(fx, m, log_group_opened(&log->groups[group], log->opened_position), (struct slice){0});
         return;
     }
     log->opens = mem_grow(log->opens, &log->open_capacity, log->open_count + 1, sizeof *log->opens);
@@ -476,6 +506,18 @@ static void log_on_trim(struct log *log, const struct message *m, struct effects
     log_enqueue(log, append, fx);
 }
 
+/* Without a write of their own: the next one says them. */
+static void log_on_peers(struct log *log, const struct message *m)
+{
+    struct reader r = reader_of(m->header.data, m->header.bytes);
+    uint32_t number = reader_u32(&r);
+    CHECK(!r.failed && number < LIMIT_GROUPS && log->state == LOG_OPEN);
+    struct log_group *group = &log->groups[number];
+    bool read = log_peers_read(&r, group->peers, &group->peer_count);
+    CHECK(read && r.left == 0);
+    group->peers_due = true;
+}
+
 /* What a group gives up is durable elsewhere; that it did need not be. */
 static void log_on_cut(struct log *log, const struct message *m, struct effects *fx)
 {
@@ -497,6 +539,7 @@ void log_ready(struct log *log, uint64_t now_ns, struct effects *fx)
 {
     CHECK(log->state == LOG_SCANNING || log->state == LOG_SYNCING);
     log->state = LOG_OPEN;
+    log->opened_position = log->sequence;
     log->synced = log->scan.tail_damaged ? log->scan.tail_synced : log->sequence;
     for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
         log->groups[i].readable = log->groups[i].accepted = log->groups[i].last;
@@ -505,7 +548,7 @@ void log_ready(struct log *log, uint64_t now_ns, struct effects *fx)
     for (unsigned long i = 0; i < log->open_count; i++) {
         const struct log_open *open = &log->opens[i];
         fx_answer(fx, open->from, MESSAGE_LOG_OPEN, open->stream, MESSAGE_REPLY,
-                  log_group_opened(&log->groups[open->group]), (struct slice){0});
+                  log_group_opened(&log->groups[open->group], log->opened_position), (struct slice){0});
     }
     log->open_count = 0;
     if (log->unmarked) {
@@ -592,6 +635,9 @@ static void log_on_message(struct log *log, const struct message *m, struct effe
         break;
     case MESSAGE_LOG_TRIM:
         log_on_trim(log, m, fx);
+        break;
+    case MESSAGE_LOG_PEERS:
+        log_on_peers(log, m);
         break;
     case MESSAGE_LOG_READ:
     case MESSAGE_LOG_FETCH:

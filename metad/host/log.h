@@ -9,12 +9,14 @@
  *               reply:  u64 term, u32 vote, u64 last index, u64 base index, u64 base term (entries begin behind it; 0,
  * 0 at first), u32 run count, then per run u64 first, u64 term, then u32 count and per CONFIG entry of the log u64
  * index, u32 bytes, bytes; u8 unsure (names or vote are lost: the group must not serve here), then u32 count and per
- * hole u64 index, u64 term, u8 enum log_hole: entries that are named and whose bytes are damaged. Answered once the
+ * hole u64 index, u64 term, u8 enum log_hole: entries that are named and whose bytes are damaged; u64
+ * position: of the last write found; peers, as LOG_PEERS gave them last. Answered once the
  * scan at start has finished; a group asks before anything else. What was cut may be there again.
  *
  *   LOG_APPEND  header: u32 group, u64 number, u8 hard_changed, u64 term, u32 vote; body: packed entries, may be none
- *               reply:  u64 number, when durable. Replies to one group come in order. entries[0].index may be at or
- *                       below the last one: what is there from that index on is cut.
+ *               reply:  u64 number, when durable, u64 position: of the last durable write of the node's log (R-E3).
+ * Replies to one group come in order. entries[0].index may be at or below the last one: what is there from that index
+ * on is cut.
  *
  *   LOG_RESET   header: u32 group, u64 number, u64 index, u64 term
  *               reply:  u64 number, when durable; in order with those of appends. All entries of the group are dropped,
@@ -36,9 +38,13 @@
  *   LOG_TRIM    header: u32 group, u64 index; no reply. Entries from index on, the first of them a hole, are not the
  *                       group's (R-E2). Durable with what comes after.
  *
+ *   LOG_PEERS   header: u32 group, then peers; no reply. What the group knows of other members' logs (R-E3): durable
+ * with the next write, whosever it is.
+ *
  *   LOG_FETCH   header: u32 group, u64 index, u64 term
  *               reply:  u8 enum log_verdict, u64 term of the entry before; body: the packed entry when LOG_HAS.
  *
+ * Peers: u32 count, per peer u32 node, 16 bytes directory, u64 boot, u64 position.
  * Packed entry, the same as in the RAFT frame's body: u64 index, u64 term, u8 type, u32 bytes, bytes.
  *
  * Disk format (R-E1, R-E2): byte map at the head of log_format.h; recovery: log_recover.c; rules: README.md. */
@@ -70,6 +76,20 @@ enum log_verdict {
     LOG_UNTOLD,  /* not now */
     LOG_VERDICTS
 };
+
+/* What is known of another member's log (R-E3). */
+struct log_peer {
+    uint32_t node;
+    struct uuid directory;
+    uint64_t boot;     /* random, of the process that was heard last */
+    uint64_t position; /* the highest durable one that it told */
+};
+#define LOG_PEER_BYTES 36u
+struct writer;
+struct reader;
+void log_peers_put(const struct log_peer *peers, uint32_t count, struct writer *w);
+/* At most RAFT_MEMBERS_MAX. False: malformed. */
+MUST_CHECK bool log_peers_read(struct reader *r, struct log_peer *ret_peers, uint32_t *ret_count);
 
 struct log_params {
     struct uuid directory;         /* the data directory's uuid: a record of another one is stale */

@@ -41,6 +41,8 @@
  *   term, u32 vote, u64 base index, u64 base term, u64 from, u64 last index, u32 run count, per run u64 first, u64
  * term. Nothing behind base and below `from` was changed; the runs cover from (or base + 1) .. last.
  *
+ *   PEERS, of a group: what it knows of other members' logs (log.h); again behind the first records of each segment.
+ *
  *   SEGMENT, the first record of a segment and twice there, in two sectors, has the body: u32 count, per group u32
  * group, u64 term, u32 vote, u64 base index, u64 base term, u64 last index, u32 run count, per run u64 first, u64 term:
  * all groups and the names of all their entries behind base, as they stand before the segment. A reader may so begin
@@ -73,7 +75,8 @@ enum log_record_type {
     LOG_RECORD_SEGMENT = 3,
     LOG_RECORD_RESET = 4,
     LOG_RECORD_NAMES = 5,
-    LOG_RECORD_HEALED = 6
+    LOG_RECORD_HEALED = 6,
+    LOG_RECORD_PEERS = 7
 };
 
 /* Where a write lies: its directory, the segment and the file that holds it; the oldest segment needed. */

@@ -174,6 +174,35 @@ void log_group_deinit(struct log_group *group)
     *group = (struct log_group){0};
 }
 
+void log_peers_put(const struct log_peer *peers, uint32_t count, struct writer *w)
+{
+    writer_u32(w, count);
+    for (uint32_t i = 0; i < count; i++) {
+        writer_u32(w, peers[i].node);
+        writer_put(w, peers[i].directory.bytes, sizeof peers[i].directory.bytes);
+        writer_u64(w, peers[i].boot);
+        writer_u64(w, peers[i].position);
+    }
+}
+
+bool log_peers_read(struct reader *r, struct log_peer *ret_peers, uint32_t *ret_count)
+{
+    uint32_t count = reader_u32(r);
+    if (r->failed || count > RAFT_MEMBERS_MAX || r->left < (size_t)count * LOG_PEER_BYTES) {
+        return false;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        ret_peers[i].node = reader_u32(r);
+        const uint8_t *directory = reader_take(r, sizeof ret_peers[i].directory.bytes);
+        CHECK(directory != NULL);
+        memcpy(ret_peers[i].directory.bytes, directory, sizeof ret_peers[i].directory.bytes);
+        ret_peers[i].boot = reader_u64(r);
+        ret_peers[i].position = reader_u64(r);
+    }
+    *ret_count = count;
+    return true;
+}
+
 void log_runs_put(const struct log_group *group, struct writer *w)
 {
     writer_u32(w, (uint32_t)group->run_count);
@@ -183,7 +212,7 @@ void log_runs_put(const struct log_group *group, struct writer *w)
     }
 }
 
-struct slice log_group_opened(const struct log_group *group)
+struct slice log_group_opened(const struct log_group *group, uint64_t position)
 {
     struct writer w = {0};
     writer_u64(&w, group->term);
@@ -212,6 +241,8 @@ struct slice log_group_opened(const struct log_group *group)
         }
     }
     put_u32(w.data + holes_at, holes);
+    writer_u64(&w, position);
+    log_peers_put(group->peers, group->peer_count, &w);
     struct slice opened = writer_take(&w);
     writer_deinit(&w);
     return opened;

@@ -77,6 +77,9 @@ struct log_group {
     unsigned long place_capacity;
     struct raft_term_run *runs; /* the first begins at base + 1 */
     unsigned long run_count, run_capacity;
+    struct log_peer peers[RAFT_MEMBERS_MAX]; /* R-E3 */
+    uint32_t peer_count;
+    bool peers_due;             /* the next write says them */
     struct log_config *configs; /* CONFIG entries, ascending */
     unsigned long config_count, config_capacity;
 };
@@ -106,7 +109,7 @@ void log_group_deinit(struct log_group *group);
 /* u32 run count, per run u64 first, u64 term. */
 void log_runs_put(const struct log_group *group, struct writer *w);
 /* The packed answer to LOG_OPEN. */
-struct slice log_group_opened(const struct log_group *group);
+struct slice log_group_opened(const struct log_group *group, uint64_t position);
 
 enum log_append_kind {
     LOG_APPENDS,
@@ -231,11 +234,12 @@ struct log {
     uint32_t last_file, last_segment; /* highest number ever used */
     bool release_due;                 /* a segment may have become free */
 
-    uint64_t sequence; /* of the last write laid out or found: the chain */
-    uint64_t previous; /* of the one before it */
-    uint64_t highest;  /* none at or below is used again */
-    uint64_t synced;   /* last write known durable */
-    bool unmarked;     /* the last write holds records and no later write says that it was synced */
+    uint64_t sequence;        /* of the last write laid out or found: the chain */
+    uint64_t previous;        /* of the one before it */
+    uint64_t highest;         /* none at or below is used again */
+    uint64_t synced;          /* last write known durable */
+    uint64_t opened_position; /* sequence of the last write that the scan found */
+    bool unmarked;            /* the last write holds records and no later write says that it was synced */
 
     struct log_appends queue, flight;
     bool writing;

@@ -237,6 +237,12 @@ static bool log_replay_reset(struct log *log, const struct log_record *record)
     return true;
 }
 
+static bool log_replay_peers(struct log *log, uint32_t number, struct reader body)
+{
+    struct log_group *group = &log->groups[number];
+    return log_peers_read(&body, group->peers, &group->peer_count) && body.left == 0;
+}
+
 /* Puts an entry into the place of its name, where only the name is known. */
 static void log_replay_fill(struct log *log, const struct log_record *record, struct slice body, struct log_place place)
 {
@@ -264,7 +270,7 @@ struct log_found_record {
 static bool log_record_keeps_body(const struct log_record *record)
 {
     bool entry = record->type == LOG_RECORD_ENTRY || record->type == LOG_RECORD_HEALED;
-    return record->type == LOG_RECORD_SEGMENT || record->type == LOG_RECORD_NAMES ||
+    return record->type == LOG_RECORD_SEGMENT || record->type == LOG_RECORD_NAMES || record->type == LOG_RECORD_PEERS ||
            (entry && record->entry == RAFT_ENTRY_CONFIG);
 }
 
@@ -313,6 +319,9 @@ static bool log_replay_record(struct log *log, const struct log_found_record *fo
         break;
     case LOG_RECORD_NAMES:
         good = log_replay_names(log, body, false, segment);
+        break;
+    case LOG_RECORD_PEERS:
+        good = log_replay_peers(log, record->group, body);
         break;
     case LOG_RECORD_HEALED:
         log_replay_fill(log, record, found->body, found->place);
@@ -442,6 +451,8 @@ static void log_part_fill(struct log *log, const struct log_part *part)
     while (log_found_next(&c, &part->where, &found)) {
         if (found.record.type == LOG_RECORD_ENTRY || found.record.type == LOG_RECORD_HEALED) {
             log_replay_fill(log, &found.record, found.body, found.place);
+        } else if (found.record.type == LOG_RECORD_PEERS) {
+            (void)!log_replay_peers(log, found.record.group, reader_of(found.body.data, found.body.bytes));
         }
         slice_drop(&found.body);
     }

@@ -27,6 +27,14 @@ void raft_wire_send(struct group *group, const struct raft_message *message)
     wire.hint_term = message->hint_term;
     wire.sleep = message->sleep;
     wire.short_of_room = !kv_room(group->params.kv);
+    Cairn__LogIdentity log = CAIRN__LOG_IDENTITY__INIT;
+    identity_put(group, &log);
+    wire.log = &log;
+    Cairn__LogIdentity known[RAFT_MEMBERS_MAX], *list[RAFT_MEMBERS_MAX];
+    if (message->kind == RAFT_HEARTBEAT) {
+        identity_relay(group, known, list, &wire.n_known);
+        wire.known = list;
+    }
     struct slice body = {0};
     if (message->count > 0) {
         raft_entries_encode(message->entries, message->count, &body);
@@ -107,7 +115,13 @@ enum err raft_wire_decode(struct group *group, const struct message *frame, stru
         err = members_admit(group, &message);
     }
     if (err == ERR_OK) {
+        err = identity_hear(group, wire->from, wire->log);
+    }
+    if (err == ERR_OK) {
         members_note_room(group, wire->from, !wire->short_of_room);
+        if (wire->kind == RAFT_HEARTBEAT && wire->term >= raft_status(group->raft).term) {
+            identity_learn(group, wire->known, wire->n_known);
+        }
     }
     proto_arena_deinit(&arena);
     if (err == ERR_OK && frame->body.bytes > 0) {

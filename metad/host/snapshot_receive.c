@@ -195,6 +195,7 @@ void snapshot_receive_flushed(struct group *group, uint64_t flush)
                                    .config_index = in.config.index};
     group_raft(group, &installed);
     heal_passed(group, in.index);
+    identity_forget(group);
     if (group->phase == GROUP_RUNNING && group->reset_number == 0) {
         standing_reset_done(group); /* the log holds the snapshot's last entry */
     }

@@ -169,6 +169,7 @@ enum err admin_group_query(struct query *query, const void *message, struct answ
         member->in_flight = raft->in_flight[i];
         member->roles = config->members[i].roles;
         member->answers = raft->answers[i];
+        member->stale = query->stale[i];
         reply.members[i] = member;
     }
     answer_set(answer, &reply);

@@ -12,6 +12,20 @@ static void group_tell(uint32_t group, const struct group_health *was, const str
             "the node anew",
             group);
     }
+    if (is->told_stale && !was->told_stale) {
+        io_log(
+            LOG_WARN, ERR_STALE_PEER,
+            "group %u: other members say that this directory holds less than the node had acknowledged (emptied, or an "
+            "older copy): it has no vote until it has caught up as a learner",
+            group);
+    }
+    if (is->stale != was->stale && is->stale != 0) {
+        io_log(
+            LOG_WARN, ERR_STALE_PEER,
+            "group %u: metad:%u came back with less than it had acknowledged: what it says is refused until it is made "
+            "a learner",
+            group, is->stale);
+    }
     if (is->rot_behind != was->rot_behind) {
         io_log(LOG_WARN, ERR_CORRUPT, "group %u: %llu entries of the log are damaged; the database holds what they did",
                group, (unsigned long long)is->rot_behind);

@@ -284,6 +284,7 @@ static void make_actors(struct metad *metad, struct uuid directory, uint32_t fil
         struct group_params params = {
             .group = i,
             .self = config->node,
+            .directory = directory,
             .bootstrap = &config->bootstrap,
             .kv = runtime_kv_view(metad->kv),
             .group_count = config->groups,

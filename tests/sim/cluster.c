@@ -48,6 +48,7 @@ static void metad_boot(struct world *world, struct node *node, void *context)
     for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
         struct group_params group = {.group = g,
                                      .self = node->id,
+                                     .directory = log.directory,
                                      .bootstrap = &c->bootstrap,
                                      .kv = sim_kv_view(node->kvs[0]),
                                      .group_count = CLUSTER_GROUPS,

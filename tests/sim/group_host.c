@@ -313,7 +313,7 @@ static void host_opened(struct host *host, const struct event *event, struct eff
     bool unsure = reader_u8(&r) != 0;
     uint64_t behind = 0, rot_last = 0;
     bool told = holes_read(&host->holes, &r, 0, &behind, &rot_last);
-    CHECK(!r.failed && configs == 0 && told && behind == 0);
+    CHECK(!r.failed && configs == 0 && told && behind == 0 && r.left == 12);
     if (unsure) {
         host->params.watch->unsure(host->params.watch->context, host->params.self, host->params.group);
     } else if (last > 0) {
@@ -330,7 +330,7 @@ static void host_opened(struct host *host, const struct event *event, struct eff
 static void host_appended(struct host *host, const struct event *event, struct effects *fx)
 {
     CHECK(!(event->message.flags & MESSAGE_ERROR));
-    CHECK(event->message.header.bytes == 8);
+    CHECK(event->message.header.bytes == 16);
     uint64_t number = get_u64(event->message.header.data);
     if (host->boot_number != 0) {
         CHECK(number == host->boot_number);

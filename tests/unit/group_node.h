@@ -36,8 +36,11 @@ struct node_log {
     uint64_t hole; /* a damaged entry, 0 none */
     uint8_t hole_kind;
     uint32_t heals; /* entries written anew */
-    uint64_t cut;   /* the last LOG_CUT */
-    bool mute;      /* a reset is not answered, as if power failed before it was durable */
+    uint64_t position;
+    struct log_peer peers[RAFT_MEMBERS_MAX];
+    uint32_t peer_count;
+    uint64_t cut; /* the last LOG_CUT */
+    bool mute;    /* a reset is not answered, as if power failed before it was durable */
 };
 
 struct node {
@@ -198,6 +201,8 @@ static void node_log_send(struct node *node, uint32_t group, const struct effect
             writer_u64(&reply, log->entries[log->hole - 1].term);
             writer_u8(&reply, log->hole_kind);
         }
+        writer_u64(&reply, log->position);
+        log_peers_put(log->peers, log->peer_count, &reply);
     } else if (effect->send.type == MESSAGE_LOG_APPEND) {
         uint64_t number = reader_u64(&reader);
         if (reader_u8(&reader)) {
@@ -216,6 +221,7 @@ static void node_log_send(struct node *node, uint32_t group, const struct effect
         }
         free(entries);
         writer_u64(&reply, number);
+        writer_u64(&reply, ++log->position);
     } else if (effect->send.type == MESSAGE_LOG_RESET) {
         uint64_t number = reader_u64(&reader);
         log->resets++;
@@ -231,6 +237,9 @@ static void node_log_send(struct node *node, uint32_t group, const struct effect
         writer_u64(&reply, number);
     } else if (effect->send.type == MESSAGE_LOG_CUT) {
         log->cut = reader_u64(&reader);
+        return;
+    } else if (effect->send.type == MESSAGE_LOG_PEERS) {
+        assert_true(log_peers_read(&reader, log->peers, &log->peer_count));
         return;
     } else if (effect->send.type == MESSAGE_LOG_HEAL) {
         writer_u64(&reply, reader_u64(&reader));

@@ -291,6 +291,40 @@ static void test_lost_names_are_said(void **state)
     lab_close(lab);
 }
 
+/* What a group knows of other logs is durable with the next write, whosever it is, and in the segments behind it. */
+static void test_peers_are_kept(void **state)
+{
+    (void)state;
+    struct lab *lab = lab_open(64u << 10);
+    struct log_peer peer = {.node = 2, .boot = 7, .position = 40};
+    struct writer w = {0};
+    lab_append(lab, 1, 1, 1, 1, 100, 1, 0);
+    lab_run(lab);
+    uint64_t writes = lab->writes;
+    writer_u32(&w, 1);
+    log_peers_put(&peer, 1, &w);
+    lab_message(lab, MESSAGE_LOG_PEERS, &w, (struct slice){0});
+    lab_run(lab);
+    assert_true(lab->writes <= writes + 1); /* none of its own: the mark of the append before */
+    for (uint64_t i = 1; i <= 40; i++) {
+        lab_append(lab, 2, i, 1, 1, 6000, i == 1, 0);
+        lab_run(lab);
+        if (i == 39) {
+            lab_cut(lab, 2, 38, 1);
+        }
+    }
+    lab_restart(lab);
+    struct opened opened = lab_opened(lab, 1);
+    assert_true(opened.peer_count == 1 && opened.peers[0].node == 2 && opened.peers[0].position == 40);
+    assert_int_equal(lab_opened(lab, 2).peer_count, 0);
+    uint64_t position = opened.position;
+    lab_append(lab, 1, 2, 1, 1, 10, 0, 0);
+    lab_run(lab);
+    lab_restart(lab);
+    assert_true(lab_opened(lab, 1).position > position);
+    lab_close(lab);
+}
+
 static void test_other_directory_is_stale(void **state)
 {
     (void)state;
@@ -477,6 +511,7 @@ int main(void)
         cmocka_unit_test_teardown(test_lost_names_are_said, no_leaks),
         cmocka_unit_test_teardown(test_mark_narrows_the_doubtful, no_leaks),
         cmocka_unit_test_teardown(test_other_directory_is_stale, no_leaks),
+        cmocka_unit_test_teardown(test_peers_are_kept, no_leaks),
         cmocka_unit_test_teardown(test_suffix_cut, no_leaks),
         cmocka_unit_test_teardown(test_segments_and_large_entries, no_leaks),
         cmocka_unit_test_teardown(test_rot_found_by_read, no_leaks),

@@ -1,0 +1,268 @@
+/* Which log speaks: peers recognise a node whose directory was emptied or put back from an older copy (R-E3). Such a
+ * node has forgotten votes and entries that others counted, and must not be counted again.
+ *
+ * Each Raft frame and each answer about an entry names the sender's directory, a random number of its process, and two
+ * positions of its node-wide log: what the process found at its start and what is durable now. The highest that was
+ * heard of a member goes into this node's log with the group's next append. A member that comes back, a new process,
+ * with another directory or with less than that is *stale*: all it says is refused (STALE_PEER), votes and requests for
+ * them too, for its vote for itself would count.
+ *
+ * The way back is a committed change of members: the leader makes a stale voter a learner, then one to be promoted. Who
+ * is no voter in the committed configuration is believed anew, and catches up like any learner. Where what is left has
+ * no majority nothing is done: an operator decides.
+ *
+ * What is left over: what was heard and not yet written when this node itself crashed. */
+#include <string.h>
+
+#include "base/check.h"
+#include "metad/group.h"
+
+#define DEMOTE_AGAIN_NS 1000000000ull
+
+static struct identity *identity_find(struct group *group, uint32_t node)
+{
+    for (uint32_t i = 0; i < group->identity_count; i++) {
+        if (group->identities[i].peer.node == node) {
+            return &group->identities[i];
+        }
+    }
+    return NULL;
+}
+
+bool identity_open(struct group *group, struct reader *reader)
+{
+    struct log_peer peers[RAFT_MEMBERS_MAX];
+    uint32_t count = 0;
+    group->boot = group->event->random;
+    group->boot_position = group->position = reader_u64(reader);
+    if (!log_peers_read(reader, peers, &count) || reader->left != 0) {
+        return false;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        group->identities[i] = (struct identity){.peer = peers[i]};
+    }
+    group->identity_count = count;
+    return true;
+}
+
+void identity_put(const struct group *group, Cairn__LogIdentity *ret)
+{
+    const struct uuid *directory = &group->params.directory;
+    ret->directory = (ProtobufCBinaryData){sizeof directory->bytes, (uint8_t *)(uintptr_t)directory->bytes};
+    ret->boot = group->boot;
+    ret->boot_position = group->boot_position;
+    ret->position = group->position;
+}
+
+/* A row for a member not known yet, at the expense of one that is none any more. */
+static struct identity *identity_row(struct group *group)
+{
+    if (group->identity_count < RAFT_MEMBERS_MAX) {
+        return &group->identities[group->identity_count++];
+    }
+    for (uint32_t i = 0; i < RAFT_MEMBERS_MAX; i++) {
+        if (!raft_names(group->raft, group->identities[i].peer.node)) {
+            return &group->identities[i];
+        }
+    }
+    return NULL;
+}
+
+static void identity_take(struct group *group, struct identity *known, uint32_t node, const Cairn__LogIdentity *told)
+{
+    *known = (struct identity){.peer = {.node = node, .boot = told->boot, .position = told->position}};
+    memcpy(known->peer.directory.bytes, told->directory.data, sizeof known->peer.directory.bytes);
+    group->identities_due = true;
+}
+
+void identity_relay(const struct group *group, Cairn__LogIdentity *ret, Cairn__LogIdentity **ret_list,
+                    size_t *ret_count)
+{
+    size_t count = 0;
+    for (uint32_t i = 0; i < group->identity_count; i++) {
+        const struct log_peer *peer = &group->identities[i].peer;
+        if (group->identities[i].stale) {
+            continue;
+        }
+        ret[count] = (Cairn__LogIdentity)CAIRN__LOG_IDENTITY__INIT;
+        ret[count].node = peer->node;
+        ret[count].directory =
+            (ProtobufCBinaryData){sizeof peer->directory.bytes, (uint8_t *)(uintptr_t)peer->directory.bytes};
+        ret[count].boot = peer->boot;
+        ret[count].position = peer->position;
+        ret_list[count] = &ret[count];
+        count++;
+    }
+    *ret_count = count;
+}
+
+/* A follower hears from others seldom; the leader has their acknowledgements. */
+void identity_learn(struct group *group, Cairn__LogIdentity *const *known, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const Cairn__LogIdentity *told = known[i];
+        if (told->node == group->params.self || told->directory.len != sizeof group->params.directory.bytes ||
+            !raft_names(group->raft, told->node)) {
+            continue;
+        }
+        struct identity *own = identity_find(group, told->node);
+        own = own != NULL ? own : identity_row(group);
+        bool news = own != NULL && (own->peer.node != told->node || told->position > own->peer.position ||
+                                    memcmp(own->peer.directory.bytes, told->directory.data, told->directory.len) != 0);
+        if (news) {
+            identity_take(group, own, told->node, told);
+        }
+    }
+}
+
+/* Another process than the one heard last has less than that had. */
+static bool identity_lacks(const struct identity *known, const Cairn__LogIdentity *told)
+{
+    bool same = memcmp(known->peer.directory.bytes, told->directory.data, sizeof known->peer.directory.bytes) == 0;
+    return told->boot != known->peer.boot && (!same || told->boot_position < known->peer.position);
+}
+
+/* What Raft counts of a member is of a log that is no more. */
+static void identity_raft_forget(struct group *group, uint32_t node)
+{
+    struct raft_event event = {.kind = RAFT_EVENT_PEER_FORGOT, .random = group->event->random, .peer = node};
+    group_raft(group, &event);
+}
+
+static void identity_judge(struct group *group, struct identity *known, const Cairn__LogIdentity *told)
+{
+    known->stale = identity_lacks(known, told);
+    if (known->stale) {
+        identity_raft_forget(group, known->peer.node);
+    }
+    known->boot_before = known->peer.boot;
+    known->peer.boot = told->boot;
+}
+
+/* It has no vote in the committed configuration, or was never heard: it is believed. */
+static void identity_believe(struct group *group, struct identity *known, uint32_t node, const Cairn__LogIdentity *told)
+{
+    if (known != NULL && (known->stale || identity_lacks(known, told))) {
+        identity_raft_forget(group, node);
+    }
+    known = known != NULL ? known : identity_row(group);
+    bool news = known != NULL && (known->peer.node != node || told->boot != known->peer.boot || known->stale ||
+                                  told->position > known->peer.position);
+    if (news) {
+        identity_take(group, known, node, told);
+    }
+}
+
+enum err identity_hear(struct group *group, uint32_t node, const Cairn__LogIdentity *told)
+{
+    if (told == NULL || told->directory.len != sizeof group->params.directory.bytes || !raft_names(group->raft, node)) {
+        return ERR_OK;
+    }
+    struct identity *known = identity_find(group, node);
+    bool votes = (raft_config_roles(&group->at.config.config, node) & (RAFT_VOTER | RAFT_OUTGOING)) != 0;
+    if (known == NULL || !votes) {
+        identity_believe(group, known, node, told);
+        return ERR_OK;
+    }
+    if (told->boot != known->peer.boot) {
+        if (told->boot == known->boot_before && told->boot != 0) {
+            return ERR_STALE_PEER; /* a late frame of a process that is gone */
+        }
+        identity_judge(group, known, told);
+        group->identities_due = true;
+    }
+    if (known->stale) {
+        return ERR_STALE_PEER;
+    }
+    if (told->position > known->peer.position) {
+        known->peer.position = told->position;
+        group->identities_due = true;
+    }
+    return ERR_OK;
+}
+
+bool identity_is_stale(const struct group *group, uint32_t node)
+{
+    for (uint32_t i = 0; i < group->identity_count; i++) {
+        if (group->identities[i].peer.node == node) {
+            return group->identities[i].stale;
+        }
+    }
+    return false;
+}
+
+/* Of one that is stale the log keeps the process before it: after a restart here it is judged again. */
+void identity_tell_log(struct group *group)
+{
+    if (!group->identities_due) {
+        return;
+    }
+    group->identities_due = false;
+    struct log_peer peers[RAFT_MEMBERS_MAX];
+    for (uint32_t i = 0; i < group->identity_count; i++) {
+        peers[i] = group->identities[i].peer;
+        peers[i].boot = group->identities[i].stale ? group->identities[i].boot_before : peers[i].boot;
+    }
+    struct writer header = {0};
+    writer_u32(&header, group->params.group);
+    log_peers_put(peers, group->identity_count, &header);
+    group_log_send(group, MESSAGE_LOG_PEERS, 0, &header, (struct slice){0});
+}
+
+void identity_config(struct group *group, const struct raft_config *config)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < group->identity_count; i++) {
+        uint8_t roles = raft_config_roles(config, group->identities[i].peer.node);
+        if ((roles & (RAFT_VOTER | RAFT_OUTGOING)) != 0) {
+            group->identities[kept++] = group->identities[i];
+        }
+    }
+    group->identities_due = group->identities_due || kept != group->identity_count;
+    group->identity_count = kept;
+}
+
+void identity_forget(struct group *group)
+{
+    group->identities_due = group->identity_count > 0;
+    group->identity_count = 0;
+}
+
+/* The next step for one member: a stale voter becomes a learner, where the voters left have a majority that answers; a
+ * learner, which nobody else makes, is to be promoted (Raft takes no voter to promotion at once). False: nothing is to
+ * be done. */
+static bool config_rejoin(const struct group *group, const struct raft_status *status, struct raft_config *ret_config)
+{
+    struct raft_config config = status->config.config;
+    uint32_t left = 0, answers = 0, changed = 0;
+    for (uint32_t i = 0; i < config.count; i++) {
+        struct raft_member *member = &config.members[i];
+        bool stale = member->roles == RAFT_VOTER && identity_is_stale(group, member->node);
+        if (changed == 0 && (stale || member->roles == RAFT_LEARNER)) {
+            member->roles = stale ? RAFT_LEARNER : RAFT_LEARNER | RAFT_PROMOTE;
+            changed = member->node;
+        } else if ((member->roles & RAFT_VOTER) != 0) {
+            left++;
+            answers += status->answers[i];
+        }
+    }
+    *ret_config = config;
+    return changed != 0 && answers > left / 2;
+}
+
+void identity_tick(struct group *group)
+{
+    struct raft_status status = raft_status(group->raft);
+    bool settled = status.config.index <= status.commit && !raft_config_is_joint(&status.config.config);
+    struct raft_config config;
+    if (status.role != RAFT_LEADER || !status.ready || !settled || group->draining ||
+        group->event->now_ns < group->demote_at_ns || !config_rejoin(group, &status, &config)) {
+        return;
+    }
+    group->demote_at_ns = group->event->now_ns + DEMOTE_AGAIN_NS;
+    struct raft_event event = {.kind = RAFT_EVENT_CONFIG, .random = group->event->random, .config = &config};
+    enum err err = group_raft(group, &event);
+    if (err != ERR_OK) {
+        group->refused[err]++; /* another change is under way: later */
+    }
+}
