@@ -1,100 +1,15 @@
 /* Applying committed entries: on every replica, in log order, deterministic. Each command runs against the overlay of
  * the step's batch, so that the commands of one batch see each other; its answer is kept under its idempotency key
- * (R-D6) in the same batch; the leader that proposed it answers the one who waits. */
+ * (R-D6, answers.c) in the same batch; the leader that proposed it answers the one who waits. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "metad/answers.h"
 #include "metad/group.h"
 #include "metad/namespace/operations.h"
-
-static struct key key_answer(struct prefix group, uint32_t device, uint64_t number)
-{
-    struct key key = key_begin(group, 'I');
-    key_u32(&key, device);
-    key_u64(&key, number);
-    return key;
-}
-
-/* The highest number of the device, 0 when it has none. */
-static uint64_t answers_highest(struct state *state, uint32_t device)
-{
-    struct key before = key_answer(state->group, device, UINT64_MAX);
-    key_u8(&before, 0);
-    struct slice key = {0};
-    struct slice value = {0};
-    uint64_t highest = 0;
-    enum err err = kv_prev(&state->kv->view, before.bytes, before.count, &key, &value);
-    struct key own = key_answer(state->group, device, 0);
-    if (err == ERR_OK && key.bytes == own.count && memcmp(key.data, own.bytes, own.count - 8) == 0) {
-        highest = get_be64(key.data + key.bytes - 8);
-    }
-    slice_drop(&key);
-    slice_drop(&value);
-    return highest;
-}
-
-/* Below the kept window nothing is remembered: drop what slides out of it, a few a command. */
-static void answers_trim(struct state *state, uint32_t device, uint64_t highest)
-{
-    struct key from = key_answer(state->group, device, 0);
-    for (int i = 0; i < 4; i++) {
-        struct slice key = {0};
-        struct slice value = {0};
-        enum err err = kv_next(&state->kv->view, from.bytes, from.count, false, &key, &value);
-        bool below = err == ERR_OK && key.bytes == from.count && memcmp(key.data, from.bytes, from.count - 8) == 0 &&
-                     highest > ANSWER_WINDOW && get_be64(key.data + key.bytes - 8) < highest - ANSWER_WINDOW;
-        if (below) {
-            kv_batch_delete(state->kv->batch, key.data, key.bytes);
-        }
-        slice_drop(&key);
-        slice_drop(&value);
-        if (!below) {
-            return;
-        }
-    }
-}
-
-/* A repeat: fills the first answer, or refuses. True when the command must not run. */
-static bool answer_remembered(struct apply *apply, struct answer *answer)
-{
-    const Cairn__Command *command = apply->command;
-    struct key key = key_answer(apply->state->group, command->device, command->key);
-    Cairn__AnswerRecord *record = NULL;
-    enum err err = state_get(apply->state, &key, &cairn__answer_record__descriptor, apply->arena, &record);
-    if (err == ERR_OK) {
-        bool same = record->op == command->op && record->digest.len == command->digest.len &&
-                    memcmp(record->digest.data, command->digest.data, record->digest.len) == 0;
-        answer->err = same ? (enum err)record->code : ERR_KEY_REUSED;
-        if (same) {
-            answer->header = slice_copy(record->header.data, record->header.len);
-            answer->body = slice_copy(record->body.data, record->body.len);
-        }
-        return true;
-    }
-    uint64_t highest = answers_highest(apply->state, command->device);
-    if (highest > ANSWER_WINDOW && command->key < highest - ANSWER_WINDOW) {
-        answer->err = ERR_TOO_OLD;
-        return true;
-    }
-    answers_trim(apply->state, command->device, highest);
-    return false;
-}
-
-static void answer_remember(struct apply *apply, const struct answer *answer)
-{
-    const Cairn__Command *command = apply->command;
-    Cairn__AnswerRecord record = CAIRN__ANSWER_RECORD__INIT;
-    record.op = command->op;
-    record.code = (uint32_t)answer->err;
-    record.digest = command->digest;
-    record.header = (ProtobufCBinaryData){answer->header.bytes, answer->header.data};
-    record.body = (ProtobufCBinaryData){answer->body.bytes, answer->body.data};
-    struct key key = key_answer(apply->state->group, command->device, command->key);
-    state_put(apply->state, &key, &record);
-}
 
 /* A device's mutation: once, whatever happens. Operations check everything before their first write, so a refusal
  * leaves no trace but its answer. */

@@ -17,6 +17,7 @@
 
 #include "base/authority.h"
 #include "base/check.h"
+#include "metad/answers.h"
 #include "metad/host/log.h"
 #include "metad/members.h"
 
@@ -60,6 +61,7 @@ void group_destroy(struct group *group)
     if (group->raft != NULL) {
         raft_destroy(group->raft);
     }
+    answers_forget(&group->state);
     keyring_deinit(&group->keyring);
     root_deinit(&group->root);
     free(group->queue);

@@ -63,6 +63,7 @@ void key_bytes(struct key *key, const void *data, size_t bytes);
 struct state {
     struct prefix group;
     struct kv_overlay *kv;
+    struct answers *answers; /* answers.c: read from the state, for speed; NULL: nothing yet */
 };
 /* Reads and unpacks the record under `key` into the arena; NOT_FOUND; any other failure is CORRUPT. */
 MUST_CHECK enum err state_get(struct state *state, const struct key *key, const ProtobufCMessageDescriptor *descriptor,
