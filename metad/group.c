@@ -854,7 +854,8 @@ void group_step(void *actor, const struct event *event, struct effects *fx)
     group->fx = fx;
     group->batch = kv_batch_create();
     kv_overlay_init(&group->overlay, group->batch, group->params.kv);
-    group->state = (struct state){.group = {.group = group->params.group, .view = group->view}, .kv = &group->overlay};
+    group->state.group = (struct prefix){.group = group->params.group, .view = group->view};
+    group->state.kv = &group->overlay;
     group_event(group, event);
     if (group->phase == GROUP_RUNNING) {
         group_pump(group);
