@@ -4,7 +4,8 @@
  * Whose frames (R-E3, 4.2.2): the configuration in force says, or a committed one it may fall back on. Beyond it a node
  * must hear two kinds of servers it does not have: leaders and candidates of a newer configuration than its own (they
  * come with a term that is not behind), and servers that were removed and do not know, who are told so in answer to a
- * pre-vote (R12). Both must be known by name, from the map or the configuration file. All others are refused.
+ * pre-vote (R12). A member that was away while the others were exchanged knows none of those by name, so it hears every
+ * server that the map does not call gone; one that knows no members yet hears those named by map or configuration.
  *
  * Draining: the group finishes the entries it has in flight, asks Raft to hand over to the voter that is furthest and
  * answers, keeps what arrives meanwhile, and refuses it with NOT_LEADER once another leads. It tries a few times, then
@@ -13,6 +14,7 @@
 #include "metad/members.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/check.h"
 
@@ -56,12 +58,13 @@ enum err members_admit(struct group *group, const struct raft_message *m)
         return ERR_OK;
     }
     enum seat seat = members_seat(group, m->from);
-    if (seat == SEAT_STRANGER || members_is_answer(m->kind)) {
+    struct raft_status status = raft_status(group->raft);
+    bool joins = status.config.config.count == 0;
+    if ((seat == SEAT_STRANGER && joins) || members_is_answer(m->kind)) {
         return ERR_NOT_MEMBER;
     }
-    struct raft_status status = raft_status(group->raft);
     if (m->kind == RAFT_PRE_VOTE) {
-        group->refused[ERR_NOT_MEMBER] += status.config.config.count > 0;
+        group->refused[ERR_NOT_MEMBER] += !joins;
         return ERR_OK; /* binds nobody, and the refusal says why (R12) */
     }
     if (seat == SEAT_GONE) {
@@ -69,6 +72,24 @@ enum err members_admit(struct group *group, const struct raft_message *m)
     }
     bool newer = m->term > status.term || (m->term == status.term && (status.leader == 0 || status.leader == m->from));
     return newer ? ERR_OK : ERR_NOT_MEMBER;
+}
+
+void members_note_address(struct group *group, uint32_t node, const char *address)
+{
+    const Cairn__MapNode *row = group->keyring.present ? map_find_metad(group->keyring.map, node) : NULL;
+    bool news = row == NULL && node_address_is_sound(address) && strlen(address) < sizeof group->speaker_address;
+    if (news) {
+        group->speaker = node;
+        strcpy(group->speaker_address, address);
+    }
+}
+
+bool group_speaker(struct group *group, uint32_t *ret_node, const char **ret_address)
+{
+    *ret_node = group->speaker;
+    *ret_address = group->speaker_address;
+    group->speaker = 0;
+    return *ret_node != 0;
 }
 
 /* ---- room ---- */
