@@ -505,16 +505,32 @@ void log_check_send(struct log_check *check, struct node *node, const struct act
     }
 }
 
-void log_check_commit(struct log_check *check, uint32_t g, uint32_t members, uint64_t commit)
+/* Durable on a majority of those who have this role? True where nobody has it. */
+static bool majority_has(const struct log_check *check, uint32_t g, const struct raft_config *config, uint8_t role,
+                         uint64_t commit)
 {
-    uint32_t durable = 0;
-    CHECK(members < NODES);
-    for (uint32_t node = 1; node <= members && g < GROUPS; node++) {
-        durable += durable_last(&check->shadows[node][g]) >= commit;
+    uint32_t voters = 0, durable = 0;
+    for (uint32_t i = 0; i < config->count; i++) {
+        if ((config->members[i].roles & role) != 0) {
+            CHECK(config->members[i].node < NODES);
+            voters++;
+            durable += durable_last(&check->shadows[config->members[i].node][g]) >= commit;
+        }
     }
-    WORLD_REQUIRE(check->world, g >= GROUPS || durable > members / 2,
-                  "commit: group %u has committed entry %lu, which is durable on %u nodes of %u", g,
-                  (unsigned long)commit, durable, members);
+    return voters == 0 || 2 * durable > voters;
+}
+
+static bool quorum_has(const struct log_check *check, uint32_t g, const struct raft_config *config, uint64_t commit)
+{
+    return majority_has(check, g, config, RAFT_VOTER, commit) && majority_has(check, g, config, RAFT_OUTGOING, commit);
+}
+
+void log_check_commit(struct log_check *check, uint32_t g, const struct raft_config *before,
+                      const struct raft_config *after, uint64_t commit)
+{
+    WORLD_REQUIRE(
+        check->world, g >= GROUPS || quorum_has(check, g, before, commit) || quorum_has(check, g, after, commit),
+        "commit: group %u has committed entry %lu, which is not durable on a majority", g, (unsigned long)commit);
 }
 
 uint64_t log_check_reopened(const struct log_check *check)

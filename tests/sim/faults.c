@@ -11,9 +11,20 @@ static struct rng *rng_of_faults(struct cluster *c)
     return &c->world->rng_scenario;
 }
 
+/* The first that is in use. */
+static uint32_t first_metad(const struct cluster *c)
+{
+    uint32_t first = 0;
+    while (c->metad_states[first] != METAD_IN_USE) {
+        first++;
+    }
+    return first;
+}
+
 static struct node *any_metad(struct cluster *c)
 {
-    return c->metads[rng_below(rng_of_faults(c), c->plan->metads)];
+    struct node *node = c->metads[rng_below(rng_of_faults(c), c->metad_count)];
+    return cluster_metad_lives(c, node->id - 1) ? node : c->metads[first_metad(c)];
 }
 
 static struct node *any_blockd(struct cluster *c)
@@ -64,6 +75,11 @@ static void client_kill(struct cluster *c)
 static void all_power(struct cluster *c)
 {
     bool at_once = rng_chance(rng_of_faults(c), 500000);
+    for (uint32_t i = c->plan->metads; i < c->metad_count; i++) {
+        if (cluster_metad_lives(c, i)) {
+            node_crash_after(c->metads[i], 1 + rng_below(rng_of_faults(c), 80), CRASH_POWER);
+        }
+    }
     for (unsigned i = 0; i < c->plan->metads + c->plan->blockds; i++) {
         if (at_once) {
             node_crash(c->world->nodes[i], CRASH_POWER);
@@ -109,7 +125,7 @@ static void cut_node(struct cluster *c)
 static struct node *leader(struct cluster *c)
 {
     uint32_t group = (uint32_t)rng_below(rng_of_faults(c), CLUSTER_GROUPS);
-    for (uint32_t i = 0; i < c->plan->metads; i++) {
+    for (uint32_t i = 0; i < c->metad_count; i++) {
         struct actor *actor = node_actor(c->metads[i], ACTOR_GROUP, group);
         if (actor != NULL && group_status(actor->self).role == RAFT_LEADER) {
             return c->metads[i];

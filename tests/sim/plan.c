@@ -23,7 +23,7 @@ const char *fault_name(enum fault_kind kind)
 /* What a file gives, as base/config reads it. */
 struct values {
     char *about;
-    int64_t metads, blockds, coded_percent, tick_ms, clock_ppm, reset_ppm, drop_index_percent;
+    int64_t metads, spares, blockds, coded_percent, tick_ms, clock_ppm, reset_ppm, drop_index_percent;
     struct config_strings pools, operation_mix, fault_mix;
     struct config_integers chunk_bytes, fault_every_ms, fault_lasts_ms, restart_ms;
     int64_t clients, operations, pause_ms, at_once, own_names, shared_names, folders, shared_percent, most_chunks,
@@ -146,6 +146,10 @@ static bool take_values(const struct values *v, struct plan *plan, char *ret_tex
 {
     snprintf(plan->about, sizeof plan->about, "%s", v->about != NULL ? v->about : "");
     plan->metads = (uint32_t)v->metads;
+    plan->spares = (uint32_t)v->spares;
+    if (plan->metads + plan->spares > PLAN_METADS) {
+        return refuse(ret_text, "%s are too many together", "cluster.metads and cluster.spares");
+    }
     plan->blockds = (uint32_t)v->blockds;
     plan->coded_percent = (uint32_t)v->coded_percent;
     plan->tick_ms = (uint32_t)v->tick_ms;
@@ -180,6 +184,7 @@ bool plan_read(const char *dir, const char *name, struct plan *ret_plan, char *r
     const struct config_key keys[] = {
         {"about", CONFIG_STRING, true, &v.about, 0, 0},
         {"cluster.metads", CONFIG_INTEGER, false, &v.metads, 1, PLAN_METADS},
+        {"cluster.spares", CONFIG_INTEGER, false, &v.spares, 0, PLAN_METADS},
         {"cluster.blockds", CONFIG_INTEGER, false, &v.blockds, 1, PLAN_BLOCKDS},
         {"cluster.pools", CONFIG_STRINGS, false, &v.pools, 0, 0},
         {"cluster.chunk_bytes", CONFIG_INTEGERS, false, &v.chunk_bytes, 64, LIMIT_CHUNK_BYTES},

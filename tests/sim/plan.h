@@ -5,7 +5,7 @@
 
 #include "workload.h"
 
-#define PLAN_METADS  5u
+#define PLAN_METADS  9u
 #define PLAN_BLOCKDS 12u
 #define PLAN_POOLS   8u
 #define PLAN_TEXT    256u
@@ -39,6 +39,7 @@ struct plan {
     char about[PLAN_TEXT];
     /* the cluster; of ranges and lists each seed draws one */
     uint32_t metads, blockds;
+    uint32_t spares; /* metads beside them that an operator adds and takes away (members.h); 0: no operator */
     char pools[PLAN_POOLS][32];
     uint32_t pool_count;
     uint32_t chunk_bytes[8], chunk_count;

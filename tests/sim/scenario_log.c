@@ -110,7 +110,7 @@ static void on_step(struct world *world, struct node *node, struct actor *actor,
         struct log_scenario *s = context;
         raft_check_status(s->raft, node, actor->index, &status);
         if (status.role == RAFT_LEADER) {
-            log_check_commit(s->log, actor->index, METADS, status.commit);
+            log_check_commit(s->log, actor->index, &status.config.config, &status.config.config, status.commit);
         }
     }
 }
