@@ -180,6 +180,7 @@ struct group {
     char speaker_address[256];
     bool draining, drained; /* this node is about to end: it hands over what it leads */
     uint32_t drain_tries;
+    uint64_t keyless_since_ns; /* leads without keys; 0: not so */
     uint64_t maintain_at_ns;
     bool ticks_slowly;
     struct group_recovery recovery;

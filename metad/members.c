@@ -10,7 +10,10 @@
  * Draining: the group finishes the entries it has in flight, asks Raft to hand over to the voter that is furthest and
  * answers, keeps what arrives meanwhile, and refuses it with NOT_LEADER once another leads. It tries a few times, then
  * gives up: a node that is the last one has nobody. While it drains it takes no leadership (a follower's clock stands
- * still), but votes and follows. */
+ * still), but votes and follows.
+ *
+ * A leader that its own replica of group 0 tells no keys and no map serves nobody (R-F6): that replica lost what it had
+ * not flushed and hears no leader. It hands over as well, for another voter may have them. */
 #include "metad/members.h"
 
 #include <stdio.h>
@@ -19,6 +22,7 @@
 #include "base/check.h"
 
 #define DRAIN_TRIES 3u
+#define KEYLESS_NS  3000000000ull
 
 /* ---- whose frames ---- */
 
@@ -185,6 +189,19 @@ enum err members_transfer(struct group *group, const struct message *message, co
         err = ERR_LAST_QUORUM;
     }
     return err;
+}
+
+void members_tick(struct group *group)
+{
+    struct raft_status status = raft_status(group->raft);
+    bool keyless = group->params.group != 0 && status.role == RAFT_LEADER && !group->keyring.present;
+    if (!keyless || group->keyless_since_ns == 0) {
+        group->keyless_since_ns = keyless ? group->event->now_ns : 0;
+    } else if (group->event->now_ns >= group->keyless_since_ns + KEYLESS_NS && status.transfer == 0) {
+        group->keyless_since_ns = group->event->now_ns;
+        enum err err = members_raft_transfer(group, 0);
+        group->refused[err] += err != ERR_OK; /* nobody to hand over to, or a change is under way: later */
+    }
 }
 
 void members_drain(struct group *group)

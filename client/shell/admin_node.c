@@ -167,13 +167,15 @@ static int change_late(const struct change *change, uint32_t group, uint64_t lag
                     (unsigned)change->node, (unsigned)group);
 }
 
-/* One group, until it is so. */
-static int change_group(const struct change *change, uint32_t group, uint64_t deadline_ns, struct cairn_error *error)
+/* One group, until it is so; or once, whether it would be refused. */
+static int change_group(const struct change *change, uint32_t group, bool check, uint64_t deadline_ns,
+                        struct cairn_error *error)
 {
     Cairn__AdminMembersRequest request = CAIRN__ADMIN_MEMBERS_REQUEST__INIT;
     uint32_t roles_told = UINT32_MAX;
     char what[64];
     *(change->add ? &request.add : &request.remove) = change->node;
+    request.check = check;
     snprintf(what, sizeof what, "members of group %u", (unsigned)group);
     for (;;) {
         struct proto_arena arena = {0};
@@ -182,12 +184,12 @@ static int change_group(const struct change *change, uint32_t group, uint64_t de
                                &cairn__admin_members_reply__descriptor, what, &arena, (void **)&reply, error);
         bool done = result == 0 && reply->done;
         uint64_t lag = result == 0 ? reply->lag : 0;
-        if (result == 0 && (done || reply->roles != roles_told)) {
+        if (result == 0 && !check && (done || reply->roles != roles_told)) {
             roles_told = reply->roles;
             change_tell(change, group, reply);
         }
         proto_arena_deinit(&arena);
-        if (result != 0 || done) {
+        if (result != 0 || done || check) {
             return result;
         }
         if (now_ns() >= deadline_ns) {
@@ -197,14 +199,21 @@ static int change_group(const struct change *change, uint32_t group, uint64_t de
     }
 }
 
+/* Group 0 comes first and goes last: who leads another group needs the keys and the newest map, which its own replica
+ * of group 0 tells it (R-F6), and a node that is no member of group 0 any more has neither after a restart. So that a
+ * removal that group 0 refuses leaves nothing half done, all groups are asked before the first is changed. */
 static int change_groups(const struct change *change, struct cairn_error *error)
 {
     struct proto_arena arena = {0};
     Cairn__ClusterMap *map = NULL;
     uint64_t deadline_ns = change_deadline(change->c, CHANGE_SECONDS * 1000000000ull);
     int result = api_map_get(change->c, &arena, &map, error);
+    for (size_t i = 0; result == 0 && !change->add && i < map->n_groups; i++) {
+        result = change_group(change, map->groups[i]->group, true, deadline_ns, error);
+    }
     for (size_t i = 0; result == 0 && i < map->n_groups; i++) {
-        result = change_group(change, map->groups[i]->group, deadline_ns, error);
+        size_t at = change->add ? i : map->n_groups - 1 - i;
+        result = change_group(change, map->groups[at]->group, false, deadline_ns, error);
     }
     proto_arena_deinit(&arena);
     return result;

@@ -3,8 +3,11 @@
  *   REST    nothing is under way
  *   MAP     MAP_GET, as the command does when it starts: whom to ask
  *   NAME    adding only: ADMIN_NODE, joining
+ *   CHECK   removing only: ADMIN_MEMBERS to each group, whether it would refuse
  *   GROUPS  ADMIN_MEMBERS to each group until it is done
- *   STATE   ADMIN_NODE, in use or gone; then REST */
+ *   STATE   ADMIN_NODE, in use or gone; then REST
+ *
+ * The command may be killed anywhere; run again it begins with MAP. */
 #include "members.h"
 
 #include <stdlib.h>
@@ -24,7 +27,7 @@ enum { STATE_JOINING = 1, STATE_GONE = 2 }; /* MapNode.state; 0: in use */
 #define HEARD_NS       (31 * SECOND) /* by then every client that works has fetched a map with it */
 #define AGAIN_NS       (100 * MILLISECOND)
 
-enum step { STEP_REST, STEP_MAP, STEP_NAME, STEP_GROUPS, STEP_STATE };
+enum step { STEP_REST, STEP_MAP, STEP_NAME, STEP_CHECK, STEP_GROUPS, STEP_STATE };
 
 struct members {
     struct cluster *c;
@@ -97,8 +100,6 @@ static bool change_draw(struct members *members)
     }
     members->adds = may_add && (!may_remove || rng_chance(rng_of_operator(members), 500000));
     members->target = members->adds ? spare : used;
-    members->group =
-        members->adds ? 0 : CLUSTER_GROUPS - 1; /* group 0 comes first and goes last, as the command does */
     members->step = STEP_MAP;
     world_note(members->c->world, "operator: %s metad %u", members->adds ? "adds" : "removes",
                members->c->metads[members->target]->id);
@@ -166,6 +167,7 @@ static void ask_members(struct members *members, struct effects *fx)
 {
     Cairn__AdminMembersRequest request = CAIRN__ADMIN_MEMBERS_REQUEST__INIT;
     *(members->adds ? &request.add : &request.remove) = members->c->metads[members->target]->id;
+    request.check = members->step == STEP_CHECK;
     ask(members, MESSAGE_ADMIN_MEMBERS, CLIENT_ROUTE_GROUP, false, &request, fx);
 }
 
@@ -192,7 +194,7 @@ static void go_on(struct members *members, uint64_t now_ns, struct effects *fx)
         ask(members, MESSAGE_MAP_GET, CLIENT_ROUTE_ROOT, false, &request, fx);
     } else if (members->step == STEP_NAME) {
         ask_node(members, STATE_JOINING, fx);
-    } else if (members->step == STEP_GROUPS) {
+    } else if (members->step == STEP_GROUPS || members->step == STEP_CHECK) {
         ask_members(members, fx);
     } else {
         ask_node(members, members->adds ? 0 : STATE_GONE, fx);
@@ -206,6 +208,20 @@ static bool is_for_later(enum err err)
 {
     enum err_class class = err_class(err);
     return class == ERR_CLASS_RETRY || class == ERR_CLASS_REDIRECT || err == ERR_LAST_QUORUM;
+}
+
+/* Group 0 comes first and goes last. */
+static void groups_begin(struct members *members)
+{
+    members->step = STEP_GROUPS;
+    members->group = members->adds ? 0 : CLUSTER_GROUPS - 1;
+}
+
+static void members_checked(struct members *members)
+{
+    if (++members->group == CLUSTER_GROUPS) {
+        groups_begin(members);
+    }
 }
 
 static void members_heard(struct members *members, struct slice reply)
@@ -234,11 +250,14 @@ static void answered(struct members *members, const struct client_op *op)
     }
     if (members->step == STEP_GROUPS) {
         members_heard(members, op->call.reply);
+    } else if (members->step == STEP_CHECK) {
+        members_checked(members);
     } else if (members->step == STEP_MAP) {
-        members->step = members->adds ? STEP_NAME : STEP_GROUPS;
+        members->step = members->adds ? STEP_NAME : STEP_CHECK;
+        members->group = 0;
     } else if (members->step == STEP_NAME) {
         spare_start(members);
-        members->step = STEP_GROUPS;
+        groups_begin(members);
     } else {
         change_over(members);
     }
@@ -259,6 +278,7 @@ void members_step(void *self, const struct event *event, struct effects *fx)
     struct members *members = self;
     if (event->kind == EVENT_TIMER && event->timer.id == RUNTIME_TIMER_BOOT) {
         members->asked = 0; /* what was under way may have happened or not */
+        members->step = members->step == STEP_REST ? STEP_REST : STEP_MAP;
         rest(members, event->now_ns, fx);
     } else if (event->kind == EVENT_TIMER && members->asked == 0) {
         go_on(members, event->now_ns, fx);

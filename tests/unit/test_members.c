@@ -203,7 +203,7 @@ static void test_transfer(void **state)
     node_deinit(&node);
 }
 
-static enum err ask_members(struct node *node, uint32_t add, uint32_t remove)
+static enum err ask_change(struct node *node, uint32_t add, uint32_t remove, bool check)
 {
     Cairn__RequestHead head;
     Cairn__AdminMembersRequest request = CAIRN__ADMIN_MEMBERS_REQUEST__INIT;
@@ -211,7 +211,13 @@ static enum err ask_members(struct node *node, uint32_t add, uint32_t remove)
     request.head->ns = 0;
     request.add = add;
     request.remove = remove;
+    request.check = check;
     return node_ask(node, 0, DEVICE_ROOT, MESSAGE_ADMIN_MEMBERS, &request, (struct slice){0});
+}
+
+static enum err ask_members(struct node *node, uint32_t add, uint32_t remove)
+{
+    return ask_change(node, add, remove, false);
 }
 
 static bool members_done(struct node *node)
@@ -255,6 +261,9 @@ static void test_change_refused(void **state)
     assert_true(members_done(&node));
     assert_int_equal(ask_members(&node, 0, 9), ERR_OK);
     assert_true(members_done(&node));
+    assert_int_equal(ask_change(&node, 0, 2, true), ERR_LAST_QUORUM);
+    assert_int_equal(ask_change(&node, 0, 3, true), ERR_OK); /* it could, and is not begun */
+    assert_false(members_done(&node));
     assert_int_equal(group_status(node.groups[0]).config.index, config);
     node_deinit(&node);
 }
@@ -300,6 +309,25 @@ static void test_change_add(void **state)
     assert_int_equal(roles_of(&node, 3), 0);
     assert_int_equal(ask_members(&node, 0, 3), ERR_OK);
     assert_true(members_done(&node));
+    node_deinit(&node);
+}
+
+/* Group 1 is led here, and group 0, which has the keys, hears no leader: somebody else may serve it. */
+static void test_keyless(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node);
+    struct group *group = node.groups[GROUP];
+    lead(&node, GROUP);
+    follow(&node, GROUP);
+    assert_false(group->keyring.present);
+    for (int i = 0; i < 100 && status_of(&node).transfer == 0; i++) {
+        assert_int_equal(status_of(&node).role, RAFT_LEADER);
+        follow(&node, GROUP);
+        node_ticks(&node, 1);
+    }
+    assert_int_equal(status_of(&node).transfer, 2);
     node_deinit(&node);
 }
 
@@ -359,7 +387,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_room),       cmocka_unit_test(test_frames),      cmocka_unit_test(test_transfer),
         cmocka_unit_test(test_drain),      cmocka_unit_test(test_drain_alone), cmocka_unit_test(test_change_refused),
-        cmocka_unit_test(test_change_add),
+        cmocka_unit_test(test_change_add), cmocka_unit_test(test_keyless),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
