@@ -7,13 +7,15 @@
  *
  * Refused: before the leader has committed in its term (TERM_TOO_YOUNG), while another change is under way, a learner
  * on its way to be a voter included (CHANGE_PENDING), where the voters left have no majority that answers
- * (LAST_QUORUM), and a node that this group's replica of the map does not know (NOT_READY: the map may be on its way).
+ * (LAST_QUORUM) or, in group 0, none that clients surely know (NOT_READY), and a node that this group's replica of the
+ * map does not know (NOT_READY: the map may be on its way).
  * A question that only checks is refused likewise and begins nothing: who removes asks all groups before the first. */
 #include <stdarg.h>
 #include <stdio.h>
 
 #include "base/check.h"
 #include "metad/members.h"
+#include "metad/root/root.h"
 
 #define TEXT_BYTES 160u
 
@@ -94,6 +96,24 @@ static enum err check_quorum(const struct raft_status *status, uint32_t node, st
         (unsigned)node, (unsigned)answer_left, (unsigned)left);
 }
 
+/* Would one be left whom all know that fetch the map? Who knows only nodes that are gone finds nobody. Group 0 answers
+ * for all groups: it has the newest map, and it is the last that a node leaves. */
+static enum err check_heard(const struct group *group, const struct raft_config *config, uint32_t node,
+                            struct answer *answer, struct proto_arena *arena)
+{
+    bool heard = group->params.group != 0 || (raft_config_roles(config, node) & RAFT_VOTER) == 0;
+    for (uint32_t i = 0; i < config->count; i++) {
+        uint32_t other = config->members[i].node;
+        bool stays = other != node && (config->members[i].roles & RAFT_VOTER) != 0;
+        heard = heard || (stays && map_metad_is_heard(group->keyring.map, other));
+    }
+    return heard ? ERR_OK
+                 : refuse(answer, arena, ERR_NOT_READY,
+                          "without metad%u all metadata nodes left are in use for less than a minute, and clients may "
+                          "know none of them; run this again then",
+                          (unsigned)node);
+}
+
 static enum err change_begin(struct group *group, const struct raft_config *target, struct answer *answer,
                              struct proto_arena *arena)
 {
@@ -124,12 +144,15 @@ static enum err target_add(struct group *group, struct raft_config *target, uint
     return ERR_OK;
 }
 
-static enum err target_remove(const struct raft_status *status, struct raft_config *target, uint32_t node,
-                              struct answer *answer, struct proto_arena *arena)
+static enum err target_remove(const struct group *group, const struct raft_status *status, struct raft_config *target,
+                              uint32_t node, struct answer *answer, struct proto_arena *arena)
 {
     uint32_t at = member_place(target, node);
     CHECK(at < target->count);
     enum err err = check_quorum(status, node, answer, arena);
+    if (err == ERR_OK) {
+        err = check_heard(group, target, node, answer, arena);
+    }
     if (err != ERR_OK) {
         return err;
     }
@@ -153,7 +176,7 @@ static enum err change_settled(struct group *group, const struct raft_status *st
                       (unsigned)other, (unsigned)other);
     }
     enum err err = request->add != 0 ? target_add(group, &target, node, answer, arena)
-                                     : target_remove(status, &target, node, answer, arena);
+                                     : target_remove(group, status, &target, node, answer, arena);
     return err == ERR_OK && !request->check ? change_begin(group, &target, answer, arena) : err;
 }
 

@@ -24,7 +24,6 @@ enum { TIMER_NEXT = 1 };
 enum { LEAST_VOTERS = 3, MOST_VOTERS = 5 };
 enum { STATE_JOINING = 1, STATE_GONE = 2 }; /* MapNode.state; 0: in use */
 #define STEP_BUDGET_NS (5 * SECOND)
-#define HEARD_NS       (31 * SECOND) /* by then every client that works has fetched a map with it */
 #define AGAIN_NS       (100 * MILLISECOND)
 
 enum step { STEP_REST, STEP_MAP, STEP_NAME, STEP_CHECK, STEP_GROUPS, STEP_STATE };
@@ -35,11 +34,11 @@ struct members {
     bool adds;
     uint32_t target; /* index into c->metads */
     uint32_t group;
+    bool begun;          /* a group may have been changed */
     uint64_t ids, asked; /* id of the request under way; 0: none */
     uint64_t keys;
     uint32_t changes;
     bool stopped;
-    uint64_t since_ns[PLAN_METADS]; /* in use; 0: from the beginning */
 };
 
 struct members *members_create(struct cluster *cluster)
@@ -75,32 +74,19 @@ static uint32_t draw_metad(struct members *members, enum metad_state state)
     return count > 0 ? fits[rng_below(rng_of_operator(members), count)] : PLAN_METADS;
 }
 
-/* Does somebody stay whom all clients know? Who knows nobody that is left finds nobody else: an operator leaves time
- * for the map to be heard. */
-static bool may_go(const struct members *members, uint32_t target)
-{
-    const struct cluster *c = members->c;
-    bool known = false;
-    for (uint32_t i = 0; i < c->metad_count; i++) {
-        uint64_t since_ns = members->since_ns[i];
-        bool heard = since_ns == 0 || c->world->now_ns >= since_ns + HEARD_NS;
-        known = known || (i != target && c->metad_states[i] == METAD_IN_USE && heard);
-    }
-    return known;
-}
-
 static bool change_draw(struct members *members)
 {
     uint32_t voters = cluster_metads_in_use(members->c);
     uint32_t spare = draw_metad(members, METAD_SPARE), used = draw_metad(members, METAD_IN_USE);
     bool may_add = spare < PLAN_METADS && voters < MOST_VOTERS;
-    bool may_remove = voters > LEAST_VOTERS && may_go(members, used);
+    bool may_remove = voters > LEAST_VOTERS;
     if (!may_add && !may_remove) {
         return false;
     }
     members->adds = may_add && (!may_remove || rng_chance(rng_of_operator(members), 500000));
     members->target = members->adds ? spare : used;
     members->step = STEP_MAP;
+    members->begun = false;
     world_note(members->c->world, "operator: %s metad %u", members->adds ? "adds" : "removes",
                members->c->metads[members->target]->id);
     return true;
@@ -112,7 +98,6 @@ static void change_over(struct members *members)
     members->step = STEP_REST;
     members->changes++;
     c->metad_states[members->target] = members->adds ? METAD_IN_USE : METAD_GONE;
-    members->since_ns[members->target] = c->world->now_ns;
     world_note(c->world, "operator: metad %u is %s", c->metads[members->target]->id, members->adds ? "in use" : "gone");
     if (!members->adds && rng_chance(rng_of_operator(members), 500000)) { /* some stay, and must disturb nobody */
         c->metad_states[members->target] = METAD_OFF;
@@ -180,9 +165,7 @@ static void rest(struct members *members, uint64_t now_ns, struct effects *fx)
 
 static void go_on(struct members *members, uint64_t now_ns, struct effects *fx)
 {
-    /* Who is idle while all that it knows are exchanged finds nobody: nothing is begun while clients rest. */
-    bool rests = members->stopped || workload_over(members->c->workload);
-    if (members->step == STEP_REST && (rests || !change_draw(members))) {
+    if (members->step == STEP_REST && (members->stopped || !change_draw(members))) {
         rest(members, now_ns, fx);
         return;
     }
@@ -214,6 +197,7 @@ static bool is_for_later(enum err err)
 static void groups_begin(struct members *members)
 {
     members->step = STEP_GROUPS;
+    members->begun = true;
     members->group = members->adds ? 0 : CLUSTER_GROUPS - 1;
 }
 
@@ -246,6 +230,8 @@ static void answered(struct members *members, const struct client_op *op)
     WORLD_REQUIRE(members->c->world, op->err == ERR_OK || is_for_later(op->err), "the operator is refused: %s: %s",
                   err_name(op->err), op->text);
     if (op->err != ERR_OK) {
+        bool gives_up = members->step == STEP_CHECK && !members->begun && rng_chance(rng_of_operator(members), 250000);
+        members->step = gives_up ? STEP_REST : members->step;
         return;
     }
     if (members->step == STEP_GROUPS) {

@@ -3,6 +3,7 @@
 #include "group_node.h"
 #include "metad/group.h"
 #include "metad/members.h"
+#include "metad/root/root.h"
 
 #define GROUP 1u
 
@@ -268,6 +269,58 @@ static void test_change_refused(void **state)
     node_deinit(&node);
 }
 
+static enum err ask_node(struct node *node, uint32_t state)
+{
+    Cairn__RequestHead head;
+    Cairn__AdminNodeRequest request = CAIRN__ADMIN_NODE_REQUEST__INIT;
+    request.head = node_head(node, &head);
+    request.head->ns = 0;
+    request.node = 4;
+    request.state = state;
+    request.address = (char *)(uintptr_t) "10.0.0.4:7100";
+    return node_ask(node, 0, DEVICE_ROOT, MESSAGE_ADMIN_NODE, &request, (struct slice){0});
+}
+
+/* Members are exchanged no faster than the map is heard: who knew only nodes that are gone would find nobody. */
+static void test_heard(void **state)
+{
+    (void)state;
+    struct node node;
+    node_init(&node);
+    assert_int_equal(ask_node(&node, NODE_JOINING), ERR_OK);
+    assert_int_equal(ask_node(&node, NODE_IN_USE), ERR_OK);
+    struct group *group = node.groups[0];
+    Cairn__MapNode *row = map_find_metad(group->keyring.map, 4);
+    assert_int_equal(row->since, group->keyring.map->tick + 1);
+    assert_int_equal(ask_node(&node, NODE_IN_USE), ERR_OK);
+    assert_int_equal(map_find_metad(group->keyring.map, 4)->since, group->keyring.map->tick + 1);
+    node_deinit(&node);
+
+    start(&node);
+    lead_with_keys(&node);
+    follow(&node, 0);
+    group = node.groups[0];
+    Cairn__MapNode young[2] = {CAIRN__MAP_NODE__INIT, CAIRN__MAP_NODE__INIT}, *rows[2] = {young, young + 1};
+    for (uint32_t i = 0; i < 2; i++) {
+        young[i].role = ROLE_METAD;
+        young[i].id = 1 + i;
+        young[i].since = group->keyring.map->tick + 1;
+    }
+    group->keyring.map->nodes = rows;
+    group->keyring.map->n_nodes = 2;
+    assert_int_equal(ask_change(&node, 0, 3, true), ERR_NOT_READY);
+    assert_int_equal(ask_members(&node, 0, 3), ERR_NOT_READY);
+    assert_int_equal(roles_of(&node, 3), RAFT_VOTER);
+    group->keyring.map->tick += 6;
+    assert_int_equal(ask_change(&node, 0, 3, true), ERR_NOT_READY); /* a tick may be all but over when it begins */
+    group->keyring.map->tick += 1;
+    assert_int_equal(ask_change(&node, 0, 3, true), ERR_OK);
+    young[0].since = young[1].since = 0; /* two of the first */
+    group->keyring.map->tick = 0;
+    assert_int_equal(ask_change(&node, 0, 3, true), ERR_OK);
+    node_deinit(&node);
+}
+
 /* Added: learner, caught up, joint, voter; others are refused meanwhile, and asking again says how it stands. */
 static void test_change_add(void **state)
 {
@@ -387,7 +440,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_room),       cmocka_unit_test(test_frames),      cmocka_unit_test(test_transfer),
         cmocka_unit_test(test_drain),      cmocka_unit_test(test_drain_alone), cmocka_unit_test(test_change_refused),
-        cmocka_unit_test(test_change_add), cmocka_unit_test(test_keyless),
+        cmocka_unit_test(test_change_add), cmocka_unit_test(test_keyless),     cmocka_unit_test(test_heard),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
