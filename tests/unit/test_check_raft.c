@@ -72,7 +72,7 @@ static void refuse(struct lab *lab, uint32_t from, uint32_t to)
     effect.send.to = address_node(ROLE_METAD, to, ACTOR_GROUP, 0);
     effect.send.type = MESSAGE_RAFT;
     effect.send.flags = MESSAGE_REPLY | MESSAGE_ERROR;
-    effect.send.header = error_reply_encode(ERR_NOT_MEMBER, "", 0);
+    effect.send.header = error_reply_encode(ERR_NOT_MEMBER, err_text(ERR_NOT_MEMBER), 2);
     raft_check_send(lab->raft, lab->nodes[from], &effect);
     slice_drop(&effect.send.header);
 }
@@ -98,6 +98,7 @@ static void good(struct lab *lab)
     vote_give(lab, 3, 2, 3);
     append(lab, 2, 3, lab_entry(3, 3, ""));
     refuse(lab, 3, 1);
+    refuse(lab, 1, 3); /* it promised term 2 before it was restarted */
     apply_all(lab, 3, 3, "");
 }
 
