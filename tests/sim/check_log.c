@@ -12,6 +12,7 @@
 #include "proto/message.h"
 
 enum { NODES = 10, GROUPS = 2 };
+enum { CAUGHT_UP = 256 }; /* entries that a learner may lack when it becomes a voter */
 
 struct held { /* one entry */
     uint64_t term, name;
@@ -531,6 +532,36 @@ void log_check_commit(struct log_check *check, uint32_t g, const struct raft_con
     WORLD_REQUIRE(
         check->world, g >= GROUPS || quorum_has(check, g, before, commit) || quorum_has(check, g, after, commit),
         "commit: group %u has committed entry %lu, which is not durable on a majority", g, (unsigned long)commit);
+}
+
+/* The term of an entry, as any log has it; 0: none knows. */
+static uint64_t term_of(const struct log_check *check, uint32_t g, uint64_t index)
+{
+    uint64_t term = 0;
+    for (uint32_t node = 0; node < NODES && index > 0; node++) {
+        const struct held_log *log = &check->shadows[node][g].log;
+        term = log->count >= index && log->entries[index - 1].term > term ? log->entries[index - 1].term : term;
+    }
+    return term;
+}
+
+void log_check_config(struct log_check *check, uint32_t g, const struct raft_config *before,
+                      const struct raft_status *leader)
+{
+    const struct raft_config *after = &leader->config.config;
+    uint64_t term = term_of(check, g, leader->commit);
+    WORLD_REQUIRE(check->world, term == 0 || term == leader->term,
+                  "members: group %u has a change in term %lu, and what is committed is of term %lu", g,
+                  (unsigned long)leader->term, (unsigned long)term);
+    for (uint32_t i = 0; i < after->count; i++) {
+        uint32_t node = after->members[i].node;
+        bool comes = (after->members[i].roles & RAFT_VOTER) != 0 && (raft_config_roles(before, node) & RAFT_VOTER) == 0;
+        CHECK(node < NODES);
+        uint64_t last = durable_last(&check->shadows[node][g]);
+        WORLD_REQUIRE(check->world, !comes || last + CAUGHT_UP >= leader->commit,
+                      "members: group %u makes node %u a voter, whose log ends with entry %lu, and %lu is committed", g,
+                      node, (unsigned long)last, (unsigned long)leader->commit);
+    }
 }
 
 uint64_t log_check_reopened(const struct log_check *check)

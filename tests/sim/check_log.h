@@ -21,6 +21,10 @@ void log_check_send(struct log_check *check, struct node *node, const struct act
  * or of those after it; on majorities of both halves of a joint configuration. */
 void log_check_commit(struct log_check *check, uint32_t group, const struct raft_config *before,
                       const struct raft_config *after, uint64_t commit);
+/* After a step in which a leader appended a configuration: it has committed in its term, and who becomes a voter is
+ * caught up (4.1, 4.2.1). */
+void log_check_config(struct log_check *check, uint32_t group, const struct raft_config *before,
+                      const struct raft_status *leader);
 uint64_t log_check_reopened(const struct log_check *check);
 
 #endif

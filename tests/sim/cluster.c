@@ -155,9 +155,16 @@ static void on_effect(struct world *world, struct node *node, struct actor *acto
 {
     (void)world;
     struct cluster *c = context;
+    if (effect->kind == EFFECT_SEND && effect->send.to.role != ROLE_LOCAL) {
+        safe_check_send(c->safe, node, effect);
+    }
     if (effect->kind == EFFECT_SEND && node->role == ROLE_METAD) {
         raft_check_send(c->raft, node, effect);
         log_check_send(c->log, node, actor, effect);
+        if (c->twice[node->slot] && late_log_opens(effect)) {
+            c->twice[node->slot] = false;
+            node_crash_after(node, 1 + rng_below(&world->rng_scenario, LATE_EFFECTS), CRASH_POWER);
+        }
     }
 }
 
@@ -178,6 +185,10 @@ static void on_step(struct world *world, struct node *node, struct actor *actor,
         log_check_commit(c->log, actor->index, risen ? &before->config.config : &status.config.config,
                          &status.config.config, status.commit);
     }
+    if (same && before->role == RAFT_LEADER && status.role == RAFT_LEADER && before->term == status.term &&
+        status.config.index > before->config.index) {
+        log_check_config(c->log, actor->index, &before->config.config, &status);
+    }
     *before = status;
     c->before_boot[node->id - 1][actor->index] = node->boot;
 }
@@ -193,6 +204,7 @@ static void call_start(struct world *world, void *context, uint64_t slot)
         sim_kv_drop(node->kvs[0]);
         c->rebuild[node->id - 1] = true;
     }
+    safe_check_node(c->safe, node, true);
     node_start(node);
 }
 
@@ -200,6 +212,11 @@ static void on_down(struct world *world, struct node *node, void *context)
 {
     struct cluster *c = context;
     uint64_t after = rng_between(&world->rng_scenario, c->plan->restart_min_ns, c->plan->restart_max_ns);
+    safe_check_node(c->safe, node, false);
+    if (node->role == ROLE_BLOCKD) {
+        after += c->away_ns[node->id - 1];
+        c->away_ns[node->id - 1] = 0;
+    }
     world_at(world, world->now_ns + after, call_start, context, node->slot);
 }
 
@@ -325,6 +342,11 @@ void cluster_init(struct cluster *c, struct world *world, const struct plan *pla
     *c = (struct cluster){.world = world, .plan = plan};
     c->raft = raft_check_create(world);
     c->log = log_check_create(world);
+    c->safe = safe_check_create(world, plan->forged_percent);
+    if (plan->forged_percent > 0) {
+        world->tamper = safe_forge;
+        world->tamper_context = c->safe;
+    }
     draw_bootstrap(c);
     draw_world(c);
     struct workload_params params = plan->workload;
@@ -342,4 +364,5 @@ void cluster_deinit(struct cluster *c)
     workload_destroy(c->workload);
     raft_check_destroy(c->raft);
     log_check_destroy(c->log);
+    safe_check_destroy(c->safe);
 }

@@ -5,6 +5,8 @@
 
 #include "check_log.h"
 #include "check_raft.h"
+#include "check_safe.h"
+#include "late.h"
 #include "metad/metad.h"
 #include "plan.h"
 #include "raft/raft.h"
@@ -31,11 +33,15 @@ struct cluster {
     struct node *metads[PLAN_METADS], *blockds[PLAN_BLOCKDS], *clients[WORKLOAD_CLIENTS];
     uint32_t log_segment_bytes, store_segment_bytes;
     uint32_t flush_entries, keep_entries, piece_bytes; /* of a group; 0: the usual */
-    bool rebuild[PLAN_BLOCKDS];                        /* the index is gone at the next start */
-    bool disk_hurt[WORLD_NODES];                       /* its disk failed or was full: it may halt */
-    bool log_rotted;      /* a sector of one metad's log flipped: once a seed, two at once may take a name */
-    struct node *victim;  /* the block server whose disk may corrupt bytes: one a seed */
-    uint32_t metad_count; /* with spares */
+    struct safe_check *safe;
+    struct late late;
+    bool twice[WORLD_NODES];        /* its next start ends without power */
+    uint64_t away_ns[PLAN_BLOCKDS]; /* a block server's next start comes so much later */
+    bool rebuild[PLAN_BLOCKDS];     /* the index is gone at the next start */
+    bool disk_hurt[WORLD_NODES];    /* its disk failed or was full: it may halt */
+    bool log_rotted;                /* a sector of one metad's log flipped: once a seed, two at once may take a name */
+    struct node *victim;            /* the block server whose disk may corrupt bytes: one a seed */
+    uint32_t metad_count;           /* with spares */
     enum metad_state metad_states[PLAN_METADS];
     uint32_t peers[PLAN_METADS][PLAN_METADS + 1]; /* metads that the configuration of each names; ends with 0 */
     char addresses[PLAN_METADS][32];

@@ -58,6 +58,13 @@ static void metad_power(struct cluster *c)
 {
     crash_soon(c, any_metad(c), CRASH_POWER);
 }
+/* Killed, and then without power while it starts again: what it read back may have been in a cache only. */
+static void metad_twice(struct cluster *c)
+{
+    struct node *node = any_metad(c);
+    c->twice[node->slot] = true;
+    crash_soon(c, node, CRASH_KILL);
+}
 static void blockd_kill(struct cluster *c)
 {
     crash_soon(c, any_blockd(c), CRASH_KILL);
@@ -65,6 +72,19 @@ static void blockd_kill(struct cluster *c)
 static void blockd_power(struct cluster *c)
 {
     crash_soon(c, any_blockd(c), CRASH_POWER);
+}
+/* Killed, and for so long that the map calls its stores down; two at a time at most. */
+static void blockd_away(struct cluster *c)
+{
+    struct node *node = any_blockd(c);
+    unsigned absent = 0;
+    for (unsigned i = 0; i < c->plan->blockds; i++) {
+        absent += !c->blockds[i]->up || c->away_ns[i] > 0;
+    }
+    if (node->up && absent < 2) {
+        c->away_ns[node->id - 1] = rng_between(rng_of_faults(c), 10, 40) * SECOND;
+        crash_soon(c, node, CRASH_KILL);
+    }
 }
 static void client_kill(struct cluster *c)
 {
@@ -164,6 +184,19 @@ static void cut_bridge(struct cluster *c)
         }
     }
     lasts(c, end_cuts, 0);
+}
+
+static void late_leader(struct cluster *c)
+{
+    struct node *others[PLAN_METADS];
+    unsigned count = 0;
+    struct node *node = leader(c);
+    for (unsigned i = 0; i < c->metad_count; i++) {
+        if (c->metads[i] != node) {
+            others[count++] = c->metads[i];
+        }
+    }
+    late_begin(&c->late, c->world, node, others, count);
 }
 
 /* ---- disks ---- */
@@ -287,6 +320,9 @@ static void (*const rows[FAULT_KINDS])(struct cluster *) = {
     [FAULT_MISDIRECTED] = misdirected,
     [FAULT_CLOCK_JUMP] = clock_jump,
     [FAULT_LOG_ROT] = log_rot,
+    [FAULT_BLOCKD_AWAY] = blockd_away,
+    [FAULT_LATE_LEADER] = late_leader,
+    [FAULT_METAD_TWICE] = metad_twice,
 };
 
 static enum fault_kind draw_kind(struct cluster *c)
@@ -330,6 +366,8 @@ void faults_heal(struct cluster *c)
 {
     struct world *world = c->world;
     c->calm = true;
+    late_end(&c->late);
+    memset(c->twice, 0, sizeof c->twice);
     world->crash_at = 0;
     world->knobs.net_reset_ppm = 0;
     world_heal(world);

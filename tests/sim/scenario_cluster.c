@@ -181,6 +181,8 @@ void scenario_run_plan(struct world *world, const struct plan *plan)
     world->operations = counts.begun;
     WORLD_REQUIRE(world, counts.acknowledged > 0 && counts.reads > 0,
                   "nothing was acknowledged or read: the scenario tests nothing");
+    WORLD_REQUIRE(world, safe_check_acknowledgements(c.safe) > 0,
+                  "no version with chunks was acknowledged: the scenario tests nothing");
     world_note(world, "%lu operations, %lu acknowledged, %lu read, %lu refused, %lu unknown",
                (unsigned long)counts.begun, (unsigned long)counts.acknowledged, (unsigned long)counts.reads,
                (unsigned long)counts.refused, (unsigned long)counts.unknown);
