@@ -155,16 +155,13 @@ static void on_effect(struct world *world, struct node *node, struct actor *acto
 {
     (void)world;
     struct cluster *c = context;
+    twice_effect(&c->twice[node->slot], node, actor, effect);
     if (effect->kind == EFFECT_SEND && effect->send.to.role != ROLE_LOCAL) {
         safe_check_send(c->safe, node, effect);
     }
     if (effect->kind == EFFECT_SEND && node->role == ROLE_METAD) {
         raft_check_send(c->raft, node, effect);
         log_check_send(c->log, node, actor, effect);
-        if (c->twice[node->slot] && late_log_opens(effect)) {
-            c->twice[node->slot] = false;
-            node_crash_after(node, 1 + rng_below(&world->rng_scenario, LATE_EFFECTS), CRASH_POWER);
-        }
     }
 }
 

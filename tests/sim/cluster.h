@@ -35,7 +35,7 @@ struct cluster {
     uint32_t flush_entries, keep_entries, piece_bytes; /* of a group; 0: the usual */
     struct safe_check *safe;
     struct late late;
-    bool twice[WORLD_NODES];        /* its next start ends without power */
+    enum twice twice[WORLD_NODES];
     uint64_t away_ns[PLAN_BLOCKDS]; /* a block server's next start comes so much later */
     bool rebuild[PLAN_BLOCKDS];     /* the index is gone at the next start */
     bool disk_hurt[WORLD_NODES];    /* its disk failed or was full: it may halt */

@@ -61,9 +61,7 @@ static void metad_power(struct cluster *c)
 /* Killed, and then without power while it starts again: what it read back may have been in a cache only. */
 static void metad_twice(struct cluster *c)
 {
-    struct node *node = any_metad(c);
-    c->twice[node->slot] = true;
-    crash_soon(c, node, CRASH_KILL);
+    c->twice[any_metad(c)->slot] = TWICE_WANTED;
 }
 static void blockd_kill(struct cluster *c)
 {
@@ -186,6 +184,9 @@ static void cut_bridge(struct cluster *c)
     lasts(c, end_cuts, 0);
 }
 
+/* Longer than a client waits for a node that it heard before it asks another. */
+#define LATE_NS (5 * SECOND)
+
 static void late_leader(struct cluster *c)
 {
     struct node *others[PLAN_METADS];
@@ -196,7 +197,7 @@ static void late_leader(struct cluster *c)
             others[count++] = c->metads[i];
         }
     }
-    late_begin(&c->late, c->world, node, others, count);
+    late_begin(&c->late, c->world, node, others, count, LATE_NS);
 }
 
 /* ---- disks ---- */

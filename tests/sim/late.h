@@ -12,16 +12,16 @@ struct late {
     struct world *world;
     struct node *leader; /* NULL: nothing is under way */
     struct node *others[LATE_OTHERS];
-    unsigned count, step;
+    unsigned count, step, steps;
 };
 
-/* Nothing while another one is under way. */
-void late_begin(struct late *late, struct world *world, struct node *leader, struct node *const *others,
-                unsigned count);
-/* The log says what it holds. A node that was killed, and loses power within LATE_EFFECTS of that word, may have told
- * what was in a cache only. */
-enum { LATE_EFFECTS = 25 };
-bool late_log_opens(const struct effect *effect);
+/* Up to `lag_ns` late, and so long alone. Nothing while another one is under way. */
+void late_begin(struct late *late, struct world *world, struct node *leader, struct node *const *others, unsigned count,
+                uint64_t lag_ns);
+/* A node that is killed while its log syncs, starts, and loses power right behind the word of what its log holds: that
+ * may have been in a cache only. The state of one node; to be told of each effect of its log. */
+enum twice { TWICE_NO, TWICE_WANTED, TWICE_KILLED };
+void twice_effect(enum twice *twice, struct node *node, const struct actor *actor, const struct effect *effect);
 /* No more of it; world_heal takes away what is left. */
 void late_end(struct late *late);
 

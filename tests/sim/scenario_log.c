@@ -30,7 +30,7 @@ struct log_scenario {
     bool calm;  /* faults are over */
     bool lates; /* leaders hear late; nodes lose power while they start */
     struct late late;
-    bool twice[METADS];      /* its next start ends without power */
+    enum twice twice[METADS];
     bool rots;               /* sectors of logs do, while their node is down */
     unsigned victim;         /* whose; in the end one more */
     uint32_t flips[METADS];  /* sectors spoiled */
@@ -98,14 +98,12 @@ static void on_unsure(void *context, uint32_t node, uint32_t group)
 static void on_effect(struct world *world, struct node *node, struct actor *actor, const struct effect *effect,
                       void *context)
 {
+    (void)world;
     struct log_scenario *s = context;
+    twice_effect(&s->twice[node->slot], node, actor, effect);
     if (effect->kind == EFFECT_SEND) {
         raft_check_send(s->raft, node, effect);
         log_check_send(s->log, node, actor, effect);
-        if (s->twice[node->slot] && late_log_opens(effect)) {
-            s->twice[node->slot] = false;
-            node_crash_after(node, 1 + rng_below(&world->rng_scenario, LATE_EFFECTS), CRASH_POWER);
-        }
     }
 }
 
@@ -216,8 +214,7 @@ static void late_fault(struct log_scenario *s)
     uint32_t group = (uint32_t)rng_below(rng, GROUPS);
     struct node *others[METADS];
     if (rng_chance(rng, 500000)) {
-        s->twice[leader] = true;
-        node_crash_after(s->nodes[leader], 1 + rng_below(rng, 60), CRASH_KILL);
+        s->twice[leader] = TWICE_WANTED;
         return;
     }
     for (unsigned i = 0; i < METADS; i++) {
@@ -228,7 +225,7 @@ static void late_fault(struct log_scenario *s)
             others[count++] = s->nodes[i];
         }
     }
-    late_begin(&s->late, s->world, s->nodes[leader], others, count);
+    late_begin(&s->late, s->world, s->nodes[leader], others, count, 1500 * MILLISECOND);
 }
 
 static void fault(struct log_scenario *s)
