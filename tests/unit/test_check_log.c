@@ -26,7 +26,7 @@ static void local(struct lab *lab, uint32_t node, bool answer, uint16_t type, st
 /* Entries first .. first + count - 1 of a term, their bytes `text` and the index. */
 static struct slice entries_pack(uint64_t first, uint32_t count, uint64_t term, const char *text)
 {
-    struct raft_entry entries[8];
+    struct raft_entry entries[8] = {0};
     struct slice body = {0};
     for (uint32_t i = 0; i < count; i++) {
         char bytes[32];
