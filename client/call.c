@@ -243,9 +243,18 @@ static bool request_spent(const struct client *c, const struct request *r)
     return c->now_ns >= r->deadline_ns;
 }
 
+/* A leader is not where it was, or does not answer: the members may be others. */
+static void members_in_doubt(struct client *c, const struct request *r, struct effects *fx)
+{
+    if (c->map != NULL && !r->fixed && r->owner.kind != OWNER_MAP) {
+        route_want_map(c, true, fx);
+    }
+}
+
 /* No answer from this node: the next one, at once until each was asked, then after a pause. */
 static void group_unanswered(struct client *c, struct request *r, enum err err, struct effects *fx)
 {
+    members_in_doubt(c, r, fx);
     r->last = err;
     bool refused = err_class(err) == ERR_CLASS_CALLER || err_class(err) == ERR_CLASS_FATAL;
     r->refusals = refused ? r->refusals + 1 : 0;
@@ -272,6 +281,7 @@ static void group_unanswered(struct client *c, struct request *r, enum err err, 
 
 static void group_redirected(struct client *c, struct request *r, uint32_t leader, struct effects *fx)
 {
+    members_in_doubt(c, r, fx);
     r->last = ERR_NO_QUORUM;
     snprintf(r->text, sizeof r->text, "group %u has no leader", (unsigned)r->group);
     fx_timer(fx, r->stream, 0);

@@ -308,6 +308,10 @@ void client_request_done(struct client *c, const struct owner *owner, const stru
 
 static void on_timer(struct client *c, uint64_t id, struct effects *fx)
 {
+    if (id == MAP_TIMER) {
+        route_on_timer(c, fx);
+        return;
+    }
     if ((id & OP_TIMER) == 0) {
         call_on_timer(c, id, fx);
         return;

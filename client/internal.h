@@ -190,7 +190,8 @@ void window_give(struct client *c, uint64_t bytes);
 /* Tokens of disk and compute effects, and timers of operations, name slot, generation and chunk. */
 uint64_t token_of(const struct client *c, const struct op_slot *slot, uint64_t entry);
 struct op_slot *token_slot(struct client *c, uint64_t token, uint64_t *ret_entry);
-#define OP_TIMER (1ull << 63)
+#define OP_TIMER  (1ull << 63)
+#define MAP_TIMER (1ull << 62)
 
 /* call.c: all give their slices. */
 void call_group(struct client *c, struct owner owner, uint16_t type, uint32_t group, uint64_t ns, bool mutation,
@@ -215,7 +216,10 @@ void call_deinit(struct client *c);
 
 /* route.c */
 void route_want_map(struct client *c, bool newer, struct effects *fx);
+/* Takes a MAP_GET reply, if its map is newer. BAD_PROTO, also for a map that does not hold together. */
+MUST_CHECK enum err route_take_map(struct client *c, struct slice header, struct effects *fx);
 void route_on_map(struct client *c, const struct outcome *outcome, struct effects *fx);
+void route_on_timer(struct client *c, struct effects *fx);
 void route_on_resolve(struct client *c, uint32_t index, const struct outcome *outcome, struct effects *fx);
 /* Starts what lacks; true when the workspace is known and stores may be spoken to. `*ret_index` is its index. */
 bool route_workspace(struct client *c, const char *name, uint32_t *ret_index, enum err *ret_err, struct effects *fx);

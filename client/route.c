@@ -1,6 +1,8 @@
 /* The map, the workspaces and the leaders: who is to be asked for what. The map comes from group 0 and is checked
  * before it is believed: what place.c indexes later must be there. It is fetched when there is none, when a server says
- * that it is stale, and every 30 s while operations run. A workspace's name is resolved once per process. */
+ * that it is stale, when a request does not reach its leader, and every 30 s, also while nothing runs: by then at least
+ * one metadata node that it names is still there (metad/README.md rule 18). A workspace's name is resolved once per
+ * process. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -155,31 +157,25 @@ static void waiting_fail(struct client *c, const char *name, enum err err, const
     }
 }
 
-void route_on_map(struct client *c, const struct outcome *outcome, struct effects *fx)
+enum err route_take_map(struct client *c, struct slice header, struct effects *fx)
 {
     struct proto_arena arena = {0};
     Cairn__MapGetReply *reply = NULL;
-    enum err err = outcome->err;
-    c->map_asked = false;
-    if (err == ERR_OK) {
-        err = proto_unpack(&cairn__map_get_reply__descriptor, outcome->header, &arena, (void **)&reply);
-    }
+    enum err err = proto_unpack(&cairn__map_get_reply__descriptor, header, &arena, (void **)&reply);
     if (err == ERR_OK && reply->map != NULL && !map_valid(reply->map)) {
         err = ERR_BAD_PROTO;
     }
     if (err != ERR_OK) {
         proto_arena_deinit(&arena);
-        if (c->map == NULL) {
-            waiting_fail(c, NULL, err, outcome->text, fx);
-        }
-        return;
+        return err;
     }
     c->map_fetched_ns = c->now_ns;
     c->wake = true;
+    fx_timer(fx, MAP_TIMER, c->now_ns + MAP_MAX_AGE_NS);
     bool newer = reply->map != NULL && (c->map == NULL || reply->map->epoch > c->map->epoch);
     if (!newer) {
         proto_arena_deinit(&arena);
-        return;
+        return ERR_OK;
     }
     proto_arena_deinit(&c->map_arena);
     c->map_arena = arena;
@@ -187,10 +183,26 @@ void route_on_map(struct client *c, const struct outcome *outcome, struct effect
     route_set_metads(c, c->map);
     map_index(c);
     if (c->params.map_handshake) {
-        fx_send(fx, address_local(ACTOR_API, 0), MESSAGE_CLIENT_MAP, 0, slice_ref(outcome->header), (struct slice){0});
+        fx_send(fx, address_local(ACTOR_API, 0), MESSAGE_CLIENT_MAP, 0, slice_ref(header), (struct slice){0});
     } else {
         c->map_ready = true;
     }
+    return ERR_OK;
+}
+
+void route_on_map(struct client *c, const struct outcome *outcome, struct effects *fx)
+{
+    c->map_asked = false;
+    enum err err = outcome->err == ERR_OK ? route_take_map(c, outcome->header, fx) : outcome->err;
+    if (err != ERR_OK && c->map == NULL) {
+        waiting_fail(c, NULL, err, outcome->text, fx);
+    }
+}
+
+void route_on_timer(struct client *c, struct effects *fx)
+{
+    route_want_map(c, false, fx);
+    fx_timer(fx, MAP_TIMER, c->now_ns + MAP_MAX_AGE_NS);
 }
 
 /* ---- workspaces ---- */

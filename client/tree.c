@@ -39,9 +39,13 @@ void tree_start(struct client *c, struct op_slot *slot, struct effects *fx)
 void tree_on_done(struct client *c, struct op_slot *slot, const struct outcome *outcome, struct effects *fx)
 {
     struct client_call *call = &slot->op->call;
-    if (outcome->err == ERR_OK) {
+    enum err err = outcome->err;
+    if (err == ERR_OK && call->type == MESSAGE_MAP_GET) { /* the shell asked for it; the core learns by it too */
+        err = route_take_map(c, outcome->header, fx);
+    }
+    if (err == ERR_OK) {
         call->reply = slice_ref(outcome->header);
         call->reply_body = slice_ref(outcome->body);
     }
-    client_op_finish(c, slot, outcome->err, outcome->text, fx);
+    client_op_finish(c, slot, err, outcome->text, fx);
 }

@@ -669,6 +669,7 @@ static void group_tick(struct group *group)
             group->root_share_due = false;
             group_share_root(group);
         }
+        members_tick(group);
         group_maintain(group);
     }
 }

@@ -181,8 +181,11 @@ struct group {
     bool own_command_out;                     /* one command of the group's own at a time */
     uint32_t short_of_room[RAFT_MEMBERS_MAX]; /* nodes that said last that their disk is short; 0: free */
     uint64_t register_stream;                 /* of NODE_REGISTER */
-    bool draining, drained;                   /* this node is about to end: it hands over what it leads */
+    uint32_t speaker;                         /* a server that the map does not have and that was heard; 0: none */
+    char speaker_address[256];
+    bool draining, drained; /* this node is about to end: it hands over what it leads */
     uint32_t drain_tries;
+    uint64_t keyless_since_ns; /* leads without keys; 0: not so */
     uint64_t maintain_at_ns;
     bool ticks_slowly;
     struct group_recovery recovery;

@@ -4,19 +4,25 @@
  * Whose frames (R-E3, 4.2.2): the configuration in force says, or a committed one it may fall back on. Beyond it a node
  * must hear two kinds of servers it does not have: leaders and candidates of a newer configuration than its own (they
  * come with a term that is not behind), and servers that were removed and do not know, who are told so in answer to a
- * pre-vote (R12). Both must be known by name, from the map or the configuration file. All others are refused.
+ * pre-vote (R12). A member that was away while the others were exchanged knows none of those by name, so it hears every
+ * server that the map does not call gone; one that knows no members yet hears those named by map or configuration.
  *
  * Draining: the group finishes the entries it has in flight, asks Raft to hand over to the voter that is furthest and
  * answers, keeps what arrives meanwhile, and refuses it with NOT_LEADER once another leads. It tries a few times, then
  * gives up: a node that is the last one has nobody. While it drains it takes no leadership (a follower's clock stands
- * still), but votes and follows. */
+ * still), but votes and follows.
+ *
+ * A leader that its own replica of group 0 tells no keys and no map serves nobody (R-F6): that replica lost what it had
+ * not flushed and hears no leader. It hands over as well, for another voter may have them. */
 #include "metad/members.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/check.h"
 
 #define DRAIN_TRIES 3u
+#define KEYLESS_NS  3000000000ull
 
 /* ---- whose frames ---- */
 
@@ -56,12 +62,13 @@ enum err members_admit(struct group *group, const struct raft_message *m)
         return ERR_OK;
     }
     enum seat seat = members_seat(group, m->from);
-    if (seat == SEAT_STRANGER || members_is_answer(m->kind)) {
+    struct raft_status status = raft_status(group->raft);
+    bool joins = status.config.config.count == 0;
+    if ((seat == SEAT_STRANGER && joins) || members_is_answer(m->kind)) {
         return ERR_NOT_MEMBER;
     }
-    struct raft_status status = raft_status(group->raft);
     if (m->kind == RAFT_PRE_VOTE) {
-        group->refused[ERR_NOT_MEMBER] += status.config.config.count > 0;
+        group->refused[ERR_NOT_MEMBER] += !joins;
         return ERR_OK; /* binds nobody, and the refusal says why (R12) */
     }
     if (seat == SEAT_GONE) {
@@ -69,6 +76,24 @@ enum err members_admit(struct group *group, const struct raft_message *m)
     }
     bool newer = m->term > status.term || (m->term == status.term && (status.leader == 0 || status.leader == m->from));
     return newer ? ERR_OK : ERR_NOT_MEMBER;
+}
+
+void members_note_address(struct group *group, uint32_t node, const char *address)
+{
+    const Cairn__MapNode *row = group->keyring.present ? map_find_metad(group->keyring.map, node) : NULL;
+    bool news = row == NULL && node_address_is_sound(address) && strlen(address) < sizeof group->speaker_address;
+    if (news) {
+        group->speaker = node;
+        strcpy(group->speaker_address, address);
+    }
+}
+
+bool group_speaker(struct group *group, uint32_t *ret_node, const char **ret_address)
+{
+    *ret_node = group->speaker;
+    *ret_address = group->speaker_address;
+    group->speaker = 0;
+    return *ret_node != 0;
 }
 
 /* ---- room ---- */
@@ -164,6 +189,19 @@ enum err members_transfer(struct group *group, const struct message *message, co
         err = ERR_LAST_QUORUM;
     }
     return err;
+}
+
+void members_tick(struct group *group)
+{
+    struct raft_status status = raft_status(group->raft);
+    bool keyless = group->params.group != 0 && status.role == RAFT_LEADER && !group->keyring.present;
+    if (!keyless || group->keyless_since_ns == 0) {
+        group->keyless_since_ns = keyless ? group->event->now_ns : 0;
+    } else if (group->event->now_ns >= group->keyless_since_ns + KEYLESS_NS && status.transfer == 0) {
+        group->keyless_since_ns = group->event->now_ns;
+        enum err err = members_raft_transfer(group, 0);
+        group->refused[err] += err != ERR_OK; /* nobody to hand over to, or a change is under way: later */
+    }
 }
 
 void members_drain(struct group *group)

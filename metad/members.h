@@ -11,6 +11,10 @@ MUST_CHECK enum err members_admit(struct group *group, const struct raft_message
 
 /* The map or the configuration file names this metadata node, and it is not gone. */
 bool members_are_known(const struct group *group, uint32_t node);
+/* Where a server is reached that the map here does not have: kept for the shell (group_speaker). */
+void members_note_address(struct group *group, uint32_t node, const char *address);
+/* Each second: hands over what this node leads and cannot serve. */
+void members_tick(struct group *group);
 /* What a member says of its disk. */
 void members_note_room(struct group *group, uint32_t node, bool room);
 /* A majority of the voters has room for more: only then are mutations of people taken, for an entry that a majority

@@ -7,13 +7,15 @@
  *
  * Refused: before the leader has committed in its term (TERM_TOO_YOUNG), while another change is under way, a learner
  * on its way to be a voter included (CHANGE_PENDING), where the voters left have no majority that answers
- * (LAST_QUORUM), and a node that this group's replica of the map does not know (NOT_READY: the map may be on its way).
- */
+ * (LAST_QUORUM) or, in group 0, none that clients surely know (NOT_READY), and a node that this group's replica of the
+ * map does not know (NOT_READY: the map may be on its way).
+ * A question that only checks is refused likewise and begins nothing: who removes asks all groups before the first. */
 #include <stdarg.h>
 #include <stdio.h>
 
 #include "base/check.h"
 #include "metad/members.h"
+#include "metad/root/root.h"
 
 #define TEXT_BYTES 160u
 
@@ -94,6 +96,24 @@ static enum err check_quorum(const struct raft_status *status, uint32_t node, st
         (unsigned)node, (unsigned)answer_left, (unsigned)left);
 }
 
+/* Would one be left whom all know that fetch the map? Who knows only nodes that are gone finds nobody. Group 0 answers
+ * for all groups: it has the newest map, and it is the last that a node leaves. */
+static enum err check_heard(const struct group *group, const struct raft_config *config, uint32_t node,
+                            struct answer *answer, struct proto_arena *arena)
+{
+    bool heard = group->params.group != 0 || (raft_config_roles(config, node) & RAFT_VOTER) == 0;
+    for (uint32_t i = 0; i < config->count; i++) {
+        uint32_t other = config->members[i].node;
+        bool stays = other != node && (config->members[i].roles & RAFT_VOTER) != 0;
+        heard = heard || (stays && map_metad_is_heard(group->keyring.map, other));
+    }
+    return heard ? ERR_OK
+                 : refuse(answer, arena, ERR_NOT_READY,
+                          "without metad%u all metadata nodes left are in use for less than a minute, and clients may "
+                          "know none of them; run this again then",
+                          (unsigned)node);
+}
+
 static enum err change_begin(struct group *group, const struct raft_config *target, struct answer *answer,
                              struct proto_arena *arena)
 {
@@ -105,43 +125,59 @@ static enum err change_begin(struct group *group, const struct raft_config *targ
     return err;
 }
 
-static enum err change_add(struct group *group, const struct raft_status *status, uint32_t node, struct answer *answer,
+static enum err target_add(struct group *group, struct raft_config *target, uint32_t node, struct answer *answer,
                            struct proto_arena *arena)
 {
-    struct raft_config target = status->config.config;
-    uint32_t at = member_place(&target, node);
-    if (at < target.count && target.members[at].roles == (RAFT_LEARNER | RAFT_PROMOTE)) {
-        return ERR_OK; /* it is on its way */
-    }
+    uint32_t at = member_place(target, node);
     if (!members_are_known(group, node)) {
         return refuse(answer, arena, ERR_NOT_READY, "metad%u is not in the map here yet", (unsigned)node);
     }
-    if (at == target.count) {
-        if (target.count == RAFT_MEMBERS_MAX) {
+    if (at == target->count) {
+        if (target->count == RAFT_MEMBERS_MAX) {
             return refuse(answer, arena, ERR_TOO_LARGE, "a group has 1 to %u voters", LIMIT_RAFT_MEMBERS);
         }
-        for (at = target.count++; at > 0 && target.members[at - 1].node > node; at--) {
-            target.members[at] = target.members[at - 1];
+        for (at = target->count++; at > 0 && target->members[at - 1].node > node; at--) {
+            target->members[at] = target->members[at - 1];
         }
     }
-    target.members[at] = (struct raft_member){.node = node, .roles = RAFT_LEARNER | RAFT_PROMOTE};
-    return change_begin(group, &target, answer, arena);
+    target->members[at] = (struct raft_member){.node = node, .roles = RAFT_LEARNER | RAFT_PROMOTE};
+    return ERR_OK;
 }
 
-static enum err change_remove(struct group *group, const struct raft_status *status, uint32_t node,
-                              struct answer *answer, struct proto_arena *arena)
+static enum err target_remove(const struct group *group, const struct raft_status *status, struct raft_config *target,
+                              uint32_t node, struct answer *answer, struct proto_arena *arena)
 {
-    struct raft_config target = status->config.config;
-    uint32_t at = member_place(&target, node);
-    CHECK(at < target.count);
+    uint32_t at = member_place(target, node);
+    CHECK(at < target->count);
     enum err err = check_quorum(status, node, answer, arena);
+    if (err == ERR_OK) {
+        err = check_heard(group, target, node, answer, arena);
+    }
     if (err != ERR_OK) {
         return err;
     }
-    for (target.count--; at < target.count; at++) {
-        target.members[at] = target.members[at + 1];
+    for (target->count--; at < target->count; at++) {
+        target->members[at] = target->members[at + 1];
     }
-    return change_begin(group, &target, answer, arena);
+    return ERR_OK;
+}
+
+/* Nothing is under way: begins what is asked for. */
+static enum err change_settled(struct group *group, const struct raft_status *status,
+                               const Cairn__AdminMembersRequest *request, struct answer *answer,
+                               struct proto_arena *arena)
+{
+    uint32_t node = request->add != 0 ? request->add : request->remove;
+    uint32_t other = config_promotes(&status->config.config, node);
+    struct raft_config target = status->config.config;
+    if (other != 0) {
+        return refuse(answer, arena, ERR_CHANGE_PENDING,
+                      "metad%u is being added; let 'cairn admin node add metad%u' finish, or remove it",
+                      (unsigned)other, (unsigned)other);
+    }
+    enum err err = request->add != 0 ? target_add(group, &target, node, answer, arena)
+                                     : target_remove(group, status, &target, node, answer, arena);
+    return err == ERR_OK && !request->check ? change_begin(group, &target, answer, arena) : err;
 }
 
 enum err members_change(struct group *group, const struct message *message, const void *unpacked,
@@ -166,18 +202,8 @@ enum err members_change(struct group *group, const struct message *message, cons
         change_tell(&status, node, false, answer);
         return ERR_OK;
     }
-    uint32_t other = config_promotes(&status.config.config, node);
-    enum err err = ERR_OK;
-    if (!wanted && other != 0) {
-        return refuse(answer, arena, ERR_CHANGE_PENDING,
-                      "metad%u is being added; let 'cairn admin node add metad%u' finish, or remove it",
-                      (unsigned)other, (unsigned)other);
-    }
-    if (!wanted && request->add != 0) {
-        err = change_add(group, &status, node, answer, arena);
-    } else if (!wanted) {
-        err = change_remove(group, &status, node, answer, arena);
-    }
+    bool on_its_way = request->add != 0 && roles == (RAFT_LEARNER | RAFT_PROMOTE);
+    enum err err = wanted || on_its_way ? ERR_OK : change_settled(group, &status, request, answer, arena);
     if (err == ERR_OK) {
         struct raft_status now = raft_status(group->raft);
         change_tell(&now, node, wanted, answer);

@@ -75,6 +75,9 @@ struct group_health {
 struct group_health group_health(const struct group *group);
 /* The newest map this group knows, packed (borrowed until the next step; empty: none yet), and its epoch. */
 struct slice group_map(const struct group *group, uint64_t *ret_epoch);
+/* A server that spoke since the last call and that the map here does not have, and where it says it is reached: the
+ * interpreter learns it, so that it can be answered. The address is the group's until the next step. */
+bool group_speaker(struct group *group, uint32_t *ret_node, const char **ret_address);
 /* After GROUP_DRAIN: it leads no more, or nobody can take over. */
 bool group_is_drained(const struct group *group);
 

@@ -10,6 +10,7 @@
 #define MEMBER_NS       2000000000ull
 #define TRANSFER_SECOND 10ull
 #define CHANGE_SECONDS  120ull
+#define CHECK_NS        5000000000ull
 
 static uint64_t now_ns(void)
 {
@@ -167,44 +168,89 @@ static int change_late(const struct change *change, uint32_t group, uint64_t lag
                     (unsigned)change->node, (unsigned)group);
 }
 
+/* One question about a group; its answer, or the refusal. */
+static int change_ask(const struct change *change, uint32_t group, bool check, Cairn__AdminMembersReply *ret_reply,
+                      struct cairn_error *error)
+{
+    Cairn__AdminMembersRequest request = CAIRN__ADMIN_MEMBERS_REQUEST__INIT;
+    Cairn__AdminMembersReply *reply = NULL;
+    struct proto_arena arena = {0};
+    char what[64];
+    *(change->add ? &request.add : &request.remove) = change->node;
+    request.check = check;
+    snprintf(what, sizeof what, "members of group %u", (unsigned)group);
+    struct api_call call = {.type = MESSAGE_ADMIN_MEMBERS,
+                            .route = CLIENT_ROUTE_GROUP,
+                            .group = group,
+                            .budget_ns =
+                                check && (change->c->budget_ns == 0 || change->c->budget_ns > CHECK_NS) ? CHECK_NS : 0,
+                            .request = &request,
+                            .reply = &cairn__admin_members_reply__descriptor};
+    int result = api_call(change->c, &call, what, &arena, (void **)&reply, error);
+    if (result == 0) {
+        *ret_reply = *reply; /* numbers only */
+    }
+    proto_arena_deinit(&arena);
+    return result;
+}
+
+/* Would this group refuse? What passes with time is waited for. */
+static int change_check(const struct change *change, uint32_t group, uint64_t deadline_ns, struct cairn_error *error)
+{
+    struct cairn_error refusal = {0};
+    Cairn__AdminMembersReply reply;
+    bool told = false;
+    for (;;) {
+        int result = change_ask(change, group, true, &reply, &refusal);
+        bool passes = result == ERR_NOT_READY || result == ERR_CHANGE_PENDING || result == ERR_TERM_TOO_YOUNG;
+        if (!passes || now_ns() >= deadline_ns) {
+            return result == 0 ? 0 : api_fail(error, (enum err)result, "%s", refusal.text);
+        }
+        if (!told && change->tell != NULL) {
+            change->tell(change->context, refusal.text);
+        }
+        told = true;
+        poll_pause();
+    }
+}
+
 /* One group, until it is so. */
 static int change_group(const struct change *change, uint32_t group, uint64_t deadline_ns, struct cairn_error *error)
 {
-    Cairn__AdminMembersRequest request = CAIRN__ADMIN_MEMBERS_REQUEST__INIT;
     uint32_t roles_told = UINT32_MAX;
-    char what[64];
-    *(change->add ? &request.add : &request.remove) = change->node;
-    snprintf(what, sizeof what, "members of group %u", (unsigned)group);
+    Cairn__AdminMembersReply reply;
     for (;;) {
-        struct proto_arena arena = {0};
-        Cairn__AdminMembersReply *reply = NULL;
-        int result = group_ask(change->c, MESSAGE_ADMIN_MEMBERS, group, &request,
-                               &cairn__admin_members_reply__descriptor, what, &arena, (void **)&reply, error);
-        bool done = result == 0 && reply->done;
-        uint64_t lag = result == 0 ? reply->lag : 0;
-        if (result == 0 && (done || reply->roles != roles_told)) {
-            roles_told = reply->roles;
-            change_tell(change, group, reply);
+        int result = change_ask(change, group, false, &reply, error);
+        bool done = result == 0 && reply.done;
+        if (result == 0 && (done || reply.roles != roles_told)) {
+            roles_told = reply.roles;
+            change_tell(change, group, &reply);
         }
-        proto_arena_deinit(&arena);
         if (result != 0 || done) {
             return result;
         }
         if (now_ns() >= deadline_ns) {
-            return change_late(change, group, lag, error);
+            return change_late(change, group, reply.lag, error);
         }
         poll_pause();
     }
 }
 
+/* Group 0 comes first and goes last: who leads another group needs the keys and the newest map, which its own replica
+ * of group 0 tells it (R-F6), and a node that is no member of group 0 any more has neither after a restart. So that a
+ * removal that group 0 refuses leaves nothing half done, all groups are asked before the first is changed. */
 static int change_groups(const struct change *change, struct cairn_error *error)
 {
     struct proto_arena arena = {0};
     Cairn__ClusterMap *map = NULL;
     uint64_t deadline_ns = change_deadline(change->c, CHANGE_SECONDS * 1000000000ull);
     int result = api_map_get(change->c, &arena, &map, error);
+    for (size_t i = 0; result == 0 && !change->add && i < map->n_groups; i++) {
+        result = change_check(change, map->groups[i]->group, deadline_ns, error);
+    }
     for (size_t i = 0; result == 0 && i < map->n_groups; i++) {
-        result = change_group(change, map->groups[i]->group, deadline_ns, error);
+        size_t at = change->add ? i : map->n_groups - 1 - i;
+        result = change_group(change, map->groups[at]->group, deadline_ns, error);
     }
     proto_arena_deinit(&arena);
     return result;

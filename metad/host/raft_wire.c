@@ -35,6 +35,10 @@ void raft_wire_send(struct group *group, const struct raft_message *message)
         identity_relay(group, known, list, &wire.n_known);
         wire.known = list;
     }
+    bool first_word = message->kind == RAFT_HEARTBEAT || message->kind == RAFT_VOTE || message->kind == RAFT_PRE_VOTE;
+    if (first_word && group->params.address != NULL) {
+        wire.address = (char *)(uintptr_t)group->params.address;
+    }
     struct slice body = {0};
     if (message->count > 0) {
         raft_entries_encode(message->entries, message->count, &body);
@@ -122,6 +126,7 @@ enum err raft_wire_decode(struct group *group, const struct message *frame, stru
         if (wire->kind == RAFT_HEARTBEAT && wire->term >= raft_status(group->raft).term) {
             identity_learn(group, wire->known, wire->n_known);
         }
+        members_note_address(group, wire->from, wire->address);
     }
     proto_arena_deinit(&arena);
     if (err == ERR_OK && frame->body.bytes > 0) {

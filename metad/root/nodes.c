@@ -6,9 +6,10 @@
 #include "base/check.h"
 #include "metad/root/root.h"
 
-#define NODE_TEXT_BYTES 255u
-#define NODES_MAX       256u /* metadata nodes a map ever names */
-#define RECOVERY_EPOCHS (1ull << 32)
+#define NODE_TEXT_BYTES  255u
+#define NODES_MAX        256u /* metadata nodes a map ever names */
+#define NODE_HEARD_TICKS 6u   /* a minute: open clients fetch the map twice in it */
+#define RECOVERY_EPOCHS  (1ull << 32)
 
 Cairn__MapNode *map_find_metad(const Cairn__ClusterMap *map, uint32_t node)
 {
@@ -18,6 +19,13 @@ Cairn__MapNode *map_find_metad(const Cairn__ClusterMap *map, uint32_t node)
         }
     }
     return NULL;
+}
+
+bool map_metad_is_heard(const Cairn__ClusterMap *map, uint32_t node)
+{
+    const Cairn__MapNode *row = map_find_metad(map, node);
+    bool first = row == NULL || (row->since == 0 && row->state == NODE_IN_USE);
+    return first || (row->state == NODE_IN_USE && map->tick >= row->since + NODE_HEARD_TICKS);
 }
 
 bool node_address_is_sound(const char *address)
@@ -178,6 +186,8 @@ enum err admin_node_apply(struct apply *apply, struct answer *answer)
         row->address = request->address;
     }
     if (request->state != NODE_JOINING) { /* one that is in use stays so when it is added again */
+        bool comes = row->state == NODE_JOINING && request->state == NODE_IN_USE;
+        row->since = comes ? record->map->tick + 1 : row->since;
         row->state = request->state;
         map_groups_set(record->map, request->node, request->state == NODE_IN_USE, apply->arena);
     }

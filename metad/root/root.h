@@ -87,6 +87,8 @@ MUST_CHECK enum err known_register_prepare(struct root *root, const Cairn__RootR
 
 /* Metadata nodes (nodes.c). The row of one in the map, or NULL. */
 Cairn__MapNode *map_find_metad(const Cairn__ClusterMap *map, uint32_t node);
+/* It has been in use for so long that all who fetch the map have its address; so have the first ones. */
+bool map_metad_is_heard(const Cairn__ClusterMap *map, uint32_t node);
 bool node_address_is_sound(const char *address);
 /* Takes a metadata node's address into the map. NOT_FOUND: nobody named it, or it is gone. */
 MUST_CHECK enum err root_node_register(struct apply *apply, Cairn__ClusterMap *map,

@@ -243,6 +243,18 @@ static void note_counters(struct metad *metad, struct node_counters *counters)
     }
 }
 
+/* This node was away while others came: they say where they are, for its own map does not know them yet. */
+static void learn_speaker(struct metad *metad, struct group *group)
+{
+    uint32_t node = 0;
+    const char *address = NULL;
+    char host[METAD_HOST_BYTES];
+    uint16_t port = 0;
+    if (group_speaker(group, &node, &address) && metad_address_parse(address, host, &port) && port != 0) {
+        runtime_learn_address(metad->runtime, ROLE_METAD, node, host, port);
+    }
+}
+
 /* A group with what only the shell can do: its loop's counters kept fresh, what other loops may know of it told; and on
  * group 0 the addresses of the map, and the end of a node that was removed. */
 static void group_with_shell(void *actor, const struct event *event, struct effects *fx)
@@ -253,6 +265,7 @@ static void group_with_shell(void *actor, const struct event *event, struct effe
         note_counters(metad, &metad->counters[seat->index]);
     }
     group_step(seat->group, event, fx);
+    learn_speaker(metad, seat->group);
     atomic_store_explicit(&seat->drained, group_is_drained(seat->group), memory_order_relaxed);
     if (event->kind == EVENT_TIMER) {
         atomic_store_explicit(&seat->removed, group_status(seat->group).removed, memory_order_relaxed);

@@ -90,6 +90,7 @@ def add_interrupted(cluster, new):
     assert members(cluster)[0][new.name] == "learner on its way to voter"
     assert states(cluster)[new.name] == "joining"
     refuse(cluster, 7, ["CHANGE_PENDING", new.name], "remove", "metad2", "--timeout", "2")
+    assert members(cluster)[1]["metad2"] == "voter"  # what group 0 refuses is begun in no other group
     refuse(cluster, 7, ["CHANGE_PENDING", new.name], "add", "metad9", "--address", "127.0.0.1:9", "--timeout", "2")
     process = cluster.start("admin", "node", "add", new.name)
     assert "learns" in process.stdout.readline().decode()

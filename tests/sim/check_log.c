@@ -12,6 +12,7 @@
 #include "proto/message.h"
 
 enum { NODES = 10, GROUPS = 2 };
+enum { CAUGHT_UP = 256 }; /* entries that a learner may lack when it becomes a voter */
 
 struct held { /* one entry */
     uint64_t term, name;
@@ -505,16 +506,62 @@ void log_check_send(struct log_check *check, struct node *node, const struct act
     }
 }
 
-void log_check_commit(struct log_check *check, uint32_t g, uint32_t members, uint64_t commit)
+/* Durable on a majority of those who have this role? True where nobody has it. */
+static bool majority_has(const struct log_check *check, uint32_t g, const struct raft_config *config, uint8_t role,
+                         uint64_t commit)
 {
-    uint32_t durable = 0;
-    CHECK(members < NODES);
-    for (uint32_t node = 1; node <= members && g < GROUPS; node++) {
-        durable += durable_last(&check->shadows[node][g]) >= commit;
+    uint32_t voters = 0, durable = 0;
+    for (uint32_t i = 0; i < config->count; i++) {
+        if ((config->members[i].roles & role) != 0) {
+            CHECK(config->members[i].node < NODES);
+            voters++;
+            durable += durable_last(&check->shadows[config->members[i].node][g]) >= commit;
+        }
     }
-    WORLD_REQUIRE(check->world, g >= GROUPS || durable > members / 2,
-                  "commit: group %u has committed entry %lu, which is durable on %u nodes of %u", g,
-                  (unsigned long)commit, durable, members);
+    return voters == 0 || 2 * durable > voters;
+}
+
+static bool quorum_has(const struct log_check *check, uint32_t g, const struct raft_config *config, uint64_t commit)
+{
+    return majority_has(check, g, config, RAFT_VOTER, commit) && majority_has(check, g, config, RAFT_OUTGOING, commit);
+}
+
+void log_check_commit(struct log_check *check, uint32_t g, const struct raft_config *before,
+                      const struct raft_config *after, uint64_t commit)
+{
+    WORLD_REQUIRE(
+        check->world, g >= GROUPS || quorum_has(check, g, before, commit) || quorum_has(check, g, after, commit),
+        "commit: group %u has committed entry %lu, which is not durable on a majority", g, (unsigned long)commit);
+}
+
+/* The term of an entry, as any log has it; 0: none knows. */
+static uint64_t term_of(const struct log_check *check, uint32_t g, uint64_t index)
+{
+    uint64_t term = 0;
+    for (uint32_t node = 0; node < NODES && index > 0; node++) {
+        const struct held_log *log = &check->shadows[node][g].log;
+        term = log->count >= index && log->entries[index - 1].term > term ? log->entries[index - 1].term : term;
+    }
+    return term;
+}
+
+void log_check_config(struct log_check *check, uint32_t g, const struct raft_config *before,
+                      const struct raft_status *leader)
+{
+    const struct raft_config *after = &leader->config.config;
+    uint64_t term = term_of(check, g, leader->commit);
+    WORLD_REQUIRE(check->world, term == 0 || term == leader->term,
+                  "members: group %u has a change in term %lu, and what is committed is of term %lu", g,
+                  (unsigned long)leader->term, (unsigned long)term);
+    for (uint32_t i = 0; i < after->count; i++) {
+        uint32_t node = after->members[i].node;
+        bool comes = (after->members[i].roles & RAFT_VOTER) != 0 && (raft_config_roles(before, node) & RAFT_VOTER) == 0;
+        CHECK(node < NODES);
+        uint64_t last = durable_last(&check->shadows[node][g]);
+        WORLD_REQUIRE(check->world, !comes || last + CAUGHT_UP >= leader->commit,
+                      "members: group %u makes node %u a voter, whose log ends with entry %lu, and %lu is committed", g,
+                      node, (unsigned long)last, (unsigned long)leader->commit);
+    }
 }
 
 uint64_t log_check_reopened(const struct log_check *check)

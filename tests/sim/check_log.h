@@ -9,6 +9,7 @@
 #ifndef CAIRN_SIM_CHECK_LOG_H
 #define CAIRN_SIM_CHECK_LOG_H
 
+#include "raft/raft.h"
 #include "world.h"
 
 struct log_check;
@@ -16,8 +17,14 @@ struct log_check *log_check_create(struct world *world);
 void log_check_destroy(struct log_check *check);
 /* A message of a metad is about to be sent. */
 void log_check_send(struct log_check *check, struct node *node, const struct actor *actor, const struct effect *effect);
-/* After a step of a node that leads the group of metads 1..members: its commit index. */
-void log_check_commit(struct log_check *check, uint32_t group, uint32_t members, uint64_t commit);
+/* After a step of a node that leads the group: its commit index is durable on a majority of the members before the step
+ * or of those after it; on majorities of both halves of a joint configuration. */
+void log_check_commit(struct log_check *check, uint32_t group, const struct raft_config *before,
+                      const struct raft_config *after, uint64_t commit);
+/* After a step in which a leader appended a configuration: it has committed in its term, and who becomes a voter is
+ * caught up (4.1, 4.2.1). */
+void log_check_config(struct log_check *check, uint32_t group, const struct raft_config *before,
+                      const struct raft_status *leader);
 uint64_t log_check_reopened(const struct log_check *check);
 
 #endif

@@ -214,7 +214,8 @@ void raft_check_send(struct raft_check *check, struct node *node, const struct e
     struct proto_arena arena = {0};
     Cairn__RaftMessage *m = NULL;
     uint32_t g = effect->send.target, to = effect->send.to.node;
-    if (effect->send.type != MESSAGE_RAFT || g >= RAFT_CHECK_GROUPS || node->id >= NODES) {
+    bool refusal = (effect->send.flags & MESSAGE_REPLY) != 0; /* of a frame of who is no member */
+    if (effect->send.type != MESSAGE_RAFT || refusal || g >= RAFT_CHECK_GROUPS || node->id >= NODES) {
         return;
     }
     if (proto_unpack(&cairn__raft_message__descriptor, effect->send.header, &arena, (void **)&m) != ERR_OK) {

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "blockd/blockd.h"
 #include "client/client.h"
+#include "members.h"
 #include "metad/host/log.h"
 #include "proto/message.h"
 
@@ -56,9 +57,26 @@ static void metad_boot(struct world *world, struct node *node, void *context)
                                      .flush_entries = c->flush_entries,
                                      .keep_entries = c->keep_entries,
                                      .piece_bytes = c->piece_bytes};
+        if (c->plan->spares > 0) {
+            group.address = c->addresses[node->id - 1];
+            group.peers = c->peers[node->id - 1];
+        }
         memset(group.cluster_key, 0x33, sizeof group.cluster_key);
         world_actor_add(node, ACTOR_GROUP, g, group_step, group_end, group_create(&group), 0);
     }
+}
+
+/* Whom a server or client asks when it starts: those of its configuration, which names the first ones, and those that
+ * its shell remembers of the last map. */
+static uint32_t metads_known(const struct cluster *c, uint32_t *ret_metads)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < c->metad_count; i++) {
+        if (i < c->plan->metads || c->metad_states[i] == METAD_IN_USE) {
+            ret_metads[count++] = i + 1;
+        }
+    }
+    return count;
 }
 
 static void store_boot(struct cluster *c, struct node *node)
@@ -94,11 +112,8 @@ static void blockd_boot(struct world *world, struct node *node, void *context)
                                  .host = host,
                                  .rack = "rack-1",
                                  .store_count = 1,
-                                 .metad_count = c->plan->metads,
                                  .heartbeat_ns = SECOND};
-    for (uint32_t i = 0; i < c->plan->metads; i++) {
-        agent.metads[i] = i + 1;
-    }
+    agent.metad_count = metads_known(c, agent.metads);
     world_actor_add(node, ACTOR_AGENT, 0, agent_step, agent_end, agent_create(&agent), -1);
 }
 
@@ -107,13 +122,21 @@ static void client_boot(struct world *world, struct node *node, void *context)
     (void)world;
     struct cluster *c = context;
     struct client_params params = {.cluster = c->bootstrap.cluster,
-                                   .cluster_incarnation = c->bootstrap.cluster_incarnation,
-                                   .metad_count = c->plan->metads};
-    for (uint32_t i = 0; i < c->plan->metads; i++) {
-        params.metads[i] = i + 1;
-    }
+                                   .cluster_incarnation = c->bootstrap.cluster_incarnation};
+    params.metad_count = metads_known(c, params.metads);
     world_actor_add(node, ACTOR_CLIENT, 0, client_step, client_end, client_create(&params), 0);
     world_actor_add(node, ACTOR_API, 0, workload_step, NULL, workload_client_of(c->workload, node->id), -1);
+}
+
+static void operator_boot(struct world *world, struct node *node, void *context)
+{
+    (void)world;
+    struct cluster *c = context;
+    struct client_params params = {.cluster = c->bootstrap.cluster,
+                                   .cluster_incarnation = c->bootstrap.cluster_incarnation};
+    params.metad_count = metads_known(c, params.metads);
+    world_actor_add(node, ACTOR_CLIENT, 0, client_step, client_end, client_create(&params), 0);
+    world_actor_add(node, ACTOR_API, 0, members_step, NULL, c->members, -1);
 }
 
 /* ---- what the world tells ---- */
@@ -132,6 +155,10 @@ static void on_effect(struct world *world, struct node *node, struct actor *acto
 {
     (void)world;
     struct cluster *c = context;
+    twice_effect(&c->twice[node->slot], node, actor, effect);
+    if (effect->kind == EFFECT_SEND && effect->send.to.role != ROLE_LOCAL) {
+        safe_check_send(c->safe, node, effect);
+    }
     if (effect->kind == EFFECT_SEND && node->role == ROLE_METAD) {
         raft_check_send(c->raft, node, effect);
         log_check_send(c->log, node, actor, effect);
@@ -145,24 +172,36 @@ static void on_step(struct world *world, struct node *node, struct actor *actor,
     if (actor->kind != ACTOR_GROUP) {
         return;
     }
-    struct raft_status status = group_status(actor->self);
+    struct raft_status status = group_status(actor->self), *before = &c->before[node->id - 1][actor->index];
     raft_check_status(c->raft, node, actor->index, &status);
-    if (status.role == RAFT_LEADER) {
-        log_check_commit(c->log, actor->index, c->plan->metads, status.commit);
+    /* Who may change its mind within a step counts by the members before or by those after; and what was committed
+     * under members of before need not be durable on a majority of those that come. */
+    bool same = c->before_boot[node->id - 1][actor->index] == node->boot;
+    bool risen = same && before->role == RAFT_LEADER && status.commit > before->commit;
+    if (status.role == RAFT_LEADER && (status.config.index == 0 || risen)) {
+        log_check_commit(c->log, actor->index, risen ? &before->config.config : &status.config.config,
+                         &status.config.config, status.commit);
     }
+    if (same && before->role == RAFT_LEADER && status.role == RAFT_LEADER && before->term == status.term &&
+        status.config.index > before->config.index) {
+        log_check_config(c->log, actor->index, &before->config.config, &status);
+    }
+    *before = status;
+    c->before_boot[node->id - 1][actor->index] = node->boot;
 }
 
 static void call_start(struct world *world, void *context, uint64_t slot)
 {
     struct cluster *c = context;
     struct node *node = world->nodes[slot];
-    if (node->up) {
+    if (node->up || (node->role == ROLE_METAD && !cluster_metad_lives(c, node->id - 1))) {
         return;
     }
     if (node->role == ROLE_BLOCKD && rng_chance(&world->rng_scenario, c->plan->drop_index_percent * 10000)) {
         sim_kv_drop(node->kvs[0]);
         c->rebuild[node->id - 1] = true;
     }
+    safe_check_node(c->safe, node, true);
     node_start(node);
 }
 
@@ -170,6 +209,11 @@ static void on_down(struct world *world, struct node *node, void *context)
 {
     struct cluster *c = context;
     uint64_t after = rng_between(&world->rng_scenario, c->plan->restart_min_ns, c->plan->restart_max_ns);
+    safe_check_node(c->safe, node, false);
+    if (node->role == ROLE_BLOCKD) {
+        after += c->away_ns[node->id - 1];
+        c->away_ns[node->id - 1] = 0;
+    }
     world_at(world, world->now_ns + after, call_start, context, node->slot);
 }
 
@@ -227,6 +271,28 @@ static void draw_world(struct cluster *c)
     world->halt_allowed = on_halt;
 }
 
+/* The metads that are not in use yet, and the operator. */
+static void spares_make(struct cluster *c)
+{
+    c->metad_count = c->plan->metads + c->plan->spares;
+    for (uint32_t i = 0; i < c->metad_count; i++) {
+        snprintf(c->addresses[i], sizeof c->addresses[i], "10.1.0.%u:7100", i + 1);
+        c->metad_states[i] = i < c->plan->metads ? METAD_IN_USE : METAD_SPARE;
+        for (uint32_t j = 0; j < c->plan->metads; j++) {
+            c->peers[i][j] = i < c->plan->metads ? j + 1 : 0;
+        }
+        if (i >= c->plan->metads) {
+            c->metads[i] = world_node_add(c->world, ROLE_METAD, i + 1, 1, metad_boot, c);
+        }
+    }
+    if (c->plan->spares > 0) {
+        c->members = members_create(c);
+        c->operator= world_node_add(c->world, ROLE_DEVICE, c->plan->workload.clients + 1, 1, operator_boot, c);
+        c->operator->principal = DEVICE;
+        c->operator->key = c->bootstrap.bearer;
+    }
+}
+
 static void nodes_make(struct cluster *c)
 {
     struct world *world = c->world;
@@ -242,13 +308,30 @@ static void nodes_make(struct cluster *c)
         c->clients[i]->key = c->bootstrap.bearer;
         workload_node(workload_client_of(c->workload, i + 1), c->clients[i]);
     }
+    spares_make(c);
     for (unsigned i = 0; i < world->node_count; i++) {
         struct node *node = world->nodes[i];
         uint64_t either = rng_below(&world->rng_scenario, 2ull * c->plan->clock_ppm + 1);
         node->clock_ppm = (int32_t)either - (int32_t)c->plan->clock_ppm;
         sim_kv_knobs(node->kvs[0])->spontaneous = rng_chance(&world->rng_scenario, 500000);
-        node_start(node);
+        if (node->role != ROLE_METAD || c->metad_states[node->id - 1] != METAD_SPARE) {
+            node_start(node);
+        }
     }
+}
+
+uint32_t cluster_metads_in_use(const struct cluster *c)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < c->metad_count; i++) {
+        count += c->metad_states[i] == METAD_IN_USE;
+    }
+    return count;
+}
+
+bool cluster_metad_lives(const struct cluster *c, uint32_t index)
+{
+    return c->metad_states[index] != METAD_SPARE && c->metad_states[index] != METAD_OFF;
 }
 
 void cluster_init(struct cluster *c, struct world *world, const struct plan *plan)
@@ -256,6 +339,11 @@ void cluster_init(struct cluster *c, struct world *world, const struct plan *pla
     *c = (struct cluster){.world = world, .plan = plan};
     c->raft = raft_check_create(world);
     c->log = log_check_create(world);
+    c->safe = safe_check_create(world, plan->forged_percent);
+    if (plan->forged_percent > 0) {
+        world->tamper = safe_forge;
+        world->tamper_context = c->safe;
+    }
     draw_bootstrap(c);
     draw_world(c);
     struct workload_params params = plan->workload;
@@ -267,7 +355,11 @@ void cluster_init(struct cluster *c, struct world *world, const struct plan *pla
 
 void cluster_deinit(struct cluster *c)
 {
+    if (c->members != NULL) {
+        members_destroy(c->members);
+    }
     workload_destroy(c->workload);
     raft_check_destroy(c->raft);
     log_check_destroy(c->log);
+    safe_check_destroy(c->safe);
 }

@@ -11,9 +11,20 @@ static struct rng *rng_of_faults(struct cluster *c)
     return &c->world->rng_scenario;
 }
 
+/* The first that is in use. */
+static uint32_t first_metad(const struct cluster *c)
+{
+    uint32_t first = 0;
+    while (c->metad_states[first] != METAD_IN_USE) {
+        first++;
+    }
+    return first;
+}
+
 static struct node *any_metad(struct cluster *c)
 {
-    return c->metads[rng_below(rng_of_faults(c), c->plan->metads)];
+    struct node *node = c->metads[rng_below(rng_of_faults(c), c->metad_count)];
+    return cluster_metad_lives(c, node->id - 1) ? node : c->metads[first_metad(c)];
 }
 
 static struct node *any_blockd(struct cluster *c)
@@ -47,6 +58,11 @@ static void metad_power(struct cluster *c)
 {
     crash_soon(c, any_metad(c), CRASH_POWER);
 }
+/* Killed, and then without power while it starts again: what it read back may have been in a cache only. */
+static void metad_twice(struct cluster *c)
+{
+    c->twice[any_metad(c)->slot] = TWICE_WANTED;
+}
 static void blockd_kill(struct cluster *c)
 {
     crash_soon(c, any_blockd(c), CRASH_KILL);
@@ -54,6 +70,19 @@ static void blockd_kill(struct cluster *c)
 static void blockd_power(struct cluster *c)
 {
     crash_soon(c, any_blockd(c), CRASH_POWER);
+}
+/* Killed, and for so long that the map calls its stores down; two at a time at most. */
+static void blockd_away(struct cluster *c)
+{
+    struct node *node = any_blockd(c);
+    unsigned absent = 0;
+    for (unsigned i = 0; i < c->plan->blockds; i++) {
+        absent += !c->blockds[i]->up || c->away_ns[i] > 0;
+    }
+    if (node->up && absent < 2) {
+        c->away_ns[node->id - 1] = rng_between(rng_of_faults(c), 10, 40) * SECOND;
+        crash_soon(c, node, CRASH_KILL);
+    }
 }
 static void client_kill(struct cluster *c)
 {
@@ -64,6 +93,11 @@ static void client_kill(struct cluster *c)
 static void all_power(struct cluster *c)
 {
     bool at_once = rng_chance(rng_of_faults(c), 500000);
+    for (uint32_t i = c->plan->metads; i < c->metad_count; i++) {
+        if (cluster_metad_lives(c, i)) {
+            node_crash_after(c->metads[i], 1 + rng_below(rng_of_faults(c), 80), CRASH_POWER);
+        }
+    }
     for (unsigned i = 0; i < c->plan->metads + c->plan->blockds; i++) {
         if (at_once) {
             node_crash(c->world->nodes[i], CRASH_POWER);
@@ -109,7 +143,7 @@ static void cut_node(struct cluster *c)
 static struct node *leader(struct cluster *c)
 {
     uint32_t group = (uint32_t)rng_below(rng_of_faults(c), CLUSTER_GROUPS);
-    for (uint32_t i = 0; i < c->plan->metads; i++) {
+    for (uint32_t i = 0; i < c->metad_count; i++) {
         struct actor *actor = node_actor(c->metads[i], ACTOR_GROUP, group);
         if (actor != NULL && group_status(actor->self).role == RAFT_LEADER) {
             return c->metads[i];
@@ -148,6 +182,22 @@ static void cut_bridge(struct cluster *c)
         }
     }
     lasts(c, end_cuts, 0);
+}
+
+/* Longer than a client waits for a node that it heard before it asks another. */
+#define LATE_NS (5 * SECOND)
+
+static void late_leader(struct cluster *c)
+{
+    struct node *others[PLAN_METADS];
+    unsigned count = 0;
+    struct node *node = leader(c);
+    for (unsigned i = 0; i < c->metad_count; i++) {
+        if (c->metads[i] != node) {
+            others[count++] = c->metads[i];
+        }
+    }
+    late_begin(&c->late, c->world, node, others, count, LATE_NS);
 }
 
 /* ---- disks ---- */
@@ -271,6 +321,9 @@ static void (*const rows[FAULT_KINDS])(struct cluster *) = {
     [FAULT_MISDIRECTED] = misdirected,
     [FAULT_CLOCK_JUMP] = clock_jump,
     [FAULT_LOG_ROT] = log_rot,
+    [FAULT_BLOCKD_AWAY] = blockd_away,
+    [FAULT_LATE_LEADER] = late_leader,
+    [FAULT_METAD_TWICE] = metad_twice,
 };
 
 static enum fault_kind draw_kind(struct cluster *c)
@@ -314,6 +367,8 @@ void faults_heal(struct cluster *c)
 {
     struct world *world = c->world;
     c->calm = true;
+    late_end(&c->late);
+    memset(c->twice, 0, sizeof c->twice);
     world->crash_at = 0;
     world->knobs.net_reset_ppm = 0;
     world_heal(world);

@@ -155,8 +155,9 @@ static struct slice copy_of(struct slice slice)
 static void net_carry(struct world *world, struct conn *conn, unsigned side, const struct message *message,
                       const struct address *to, bool in_order)
 {
+    const struct node *near = conn->side[side].node;
     struct conn_side *far = &conn->side[1 - side];
-    uint64_t at = world->now_ns + net_delay(world);
+    uint64_t at = world->now_ns + net_delay(world) + world->lag_ns[near->slot][far->node->slot];
     if (in_order) {
         at = at > far->arrived_ns ? at : far->arrived_ns + 1;
         far->arrived_ns = at;
@@ -169,6 +170,9 @@ static void net_carry(struct world *world, struct conn *conn, unsigned side, con
     item->net.message.header = copy_of(message->header);
     item->net.message.body = copy_of(message->body);
     item->net.to = *to;
+    if (world->tamper != NULL) {
+        world->tamper(world->tamper_context, near, &item->net.message);
+    }
 }
 
 static void net_send_remote(struct node *node, struct actor *actor, const struct effect *effect)
@@ -341,8 +345,14 @@ void world_block(struct world *world, const struct node *from, const struct node
     world->blocked[from->slot][to->slot] = true;
 }
 
+void world_lag(struct world *world, const struct node *from, const struct node *to, uint64_t lag_ns)
+{
+    world->lag_ns[from->slot][to->slot] = lag_ns;
+}
+
 void world_heal(struct world *world)
 {
+    memset(world->lag_ns, 0, sizeof world->lag_ns);
     memset(world->blocked, 0, sizeof world->blocked);
 }
 

@@ -12,9 +12,10 @@
 const char *fault_name(enum fault_kind kind)
 {
     static const char *const names[FAULT_KINDS] = {
-        "metad_kill", "metad_power",   "blockd_kill", "blockd_power", "client_kill", "all_power", "cut_node",
-        "cut_leader", "cut_one_way",   "cut_bridge",  "slow_disk",    "hung_disk",   "full_disk", "failing_disk",
-        "rot",        "stale_sectors", "misdirected", "clock_jump",   "log_rot",
+        "metad_kill", "metad_power",  "blockd_kill", "blockd_power",  "client_kill", "all_power",
+        "cut_node",   "cut_leader",   "cut_one_way", "cut_bridge",    "slow_disk",   "hung_disk",
+        "full_disk",  "failing_disk", "rot",         "stale_sectors", "misdirected", "clock_jump",
+        "log_rot",    "blockd_away",  "late_leader", "metad_twice",
     };
     CHECK(kind < FAULT_KINDS);
     return names[kind];
@@ -23,12 +24,12 @@ const char *fault_name(enum fault_kind kind)
 /* What a file gives, as base/config reads it. */
 struct values {
     char *about;
-    int64_t metads, blockds, coded_percent, tick_ms, clock_ppm, reset_ppm, drop_index_percent;
+    int64_t metads, spares, blockds, coded_percent, tick_ms, clock_ppm, reset_ppm, drop_index_percent;
     struct config_strings pools, operation_mix, fault_mix;
     struct config_integers chunk_bytes, fault_every_ms, fault_lasts_ms, restart_ms;
     int64_t clients, operations, pause_ms, at_once, own_names, shared_names, folders, shared_percent, most_chunks,
         inline_percent, big_kib;
-    int64_t faults, most_seconds, steps;
+    int64_t faults, most_seconds, steps, forged_percent;
 };
 
 static const struct values defaults = {
@@ -146,7 +147,12 @@ static bool take_values(const struct values *v, struct plan *plan, char *ret_tex
 {
     snprintf(plan->about, sizeof plan->about, "%s", v->about != NULL ? v->about : "");
     plan->metads = (uint32_t)v->metads;
+    plan->spares = (uint32_t)v->spares;
+    if (plan->metads + plan->spares > PLAN_METADS) {
+        return refuse(ret_text, "%s are too many together", "cluster.metads and cluster.spares");
+    }
     plan->blockds = (uint32_t)v->blockds;
+    plan->forged_percent = (uint32_t)v->forged_percent;
     plan->coded_percent = (uint32_t)v->coded_percent;
     plan->tick_ms = (uint32_t)v->tick_ms;
     plan->clock_ppm = (uint32_t)v->clock_ppm;
@@ -180,6 +186,7 @@ bool plan_read(const char *dir, const char *name, struct plan *ret_plan, char *r
     const struct config_key keys[] = {
         {"about", CONFIG_STRING, true, &v.about, 0, 0},
         {"cluster.metads", CONFIG_INTEGER, false, &v.metads, 1, PLAN_METADS},
+        {"cluster.spares", CONFIG_INTEGER, false, &v.spares, 0, PLAN_METADS},
         {"cluster.blockds", CONFIG_INTEGER, false, &v.blockds, 1, PLAN_BLOCKDS},
         {"cluster.pools", CONFIG_STRINGS, false, &v.pools, 0, 0},
         {"cluster.chunk_bytes", CONFIG_INTEGERS, false, &v.chunk_bytes, 64, LIMIT_CHUNK_BYTES},
@@ -190,6 +197,7 @@ bool plan_read(const char *dir, const char *name, struct plan *ret_plan, char *r
         {"cluster.drop_index_percent", CONFIG_INTEGER, false, &v.drop_index_percent, 0, 100},
         {"workload.clients", CONFIG_INTEGER, false, &v.clients, 1, WORKLOAD_CLIENTS},
         {"workload.operations", CONFIG_INTEGER, false, &v.operations, 1, 1000000},
+        {"workload.forged_percent", CONFIG_INTEGER, false, &v.forged_percent, 0, 100},
         {"workload.pause_ms", CONFIG_INTEGER, false, &v.pause_ms, 1, 100000},
         {"workload.at_once", CONFIG_INTEGER, false, &v.at_once, 1, 16},
         {"workload.own_names", CONFIG_INTEGER, false, &v.own_names, 0, 32},

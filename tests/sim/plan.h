@@ -5,7 +5,7 @@
 
 #include "workload.h"
 
-#define PLAN_METADS  5u
+#define PLAN_METADS  9u
 #define PLAN_BLOCKDS 12u
 #define PLAN_POOLS   8u
 #define PLAN_TEXT    256u
@@ -31,6 +31,9 @@ enum fault_kind {
     FAULT_MISDIRECTED,
     FAULT_CLOCK_JUMP,
     FAULT_LOG_ROT,
+    FAULT_BLOCKD_AWAY,
+    FAULT_LATE_LEADER,
+    FAULT_METAD_TWICE,
     FAULT_KINDS,
 };
 
@@ -39,6 +42,8 @@ struct plan {
     char about[PLAN_TEXT];
     /* the cluster; of ranges and lists each seed draws one */
     uint32_t metads, blockds;
+    uint32_t forged_percent; /* of uploads' stages with receipts: one is not what the store gave */
+    uint32_t spares;         /* metads beside them that an operator adds and takes away (members.h); 0: no operator */
     char pools[PLAN_POOLS][32];
     uint32_t pool_count;
     uint32_t chunk_bytes[8], chunk_count;

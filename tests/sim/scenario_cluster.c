@@ -8,6 +8,7 @@
 #include "check/replicas.h"
 #include "check_state.h"
 #include "cluster.h"
+#include "members.h"
 #include "scenario.h"
 
 /* Runs until `done`, at most `bound_ns`. */
@@ -37,14 +38,22 @@ static bool all_verified(struct cluster *c)
     return workload_verified(c->workload);
 }
 
+static bool members_settled(struct cluster *c)
+{
+    return c->members == NULL || (members_idle(c->members) && members_agree(c->members));
+}
+
 static bool replicas_level(struct cluster *c)
 {
     for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
         uint64_t applied = 0;
-        for (unsigned i = 0; i < c->plan->metads; i++) {
+        for (unsigned i = 0; i < c->metad_count; i++) {
+            if (c->metad_states[i] != METAD_IN_USE) {
+                continue;
+            }
             struct actor *actor = node_actor(c->metads[i], ACTOR_GROUP, g);
             struct raft_status status = actor != NULL ? group_status(actor->self) : (struct raft_status){0};
-            applied = i == 0 ? status.applied : applied;
+            applied = applied == 0 ? status.applied : applied;
             if (status.applied == 0 || status.applied != status.last || status.applied != applied) {
                 return false;
             }
@@ -75,11 +84,15 @@ static void check_replicas(struct cluster *c)
     for (uint32_t g = 0; g < CLUSTER_GROUPS && !world->failed; g++) {
         struct replica replicas[PLAN_METADS];
         struct report report = {0};
-        for (unsigned i = 0; i < c->plan->metads; i++) {
-            replicas[i].view = sim_kv_view(c->metads[i]->kvs[0]);
-            group_prefix(replicas[i].view, g, replicas[i].prefix);
+        unsigned count = 0;
+        for (unsigned i = 0; i < c->metad_count; i++) {
+            if (c->metad_states[i] == METAD_IN_USE) {
+                replicas[count].view = sim_kv_view(c->metads[i]->kvs[0]);
+                group_prefix(replicas[count].view, g, replicas[count].prefix);
+                count++;
+            }
         }
-        replicas_check(replicas, c->plan->metads, &report, &digest);
+        replicas_check(replicas, count, &report, &digest);
         WORLD_REQUIRE(world, report.findings == 0, "%s", report.text);
         if (g == 1 && !world->failed) {
             state_check(world, replicas[0].view, replicas[0].prefix);
@@ -101,18 +114,22 @@ static void verify(struct cluster *c, const char *when)
 static void last_power_cut(struct cluster *c)
 {
     struct world *world = c->world;
-    unsigned servers = c->plan->metads + c->plan->blockds;
     world->node_down = NULL;
-    for (unsigned i = 0; i < servers && !world->failed; i++) {
-        node_crash(world->nodes[i], CRASH_POWER);
+    for (unsigned i = 0; i < world->node_count && !world->failed; i++) {
+        if (world->nodes[i]->role != ROLE_DEVICE) {
+            node_crash(world->nodes[i], CRASH_POWER);
+        }
     }
     for (unsigned i = 0; i < c->plan->metads && c->log_rotted && !world->failed; i++) {
         if (c->metads[i] != faults_log_victim(c)) {
             faults_log_rot(c, c->metads[i]); /* all three hold all: one flipped sector on two of them stops nobody */
         }
     }
-    for (unsigned i = 0; i < servers && !world->failed; i++) {
-        node_start(world->nodes[i]);
+    for (unsigned i = 0; i < world->node_count && !world->failed; i++) {
+        struct node *node = world->nodes[i];
+        if (node->role == ROLE_BLOCKD || (node->role == ROLE_METAD && cluster_metad_lives(c, node->id - 1))) {
+            node_start(node);
+        }
     }
 }
 
@@ -122,11 +139,20 @@ static void finale(struct cluster *c)
     world_note(world, "the end of faults and operations");
     faults_heal(c);
     workload_stop(c->workload);
+    if (c->members != NULL) {
+        members_stop(c->members);
+    }
     if (!world_run_until(world, world->now_ns + c->plan->restart_max_ns)) {
         return;
     }
     bool idle = run_until(c, all_idle, 300 * SECOND);
     WORLD_REQUIRE(world, idle, "an operation has not ended 300 s after the last fault");
+    if (c->members != NULL && !world->failed) {
+        bool settled = run_until(c, members_settled, 300 * SECOND);
+        WORLD_REQUIRE(world, settled, "a change of members has not ended 300 s after the last fault");
+        WORLD_REQUIRE(world, members_changes(c->members) > 0, "no member was changed: the scenario tests nothing");
+        world_note(world, "%u changes of members", members_changes(c->members));
+    }
     verify(c, "after the last fault");
     bool level = !world->failed && run_until(c, replicas_level, 60 * SECOND);
     WORLD_REQUIRE(world, level, "the replicas do not apply the same in a healed cluster");
@@ -155,6 +181,8 @@ void scenario_run_plan(struct world *world, const struct plan *plan)
     world->operations = counts.begun;
     WORLD_REQUIRE(world, counts.acknowledged > 0 && counts.reads > 0,
                   "nothing was acknowledged or read: the scenario tests nothing");
+    WORLD_REQUIRE(world, safe_check_acknowledgements(c.safe) > 0,
+                  "no version with chunks was acknowledged: the scenario tests nothing");
     world_note(world, "%lu operations, %lu acknowledged, %lu read, %lu refused, %lu unknown",
                (unsigned long)counts.begun, (unsigned long)counts.acknowledged, (unsigned long)counts.reads,
                (unsigned long)counts.refused, (unsigned long)counts.unknown);

@@ -12,6 +12,7 @@
 #include "check_log.h"
 #include "check_raft.h"
 #include "group_host.h"
+#include "late.h"
 #include "metad/host/log.h"
 #include "scenario.h"
 
@@ -26,7 +27,10 @@ struct log_scenario {
     uint64_t cache_bytes;
     uint32_t segment_bytes;
     uint64_t propose_every_ns, fault_every_ns;
-    bool calm;               /* faults are over */
+    bool calm;  /* faults are over */
+    bool lates; /* leaders hear late; nodes lose power while they start */
+    struct late late;
+    enum twice twice[METADS];
     bool rots;               /* sectors of logs do, while their node is down */
     unsigned victim;         /* whose; in the end one more */
     uint32_t flips[METADS];  /* sectors spoiled */
@@ -96,6 +100,7 @@ static void on_effect(struct world *world, struct node *node, struct actor *acto
 {
     (void)world;
     struct log_scenario *s = context;
+    twice_effect(&s->twice[node->slot], node, actor, effect);
     if (effect->kind == EFFECT_SEND) {
         raft_check_send(s->raft, node, effect);
         log_check_send(s->log, node, actor, effect);
@@ -110,7 +115,7 @@ static void on_step(struct world *world, struct node *node, struct actor *actor,
         struct log_scenario *s = context;
         raft_check_status(s->raft, node, actor->index, &status);
         if (status.role == RAFT_LEADER) {
-            log_check_commit(s->log, actor->index, METADS, status.commit);
+            log_check_commit(s->log, actor->index, &status.config.config, &status.config.config, status.commit);
         }
     }
 }
@@ -202,6 +207,27 @@ static void call_cut_heal(struct world *world, void *context, uint64_t argument)
     world_heal(world);
 }
 
+static void late_fault(struct log_scenario *s)
+{
+    struct rng *rng = &s->world->rng_scenario;
+    unsigned leader = (unsigned)rng_below(rng, METADS), count = 0;
+    uint32_t group = (uint32_t)rng_below(rng, GROUPS);
+    struct node *others[METADS];
+    if (rng_chance(rng, 500000)) {
+        s->twice[leader] = TWICE_WANTED;
+        return;
+    }
+    for (unsigned i = 0; i < METADS; i++) {
+        leader = leads(s->nodes[i], group) ? i : leader;
+    }
+    for (unsigned i = 0; i < METADS; i++) {
+        if (i != leader) {
+            others[count++] = s->nodes[i];
+        }
+    }
+    late_begin(&s->late, s->world, s->nodes[leader], others, count, 1500 * MILLISECOND);
+}
+
 static void fault(struct log_scenario *s)
 {
     struct world *world = s->world;
@@ -231,7 +257,7 @@ static void call_fault(struct world *world, void *context, uint64_t argument)
 {
     struct log_scenario *s = context;
     if (!s->calm) {
-        fault(s);
+        (s->lates && rng_chance(&world->rng_scenario, 700000) ? late_fault : fault)(s);
         world_at(world, world->now_ns + rng_below(&world->rng_scenario, 2 * s->fault_every_ns), call_fault, s,
                  argument);
     }
@@ -261,6 +287,8 @@ static void heal(struct log_scenario *s)
 {
     struct world *world = s->world;
     s->calm = true;
+    memset(s->twice, 0, sizeof s->twice);
+    late_end(&s->late);
     world_heal(world);
     world->knobs.net_reset_ppm = world->knobs.net_lose_ppm = world->knobs.net_duplicate_ppm = 0;
     world->knobs.net_reorder_ppm = 0;
@@ -366,10 +394,10 @@ static void finale(struct log_scenario *s)
     WORLD_REQUIRE(world, settle(s, 20 * SECOND), "the nodes do not apply the same in a healed cluster");
 }
 
-static void log_run_with(struct world *world, bool rots)
+static void log_run_with(struct world *world, bool rots, bool lates)
 {
     struct log_scenario s = {
-        .world = world, .rots = rots, .raft = raft_check_create(world), .log = log_check_create(world)};
+        .world = world, .rots = rots, .lates = lates, .raft = raft_check_create(world), .log = log_check_create(world)};
     s.watch = (struct host_watch){&s, on_applied, on_opened, on_unsure, on_acknowledged, on_read};
     for (unsigned i = 0; i < METADS; i++) {
         s.nodes[i] = world_node_add(world, ROLE_METAD, i + 1, 1, metad_boot, &s);
@@ -397,12 +425,17 @@ static void log_run_with(struct world *world, bool rots)
 
 static void log_run(struct world *world)
 {
-    log_run_with(world, false);
+    log_run_with(world, false, false);
 }
 
 static void log_rot_run(struct world *world)
 {
-    log_run_with(world, true);
+    log_run_with(world, true, false);
+}
+
+static void log_late_run(struct world *world)
+{
+    log_run_with(world, false, true);
 }
 
 const struct scenario scenario_log = {
@@ -415,4 +448,10 @@ const struct scenario scenario_log_rot = {
     .name = "log_rot",
     .about = "the same; sectors of one log flip while its node is down, in the end of two of three at once",
     .run = log_rot_run,
+};
+
+const struct scenario scenario_log_late = {
+    .name = "log_late",
+    .about = "the same; leaders hear answers late and are deposed without a word, nodes lose power while they start",
+    .run = log_late_run,
 };

@@ -3,6 +3,7 @@
 
 #include "scenario.h"
 
-extern const struct scenario scenario_log, scenario_log_rot, scenario_store;
+extern const struct scenario scenario_log, scenario_log_rot, scenario_log_late, scenario_store;
 
-const struct scenario *const scenarios[] = {&scenario_log, &scenario_log_rot, &scenario_store, NULL};
+const struct scenario *const scenarios[] = {&scenario_log, &scenario_log_rot, &scenario_log_late, &scenario_store,
+                                            NULL};

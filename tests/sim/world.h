@@ -147,7 +147,11 @@ struct world {
     void *node_down_context;
     /* A local message is lost with its process: for those that carry what somebody must free. */
     void (*message_lost)(struct world *world, const struct message *message);
-    uint64_t operations, faults; /* for the report: the scenario counts them */
+    /* What a node that lies makes of a message it sends; the bytes are the receiver's. */
+    void (*tamper)(void *context, const struct node *from, struct message *message);
+    void *tamper_context;
+    uint64_t lag_ns[WORLD_NODES][WORLD_NODES]; /* from, to: added to each message's delay */
+    uint64_t operations, faults;               /* for the report: the scenario counts them */
     bool failed;
     char finding[WORLD_FINDING_TEXT];
     struct node *stepping; /* whose event it is just now; NULL: the scenario's */
@@ -191,6 +195,8 @@ void world_post(struct node *node, enum actor_kind kind, uint32_t index, uint16_
 /* Cuts the network between two nodes both ways, or joins it again; world_heal joins all. */
 void world_cut(struct world *world, struct node *a, struct node *b, bool cut);
 void world_heal(struct world *world);
+/* Messages of one direction come so much later, in order; until world_heal. */
+void world_lag(struct world *world, const struct node *from, const struct node *to, uint64_t lag_ns);
 /* One way only. */
 void world_block(struct world *world, const struct node *from, const struct node *to);
 

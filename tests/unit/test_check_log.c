@@ -111,6 +111,17 @@ static void heals(struct lab *lab, uint64_t index, uint64_t term, const char *te
     local(lab, 1, true, MESSAGE_LOG_HEAL, &answered, (struct slice){0});
 }
 
+/* The leader's commit index, by members with these roles. */
+static void commits(struct lab *lab, uint8_t role_1, uint8_t role_2, uint8_t role_3, uint64_t index)
+{
+    struct raft_config config = {.count = 3};
+    const uint8_t roles[] = {role_1, role_2, role_3};
+    for (uint32_t i = 0; i < 3; i++) {
+        config.members[i] = (struct raft_member){.node = i + 1, .roles = roles[i]};
+    }
+    log_check_commit(lab->log, 0, &config, &config, index);
+}
+
 static void says(struct lab *lab, enum raft_message_kind kind, uint64_t term, uint64_t index)
 {
     Cairn__RaftMessage m = lab_message(kind, term);
@@ -125,7 +136,8 @@ static void good(struct lab *lab)
 {
     appends(lab, 1, 1, 1, 3, 2);
     appends(lab, 2, 1, 1, 3, 2);
-    log_check_commit(lab->log, 0, 3, 3);
+    commits(lab, RAFT_VOTER, RAFT_VOTER, RAFT_VOTER, 3);
+    commits(lab, RAFT_VOTER | RAFT_OUTGOING, RAFT_VOTER, RAFT_LEARNER, 3);
     says(lab, RAFT_APPEND_REPLY, 2, 3);
     reads(lab, 2, 2, 2, "entry");
     asks(lab, 1, 2, (struct raft_hard_state){3, 2}, entries_pack(4, 2, 2, "entry"));
@@ -268,9 +280,26 @@ static void commits_on_one_of_three(struct lab *lab)
 {
     appends(lab, 1, 1, 1, 3, 2);
     appends(lab, 2, 1, 1, 2, 2);
-    log_check_commit(lab->log, 0, 3, 2);
+    commits(lab, RAFT_VOTER, RAFT_VOTER, RAFT_VOTER, 2);
     lab_turn(lab);
-    log_check_commit(lab->log, 0, 3, 3);
+    commits(lab, RAFT_VOTER, RAFT_VOTER, RAFT_VOTER, 3);
+}
+
+static void commits_by_a_learner(struct lab *lab)
+{
+    appends(lab, 1, 1, 1, 3, 2);
+    appends(lab, 2, 1, 1, 3, 2);
+    lab_turn(lab);
+    commits(lab, RAFT_VOTER, RAFT_LEARNER, RAFT_VOTER, 3);
+}
+
+/* Both halves must have it: who comes has, who leaves has not. */
+static void commits_by_one_half(struct lab *lab)
+{
+    appends(lab, 1, 1, 1, 3, 2);
+    appends(lab, 2, 1, 1, 3, 2);
+    lab_turn(lab);
+    commits(lab, RAFT_VOTER, RAFT_VOTER, RAFT_OUTGOING, 3);
 }
 
 static void test_histories(void **state)
@@ -294,7 +323,9 @@ static void test_histories(void **state)
         {"a leader with a hole", leads_with_a_hole, "asks for votes or leads"},
         {"a hole filled with another entry", heals_with_something_else, "healed with something else"},
         {"a hole of another name", names_a_hole_it_does_not_have, "names a hole"},
-        {"a commit on one of three", commits_on_one_of_three, "durable on 1 nodes of 3"},
+        {"a commit on one of three", commits_on_one_of_three, "not durable on a majority"},
+        {"a commit by a learner", commits_by_a_learner, "not durable on a majority"},
+        {"a commit by one half of two", commits_by_one_half, "not durable on a majority"},
     };
     lab_judge(good, bad, sizeof bad / sizeof *bad);
 }

@@ -65,6 +65,18 @@ static void stands(struct lab *lab, uint32_t node, enum raft_role role, uint64_t
     raft_check_status(lab->raft, lab->nodes[node], 0, &status);
 }
 
+/* A refused frame is answered by an ErrorReply, which is no Raft message. */
+static void refuse(struct lab *lab, uint32_t from, uint32_t to)
+{
+    struct effect effect = {.kind = EFFECT_SEND};
+    effect.send.to = address_node(ROLE_METAD, to, ACTOR_GROUP, 0);
+    effect.send.type = MESSAGE_RAFT;
+    effect.send.flags = MESSAGE_REPLY | MESSAGE_ERROR;
+    effect.send.header = error_reply_encode(ERR_NOT_MEMBER, err_text(ERR_NOT_MEMBER), 2);
+    raft_check_send(lab->raft, lab->nodes[from], &effect);
+    slice_drop(&effect.send.header);
+}
+
 /* Node 1 leads term 2 and commits two entries; node 2 takes over in term 3. */
 static void good(struct lab *lab)
 {
@@ -85,6 +97,8 @@ static void good(struct lab *lab)
     vote_speaks(lab, 2, 3, lab_message(RAFT_VOTE, 3));
     vote_give(lab, 3, 2, 3);
     append(lab, 2, 3, lab_entry(3, 3, ""));
+    refuse(lab, 3, 1);
+    refuse(lab, 1, 3); /* it promised term 2 before it was restarted */
     apply_all(lab, 3, 3, "");
 }
 

@@ -164,6 +164,37 @@ static void test_redirect(void **state)
     world_end(w);
 }
 
+/* The members may be exchanged while nothing runs: the map is fetched all the same. */
+static void test_map_is_fetched_when_idle(void **state)
+{
+    (void)state;
+    struct world *w = world_make();
+    put_whole(w);
+    uint32_t maps = w->maps;
+    uint64_t idle_ns = w->now_ns;
+    while (w->maps < maps + 3) {
+        assert_true(turn(w));
+    }
+    assert_in_range(w->now_ns - idle_ns, 60000000000ull, 91000000000ull);
+    world_end(w);
+}
+
+/* Nobody leads where the leader was: who came is asked for at once. */
+static void test_map_is_fetched_in_doubt(void **state)
+{
+    (void)state;
+    struct world *w = world_make();
+    put_whole(w);
+    uint32_t maps = w->maps;
+    w->now_ns += 1000000000;
+    w->leader = 2;
+    struct client_op *op = run(w, put_op(2, 100));
+    assert_int_equal(op->err, ERR_OK);
+    client_op_destroy(op);
+    assert_true(w->maps > maps);
+    world_end(w);
+}
+
 /* A node that hangs is no reason to wait long for a first answer: another one knows who leads. */
 static void test_mute_metad_is_left_soon(void **state)
 {
@@ -360,6 +391,8 @@ int main(void)
         cmocka_unit_test(test_get_with_wrong_bytes),
         cmocka_unit_test(test_get_of_what_is_lost),
         cmocka_unit_test(test_redirect),
+        cmocka_unit_test(test_map_is_fetched_when_idle),
+        cmocka_unit_test(test_map_is_fetched_in_doubt),
         cmocka_unit_test(test_mute_metad_is_left_soon),
         cmocka_unit_test(test_retry_has_the_same_bytes),
         cmocka_unit_test(test_numbers_are_fresh),

@@ -103,9 +103,11 @@ static void old_incarnation(struct frame *f)
 {
     f->message.cluster_incarnation = 4;
 }
-static void removed_peer(struct frame *f)
+static void answer_of_stranger(struct frame *f)
 {
     f->message.from = f->peer.id = 4;
+    f->message.kind = RAFT_APPEND_REPLY;
+    f->entry_count = 0;
 }
 static void lent_name(struct frame *f)
 {
@@ -190,7 +192,7 @@ static const struct row rows[] = {
     {"another cluster", wrong_cluster, ERR_WRONG_CLUSTER},
     {"half a cluster id", short_cluster, ERR_WRONG_CLUSTER},
     {"an old incarnation", old_incarnation, ERR_WRONG_CLUSTER},
-    {"a peer that is no member", removed_peer, ERR_NOT_MEMBER},
+    {"an answer of who is no member", answer_of_stranger, ERR_NOT_MEMBER},
     {"a member under another's name", lent_name, ERR_NOT_MEMBER},
     {"this node itself", own_name, ERR_NOT_MEMBER},
     {"an unknown kind", unknown_kind, ERR_UNKNOWN_TYPE},

@@ -3,6 +3,7 @@
 #include "group_node.h"
 #include "metad/group.h"
 #include "metad/members.h"
+#include "metad/root/root.h"
 
 #define GROUP 1u
 
@@ -109,23 +110,28 @@ static void test_room(void **state)
     node_deinit(&node);
 }
 
-/* Beyond the configuration: strangers never; known servers with a request of a term that is not behind; removed ones
- * with a pre-vote, to be told so. */
+/* Beyond the configuration: requests of a term that is not behind, for a member that was away while the others were
+ * exchanged knows none of them; answers never; pre-votes always, so that removed servers are told so. */
 static void test_frames(void **state)
 {
     (void)state;
-    static const uint32_t peers[] = {1, 2, 3, 4, 0};
     struct node node;
     start(&node);
     struct group *group = node.groups[GROUP];
     Cairn__RaftMessage beat = message_of(RAFT_HEARTBEAT, 2), vote = message_of(RAFT_PRE_VOTE, 9);
-    assert_int_equal(peer_says(&node, GROUP, 4, beat), ERR_NOT_MEMBER); /* nobody named it */
-    assert_int_equal(peer_says(&node, GROUP, 4, vote), ERR_NOT_MEMBER);
-    assert_int_equal(status_of(&node).leader, 0);
-    group->params.peers = peers;
-    assert_int_equal(peer_says(&node, GROUP, 5, beat), ERR_NOT_MEMBER);
     assert_int_equal(peer_says(&node, GROUP, 4, message_of(RAFT_HEARTBEAT_REPLY, 2)), ERR_NOT_MEMBER);
+    uint32_t speaker = 0;
+    const char *address = NULL;
+    assert_false(group_speaker(group, &speaker, &address));
+    beat.address = (char *)(uintptr_t) "10.0.0.4:7100";
     assert_int_equal(peer_says(&node, GROUP, 4, beat), ERR_OK); /* it may lead by a configuration that is on its way */
+    assert_true(group_speaker(group, &speaker, &address));      /* no map has it: this is how it can be answered */
+    assert_int_equal(speaker, 4);
+    assert_string_equal(address, "10.0.0.4:7100");
+    assert_false(group_speaker(group, &speaker, &address));
+    beat.address = (char *)(uintptr_t) "no address";
+    assert_int_equal(peer_says(&node, GROUP, 4, beat), ERR_OK);
+    assert_false(group_speaker(group, &speaker, &address));
     assert_int_equal(status_of(&node).leader, 4);
     assert_int_equal(peer_says(&node, GROUP, 4, message_of(RAFT_HEARTBEAT, 1)), ERR_NOT_MEMBER); /* an old term */
     assert_int_equal(peer_says(&node, GROUP, 3, message_of(RAFT_HEARTBEAT, 3)), ERR_OK);
@@ -198,7 +204,7 @@ static void test_transfer(void **state)
     node_deinit(&node);
 }
 
-static enum err ask_members(struct node *node, uint32_t add, uint32_t remove)
+static enum err ask_change(struct node *node, uint32_t add, uint32_t remove, bool check)
 {
     Cairn__RequestHead head;
     Cairn__AdminMembersRequest request = CAIRN__ADMIN_MEMBERS_REQUEST__INIT;
@@ -206,7 +212,13 @@ static enum err ask_members(struct node *node, uint32_t add, uint32_t remove)
     request.head->ns = 0;
     request.add = add;
     request.remove = remove;
+    request.check = check;
     return node_ask(node, 0, DEVICE_ROOT, MESSAGE_ADMIN_MEMBERS, &request, (struct slice){0});
+}
+
+static enum err ask_members(struct node *node, uint32_t add, uint32_t remove)
+{
+    return ask_change(node, add, remove, false);
 }
 
 static bool members_done(struct node *node)
@@ -250,7 +262,62 @@ static void test_change_refused(void **state)
     assert_true(members_done(&node));
     assert_int_equal(ask_members(&node, 0, 9), ERR_OK);
     assert_true(members_done(&node));
+    assert_int_equal(ask_change(&node, 0, 2, true), ERR_LAST_QUORUM);
+    assert_int_equal(ask_change(&node, 0, 3, true), ERR_OK); /* it could, and is not begun */
+    assert_false(members_done(&node));
     assert_int_equal(group_status(node.groups[0]).config.index, config);
+    node_deinit(&node);
+}
+
+static enum err ask_node(struct node *node, uint32_t state)
+{
+    Cairn__RequestHead head;
+    Cairn__AdminNodeRequest request = CAIRN__ADMIN_NODE_REQUEST__INIT;
+    request.head = node_head(node, &head);
+    request.head->ns = 0;
+    request.node = 4;
+    request.state = state;
+    request.address = (char *)(uintptr_t) "10.0.0.4:7100";
+    return node_ask(node, 0, DEVICE_ROOT, MESSAGE_ADMIN_NODE, &request, (struct slice){0});
+}
+
+/* Members are exchanged no faster than the map is heard: who knew only nodes that are gone would find nobody. */
+static void test_heard(void **state)
+{
+    (void)state;
+    struct node node;
+    node_init(&node);
+    assert_int_equal(ask_node(&node, NODE_JOINING), ERR_OK);
+    assert_int_equal(ask_node(&node, NODE_IN_USE), ERR_OK);
+    struct group *group = node.groups[0];
+    Cairn__MapNode *row = map_find_metad(group->keyring.map, 4);
+    assert_int_equal(row->since, group->keyring.map->tick + 1);
+    assert_int_equal(ask_node(&node, NODE_IN_USE), ERR_OK);
+    assert_int_equal(map_find_metad(group->keyring.map, 4)->since, group->keyring.map->tick + 1);
+    node_deinit(&node);
+
+    start(&node);
+    lead_with_keys(&node);
+    follow(&node, 0);
+    group = node.groups[0];
+    Cairn__MapNode young[2] = {CAIRN__MAP_NODE__INIT, CAIRN__MAP_NODE__INIT}, *rows[2] = {young, young + 1};
+    for (uint32_t i = 0; i < 2; i++) {
+        young[i].role = ROLE_METAD;
+        young[i].id = 1 + i;
+        young[i].since = group->keyring.map->tick + 1;
+    }
+    group->keyring.map->nodes = rows;
+    group->keyring.map->n_nodes = 2;
+    assert_int_equal(ask_change(&node, 0, 3, true), ERR_NOT_READY);
+    assert_int_equal(ask_members(&node, 0, 3), ERR_NOT_READY);
+    assert_int_equal(roles_of(&node, 3), RAFT_VOTER);
+    group->keyring.map->tick += 6;
+    assert_int_equal(ask_change(&node, 0, 3, true), ERR_NOT_READY); /* a tick may be all but over when it begins */
+    group->keyring.map->tick += 1;
+    assert_int_equal(ask_change(&node, 0, 3, true), ERR_OK);
+    young[0].since = young[1].since = 0; /* two of the first */
+    group->keyring.map->tick = 0;
+    assert_int_equal(ask_change(&node, 0, 3, true), ERR_OK);
     node_deinit(&node);
 }
 
@@ -295,6 +362,25 @@ static void test_change_add(void **state)
     assert_int_equal(roles_of(&node, 3), 0);
     assert_int_equal(ask_members(&node, 0, 3), ERR_OK);
     assert_true(members_done(&node));
+    node_deinit(&node);
+}
+
+/* Group 1 is led here, and group 0, which has the keys, hears no leader: somebody else may serve it. */
+static void test_keyless(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node);
+    struct group *group = node.groups[GROUP];
+    lead(&node, GROUP);
+    follow(&node, GROUP);
+    assert_false(group->keyring.present);
+    for (int i = 0; i < 100 && status_of(&node).transfer == 0; i++) {
+        assert_int_equal(status_of(&node).role, RAFT_LEADER);
+        follow(&node, GROUP);
+        node_ticks(&node, 1);
+    }
+    assert_int_equal(status_of(&node).transfer, 2);
     node_deinit(&node);
 }
 
@@ -354,7 +440,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_room),       cmocka_unit_test(test_frames),      cmocka_unit_test(test_transfer),
         cmocka_unit_test(test_drain),      cmocka_unit_test(test_drain_alone), cmocka_unit_test(test_change_refused),
-        cmocka_unit_test(test_change_add),
+        cmocka_unit_test(test_change_add), cmocka_unit_test(test_keyless),     cmocka_unit_test(test_heard),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
