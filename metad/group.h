@@ -97,6 +97,7 @@ struct heal {
 /* Another member's log, as it is known here (host/identity.c). */
 struct identity {
     struct log_peer peer;
+    uint64_t found; /* the position that this process began with; at most the one told, where only the log knows */
     uint64_t boot_before; /* of the process before the present one: its last frames may come late */
     bool stale;           /* the present one came back with less than it had acknowledged */
 };
@@ -256,7 +257,7 @@ MUST_CHECK enum err identity_hear(struct group *group, uint32_t node, const Cair
 /* What a leader tells of the others: at most RAFT_MEMBERS_MAX; and what a follower makes of it. */
 void identity_relay(const struct group *group, Cairn__LogIdentity *ret, Cairn__LogIdentity **ret_list,
                     size_t *ret_count);
-void identity_learn(struct group *group, Cairn__LogIdentity *const *known, size_t count);
+void identity_learn(struct group *group, const Cairn__RaftMessage *wire);
 bool identity_is_stale(const struct group *group, uint32_t node);
 /* Before an append: what was learned goes into the log with it. */
 void identity_tell_log(struct group *group);

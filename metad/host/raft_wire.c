@@ -34,6 +34,7 @@ void raft_wire_send(struct group *group, const struct raft_message *message)
     if (message->kind == RAFT_HEARTBEAT) {
         identity_relay(group, known, list, &wire.n_known);
         wire.known = list;
+        wire.known_at = group->at.config.index + 1;
     }
     struct slice body = {0};
     if (message->count > 0) {
@@ -120,7 +121,7 @@ enum err raft_wire_decode(struct group *group, const struct message *frame, stru
     if (err == ERR_OK) {
         members_note_room(group, wire->from, !wire->short_of_room);
         if (wire->kind == RAFT_HEARTBEAT && wire->term >= raft_status(group->raft).term) {
-            identity_learn(group, wire->known, wire->n_known);
+            identity_learn(group, wire);
         }
     }
     proto_arena_deinit(&arena);
