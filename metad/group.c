@@ -251,10 +251,13 @@ static void group_write_boot(struct group *group)
 /* `start` says what the log holds. */
 static void group_start_raft(struct group *group, struct raft_start *start)
 {
-    if (group->at.applied < start->base_index || group->at.applied > start->last) {
+    if (group->at.applied > start->last) {
         group_halt(group, ERR_CORRUPT,
-                   "the key-value store and the log do not fit: set the node's directory aside and rejoin");
+                   "the key-value store is ahead of the log: set the node's directory aside and rejoin");
         return;
+    }
+    if (group->at.applied < start->base_index) {
+        heal_start_lost(group, start);
     }
     struct raft_params params = {
         .group = group->params.group,
@@ -266,7 +269,7 @@ static void group_start_raft(struct group *group, struct raft_start *start)
         .cache_bytes = CACHE_BYTES,
         .sleep_ticks = group->params.group == 0 ? 0 : SLEEP_TICKS, /* the root group hears of stores every second */
     };
-    start->applied = group->at.applied;
+    start->applied = group->heal.lost ? start->base_index : group->at.applied;
     start->config = group->at.config;
     start->random = group->event->random;
     if (start->last == 0) {
@@ -277,7 +280,7 @@ static void group_start_raft(struct group *group, struct raft_start *start)
     group->raft = raft_create(&params, start);
     group->flushed_applied = group->at.applied;
     group->phase = GROUP_RUNNING;
-    if (group->params.group == 0) {
+    if (group->params.group == 0 && !group->heal.lost) {
         group_share_root(group);
     }
     struct raft_event event = {.kind = RAFT_EVENT_CONTINUE, .random = group->event->random};

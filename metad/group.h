@@ -78,11 +78,12 @@ struct fetching {
 /* A log with holes being mended (host/heal.c). */
 struct heal {
     struct holes holes;
+    bool lost;         /* the database holds less than the log begins behind (R-E5) */
     uint64_t again_ns; /* when members are asked again */
     struct {
         uint32_t node;
         uint64_t stream;
-    } asked[RAFT_MEMBERS_MAX];
+    } asked[2 * RAFT_MEMBERS_MAX];
     uint32_t asked_count;
     uint32_t behind;         /* who holds it in a snapshot, 0 nobody known */
     uint32_t snapshot_from;  /* who was asked for that */
@@ -90,6 +91,7 @@ struct heal {
     uint64_t writing;        /* number of the LOG_HEAL that is out, 0 none */
     struct raft_entry entry; /* in it; owns its data */
     uint64_t number, mended;
+    uint64_t restored;                    /* a lost state came back at this index, 0: it did not */
     uint64_t rot_behind, rot_last;        /* damaged entries that nobody needs, and the last of them */
     struct fetching fetches[FETCHES_MAX]; /* for others */
 };
@@ -273,10 +275,13 @@ void identity_tick(struct group *group);
 MUST_CHECK bool heal_open(struct group *group, struct reader *reader);
 /* What Raft is to know of them; those at or below the applied index are given up. `runs` are the start's. */
 void heal_start(struct group *group, struct raft_start *start, struct raft_term_run *runs);
+/* The database holds less than the log begins behind (R-E5): the group votes and acknowledges by its log, and its state
+ * is fetched from another member. */
+void heal_start_lost(struct group *group, struct raft_start *start);
 void heal_deinit(struct group *group);
 /* Raft cut or dropped the log from `from` on. */
 void heal_cut(struct group *group, uint64_t from);
-/* A snapshot holds all entries up to `index`. */
+/* A snapshot holds all entries up to `index`, and is the group's state. */
 void heal_passed(struct group *group, uint64_t index);
 void heal_tick(struct group *group);
 /* Messages: a member asks, the log says what it has, a member answers, the log has written. */

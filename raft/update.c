@@ -169,10 +169,16 @@ static void raft_update_release(struct raft *raft)
     raft->held_count = kept;
 }
 
-/* The last entry that may be delivered: committed, and durable on this node. */
-static uint64_t raft_deliver_limit(const struct raft *raft)
+/* The last entry that is committed, and durable on this node. */
+static uint64_t raft_settled(const struct raft *raft)
 {
     return raft->commit < raft->log.persisted ? raft->commit : raft->log.persisted;
+}
+
+/* The last entry that may be delivered. */
+static uint64_t raft_deliver_limit(const struct raft *raft)
+{
+    return raft->lost ? raft->applied : raft_settled(raft);
 }
 
 static void raft_update_deliver(struct raft *raft)
@@ -248,7 +254,7 @@ void raft_update_end(struct raft *raft, struct raft_update *ret_update)
     if (raft->log.window_count > 0 && !raft_window_is_needed(raft)) {
         raft_log_window_drop(&raft->log);
     }
-    raft_log_evict(&raft->log, raft->applied, raft->params.cache_bytes);
+    raft_log_evict(&raft->log, raft->lost ? raft_settled(raft) : raft->applied, raft->params.cache_bytes);
     CHECK(raft->log.base <= raft->applied && raft->applied <= raft->commit && raft->commit <= raft->log.last);
     CHECK(raft->configs[0].index <= raft->commit && raft_config(raft)->index <= raft->log.last);
     struct raft_update *update = &raft->update;

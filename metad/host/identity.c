@@ -100,6 +100,13 @@ void identity_relay(const struct group *group, Cairn__LogIdentity *ret, Cairn__L
     *ret_count = count;
 }
 
+/* In the committed configuration. Where that was lost with the state (R-E5) all that was heard is held to. */
+static bool identity_votes(const struct group *group, uint32_t node)
+{
+    const struct raft_config *config = &group->at.config.config;
+    return config->count == 0 || (raft_config_roles(config, node) & (RAFT_VOTER | RAFT_OUTGOING)) != 0;
+}
+
 /* Another process than the one heard last has less than that had. */
 static bool identity_lacks(const struct identity *known, const Cairn__LogIdentity *told)
 {
@@ -145,7 +152,7 @@ enum err identity_hear(struct group *group, uint32_t node, const Cairn__LogIdent
         return ERR_OK;
     }
     struct identity *known = identity_find(group, node);
-    bool votes = (raft_config_roles(&group->at.config.config, node) & (RAFT_VOTER | RAFT_OUTGOING)) != 0;
+    bool votes = identity_votes(group, node);
     if (known == NULL || !votes) {
         identity_believe(group, known, node, told);
         return ERR_OK;
@@ -173,7 +180,7 @@ enum err identity_hear(struct group *group, uint32_t node, const Cairn__LogIdent
 static void identity_learn_one(struct group *group, const Cairn__LogIdentity *told)
 {
     struct identity *known = identity_find(group, told->node);
-    bool votes = (raft_config_roles(&group->at.config.config, told->node) & (RAFT_VOTER | RAFT_OUTGOING)) != 0;
+    bool votes = identity_votes(group, told->node);
     if (known == NULL || !votes) {
         known = known != NULL ? known : identity_row(group);
         bool news = known != NULL && (known->peer.node != told->node || told->position > known->peer.position ||

@@ -43,12 +43,14 @@ static enum err piece_check(const struct group *group, const struct message *mes
     }
     if (piece->mends) {
         bool leads = group->in.from != 0 && !group->in.mends; /* the leader's own goes first */
-        bool asked = group->heal.snapshot_from == piece->from && status.hole != 0 && piece->index >= status.hole;
+        uint64_t least = status.lost ? status.base : status.hole;
+        bool asked = group->heal.snapshot_from == piece->from && least != 0 && piece->index >= least;
         return leads || !asked || piece->index_term > status.term ? ERR_CONFLICT : ERR_OK;
     }
     /* only a follower of the sender, in its term, may be told what is committed */
     bool follows = status.role == RAFT_FOLLOWER && status.leader == piece->from && status.term == piece->term;
-    return follows ? ERR_OK : ERR_CONFLICT;
+    bool helps = !status.lost || piece->index >= status.base;
+    return follows && helps ? ERR_OK : ERR_CONFLICT;
 }
 
 static void receive_begin(struct group *group, const Cairn__SnapshotPiece *piece)

@@ -208,9 +208,79 @@ static void test_a_followers_snapshot_over_a_hole(void **state)
     net_close(net);
 }
 
+/* R-E5: a machine that was lost behind a log that was cut. The node votes and acknowledges; it does not lead, and
+ * delivers nothing before it has a snapshot. */
+static void test_a_lost_machine_acknowledges_and_does_not_lead(void **state)
+{
+    (void)state;
+    struct net *net = twelve_entries(3, 7);
+    for (uint32_t node = 1; node <= 3; node++) {
+        net->nodes[node - 1].flushed = 12;
+        net_start(net, node);
+        net_compact(net, node, 8);
+        net_crash(net, node, 0);
+    }
+    net->nodes[0].flushed = net->nodes[1].flushed = 0; /* of two of three */
+    net_start_all(net);
+    assert_true(status_of(net, 1).lost && status_of(net, 2).lost && !status_of(net, 3).lost);
+    ticks(net, 1, 60, 0);
+    ticks(net, 2, 60, 0);
+    assert_true(status_of(net, 1).role == RAFT_FOLLOWER && status_of(net, 2).role == RAFT_FOLLOWER);
+    assert_int_equal(status_of(net, 1).term, 2);
+    ticks(net, 3, 30, 0);
+    assert_true(status_of(net, 3).role == RAFT_LEADER && status_of(net, 3).ready); /* by their votes and answers */
+    assert_int_equal(net_propose(net, 3, 8), ERR_OK);
+    net_settle(net, 0);
+    ticks(net, 3, 2, 0);
+    assert_int_equal(status_of(net, 1).commit, 14);
+    assert_int_equal(status_of(net, 1).applied, 8);
+    assert_true(net_restore(net, 1) && net_restore(net, 2));
+    net_settle(net, 0);
+    assert_true(net_config_is(net, 1, "1 2 3"));
+    assert_int_equal(net->nodes[0].applied, 14);
+    ticks(net, 2, 10, 1u << 2); /* it hears 3 no more */
+    ticks(net, 1, 60, 1u << 2);
+    assert_int_equal(status_of(net, 1).role, RAFT_LEADER);
+    net_close(net);
+}
+
+/* The two whose machines are lost have the longest logs, so nobody may lead; the third has all that it needs, and does
+ * not know how far it is committed. They say so. */
+static void test_a_lost_machine_says_what_is_committed(void **state)
+{
+    (void)state;
+    struct net *net = twelve_entries(3, 8);
+    for (uint32_t node = 1; node <= 2; node++) {
+        net->nodes[node - 1].flushed = 12;
+        net_start(net, node);
+        net_compact(net, node, 8);
+        net_crash(net, node, 0);
+        net->nodes[node - 1].flushed = 0;
+    }
+    net->nodes[2].disk.last = net->nodes[2].view.last = 11;
+    net_start_all(net);
+    for (uint32_t node = 1; node <= 3; node++) {
+        ticks(net, node, 60, 0);
+        assert_int_equal(status_of(net, node).role, RAFT_FOLLOWER);
+    }
+    assert_int_equal(status_of(net, 3).applied, 0);
+    net_step(net, 3, (struct raft_event){.kind = RAFT_EVENT_COMMITTED, .index = 8, .term = 1}); /* of another term */
+    assert_int_equal(status_of(net, 3).commit, 0);
+    assert_false(net_restore(net, 1)); /* 3 reads its entries first */
+    assert_int_equal(status_of(net, 3).commit, 8);
+    while (net_load(net, 3, 100)) {}
+    assert_int_equal(net->nodes[2].applied, 8);
+    assert_true(net_restore(net, 1));
+    ticks(net, 1, 60, 0);
+    assert_int_equal(status_of(net, 1).role, RAFT_LEADER);
+    net_close(net);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_lost_machine_acknowledges_and_does_not_lead),
+        cmocka_unit_test(test_a_lost_machine_says_what_is_committed),
         cmocka_unit_test(test_a_hole_does_not_campaign),
         cmocka_unit_test(test_a_hole_votes_by_its_last_entry),
         cmocka_unit_test(test_one_flipped_sector_on_two_of_three),

@@ -81,6 +81,33 @@ static void random_rot(struct net *net, uint32_t node)
     }
 }
 
+/* The machine becomes durable up to somewhere. */
+static void random_flush(struct net *net, uint32_t node)
+{
+    struct net_node *self = &net->nodes[node - 1];
+    if (!self->lost && self->applied > self->flushed) {
+        self->flushed += pick(net, (uint32_t)(self->applied - self->flushed) + 1);
+    }
+}
+
+static uint64_t lost, restored;
+
+/* The machine of one node at a time is gone while it is down; another has applied what its log begins behind. */
+static void random_lose(struct net *net, uint32_t node)
+{
+    struct net_node *self = &net->nodes[node - 1];
+    bool any = self->disk.base == 0 || pick(net, 3) != 0, elsewhere = false;
+    for (uint32_t i = 1; i <= net->count; i++) {
+        const struct net_node *other = &net->nodes[i - 1];
+        any = any || other->flushed < other->disk.base;
+        elsewhere = elsewhere || (i != node && other->flushed >= self->disk.base);
+    }
+    if (!any && elsewhere) {
+        self->flushed = 0;
+        lost++;
+    }
+}
+
 static void random_crash(struct net *net)
 {
     uint32_t node = 1 + pick(net, net->count);
@@ -88,9 +115,10 @@ static void random_crash(struct net *net)
     if (self->raft == NULL) {
         net_start(net, node);
     } else {
-        self->flushed += self->applied > self->flushed ? pick(net, (uint32_t)(self->applied - self->flushed) + 1) : 0;
+        random_flush(net, node);
         net_crash(net, node, pick(net, (uint32_t)self->write_count + 1));
         random_rot(net, node);
+        random_lose(net, node);
         if (pick(net, 2) == 0) {
             net_start(net, node);
         }
@@ -101,7 +129,9 @@ static void random_heal(struct net *net)
 {
     for (uint32_t node = 1; node <= net->count; node++) {
         struct net_node *self = &net->nodes[node - 1];
-        if (self->raft != NULL && self->hole != 0 && pick(net, 40) == 0) {
+        if (self->raft != NULL && self->lost && pick(net, 40) == 0) {
+            restored += net_restore(net, node);
+        } else if (self->raft != NULL && self->hole != 0 && pick(net, 40) == 0) {
             healed += net_heal(net, node);
         }
     }
@@ -141,7 +171,7 @@ static void random_change(struct net *net, uint32_t node)
 static void random_compact(struct net *net, uint32_t node)
 {
     struct net_node *self = &net->nodes[node - 1];
-    self->flushed += self->applied > self->flushed ? pick(net, (uint32_t)(self->applied - self->flushed) + 1) : 0;
+    random_flush(net, node);
     uint64_t most = self->flushed < self->disk.last ? self->flushed : self->disk.last;
     if (most > self->disk.base) {
         net_compact(net, node, self->disk.base + 1 + pick(net, (uint32_t)(most - self->disk.base)));
@@ -365,6 +395,8 @@ static void test_members(void **state)
     struct totals t = random_ask(6, 3, 9000, 200);
     if (getenv("RAFT_SEED") == NULL) {
         assert_true(t.installs > 0 && t.resets > 0 && t.rollbacks > 0 && t.changes > 0 && t.transfers > 0);
+        print_message("%lu machines lost, %lu brought back\n", lost, restored);
+        assert_true(lost > 100 && restored > 100);
     }
 }
 
