@@ -102,6 +102,7 @@ struct identity {
     uint64_t found; /* the position that this process began with; at most the one told, where only the log knows */
     uint64_t boot_before; /* of the process before the present one: its last frames may come late */
     bool stale;           /* the present one came back with less than it had acknowledged */
+    bool lost;            /* it says that its state is (R-E5) */
 };
 
 /* Who waits for a command's answer. type 0: nobody (the group's own command). */
@@ -261,6 +262,9 @@ void identity_relay(const struct group *group, Cairn__LogIdentity *ret, Cairn__L
                     size_t *ret_count);
 void identity_learn(struct group *group, const Cairn__RaftMessage *wire);
 bool identity_is_stale(const struct group *group, uint32_t node);
+/* A member says with each frame whether its state was lost. */
+void identity_note_lost(struct group *group, uint32_t node, bool lost);
+bool identity_is_lost(const struct group *group, uint32_t node);
 /* Before an append: what was learned goes into the log with it. */
 void identity_tell_log(struct group *group);
 /* A configuration is committed: who is no voter in it begins anew. */

@@ -224,6 +224,24 @@ bool identity_is_stale(const struct group *group, uint32_t node)
     return false;
 }
 
+void identity_note_lost(struct group *group, uint32_t node, bool lost)
+{
+    struct identity *known = identity_find(group, node);
+    if (known != NULL) {
+        known->lost = lost;
+    }
+}
+
+bool identity_is_lost(const struct group *group, uint32_t node)
+{
+    for (uint32_t i = 0; i < group->identity_count; i++) {
+        if (group->identities[i].peer.node == node) {
+            return group->identities[i].lost;
+        }
+    }
+    return false;
+}
+
 /* Of one that is stale the log keeps the process before it: after a restart here it is judged again. */
 void identity_tell_log(struct group *group)
 {
