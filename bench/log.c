@@ -71,6 +71,9 @@ static void feeder_step(void *actor, const struct event *event, struct effects *
         return;
     }
     CHECK(event->kind == EVENT_MESSAGE && !(event->message.flags & MESSAGE_ERROR));
+    if (event->message.type == MESSAGE_LOG_PINNED) {
+        return; /* nothing is flushed here: the log stays whole */
+    }
     if (event->message.type == MESSAGE_LOG_OPEN) {
         struct reader reader = reader_of(event->message.header.data, event->message.header.bytes);
         reader_take(&reader, 12);

@@ -225,6 +225,14 @@ static struct flight *flight_of(struct group *group, const struct raft_entry *en
     return ours ? flight : NULL;
 }
 
+/* A mutation of an entry that was in the log at the start. */
+static void reapply_count(struct group *group)
+{
+    uint64_t now_ns = group->event->now_ns;
+    group->reapply.begin_ns = group->reapply.mutations == 0 ? now_ns : group->reapply.begin_ns;
+    group->reapply.mutations++;
+}
+
 static void entry_apply_commands(struct group *group, const struct raft_entry *entry)
 {
     struct flight *flight = flight_of(group, entry);
@@ -240,6 +248,9 @@ static void entry_apply_commands(struct group *group, const struct raft_entry *e
         standing_digest(group, (uint64_t)answer.err << 32 ^ crc32c(0, answer.header.data, answer.header.bytes));
         if (answer.err == ERR_CORRUPT) {
             group_halt(group, ERR_CORRUPT, "a stored record does not decode");
+        }
+        if (entry->index <= group->reapply.last) {
+            reapply_count(group);
         }
         if (flight != NULL && i < flight->count && flight->waiters[i].type != 0) {
             group_answer(group, &flight->waiters[i], &answer);
@@ -279,6 +290,9 @@ void group_apply(struct group *group, const struct raft_entry *entry)
     }
     group->at.applied = entry->index;
     group->at.term = entry->term;
+    if (entry->index == group->reapply.last) {
+        group->reapply.end_ns = group->event->now_ns;
+    }
     group->applied_since_flush++;
     group->applied_bytes_since_flush += entry->data.bytes;
     if (entry->index % DIGEST_ENTRIES == 0) {

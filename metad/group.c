@@ -279,6 +279,7 @@ static void group_start_raft(struct group *group, struct raft_start *start)
     group->persist_number = 0;
     group->raft = raft_create(&params, start);
     group->flushed_applied = group->at.applied;
+    group->reapply.last = start->last;
     group->phase = GROUP_RUNNING;
     if (group->params.group == 0 && !group->heal.lost) {
         group_share_root(group);

@@ -155,6 +155,11 @@ struct group {
     uint64_t snapshot_number;               /* streams and pins */
     uint64_t digest_told;                   /* leading: the last checkpoint proposed for comparison */
     uint64_t applied_since_flush, applied_bytes_since_flush;
+    struct {
+        uint64_t last;      /* of the log when the group started */
+        uint64_t mutations; /* applied of it since */
+        uint64_t begin_ns, end_ns;
+    } reapply;
     bool flush_due;          /* the log asks for it */
     uint64_t load_first;     /* of the read that is out */
     uint64_t persist_number; /* of the last append sent to the log */

@@ -68,6 +68,11 @@ struct group_health {
     uint64_t restored;    /* state that was lost and came back as a snapshot, since the start: its index; 0 none */
     bool told_stale;      /* another member says that this node came back with less than it had acknowledged */
     uint32_t stale;       /* a member of which this node says so, 0 none */
+    uint64_t term;
+    uint32_t leader; /* of the term, 0 unknown */
+    /* After the start: mutations of the log that the database did not hold, and the time from the first of them to the
+     * last. 0 until all are applied. */
+    uint64_t reapplied, reapply_ns;
 };
 struct group_health group_health(const struct group *group);
 /* The newest map this group knows, packed (borrowed until the next step; empty: none yet), and its epoch. */

@@ -8,7 +8,8 @@
 
 /* On-disk formats. A directory says its own in its identity file (DIR/directory, DIR/store); one that says a greater
  * number than these is refused, one without a number is of format 1. */
-#define FORMAT_METAD 2 /* log segments "CLG3" (1: "CLG2") and the database of the groups */
+#define FORMAT_METAD                                                                                                   \
+    3 /* log records PEERS (2: without; 1: log segments "CLG2", without NAMES) and the database of the groups */
 #define FORMAT_STORE 1 /* segments "CSR1" and their index */
 
 /* Feature bits of the hello that both sides must know. */

@@ -91,7 +91,13 @@ struct group_health group_health(const struct group *group)
     for (uint32_t i = 0; i < group->identity_count && stale == 0; i++) {
         stale = group->identities[i].stale ? group->identities[i].peer.node : 0;
     }
-    return (struct group_health){.unsure = group->phase == GROUP_UNSURE,
+    bool reapplied = group->raft != NULL && group->at.applied >= group->reapply.last;
+    struct raft_status status = group->raft != NULL ? raft_status(group->raft) : (struct raft_status){0};
+    return (struct group_health){.term = status.term,
+                                 .leader = status.leader,
+                                 .reapplied = reapplied ? group->reapply.mutations : 0,
+                                 .reapply_ns = reapplied ? group->reapply.end_ns - group->reapply.begin_ns : 0,
+                                 .unsure = group->phase == GROUP_UNSURE,
                                  .holes = holes_left(&heal->holes),
                                  .hole = holes_index(&heal->holes),
                                  .mended = heal->mended,

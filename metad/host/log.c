@@ -585,7 +585,7 @@ static void log_on_disk(struct log *log, const struct event *event, struct effec
         log_batch_start(log, false, fx);
         break;
     case LOG_TOKEN_SCAN:
-        log_scan_done(log, event, fx);
+        log_scan_done(log, (uint32_t)event->disk.token, event, fx);
         break;
     case LOG_TOKEN_READ:
         log_read_done(log, event, fx);

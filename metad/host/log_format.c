@@ -40,12 +40,16 @@ void log_sector_encode(const struct log_sector *s, const struct uuid *directory,
     put_u32(sector, log_sector_crc(directory, file, number, sector));
 }
 
-bool log_sector_decode(const uint8_t *sector, const struct uuid *directory, uint32_t file, uint32_t number,
-                       struct log_sector *ret_sector)
+uint64_t log_sector_sequence(const uint8_t *sector)
+{
+    return get_u64(sector + 8);
+}
+
+/* All but the checksum. */
+static bool log_sector_parse(const uint8_t *sector, uint32_t number, struct log_sector *ret_sector)
 {
     uint32_t magic = get_u32(sector + 4);
-    if ((magic != LOG_MAGIC && magic != LOG_MAGIC_OLD) ||
-        get_u32(sector) != log_sector_crc(directory, file, number, sector)) {
+    if (magic != LOG_MAGIC && magic != LOG_MAGIC_OLD) {
         return false;
     }
     struct log_sector s = {.old = magic == LOG_MAGIC_OLD,
@@ -65,6 +69,13 @@ bool log_sector_decode(const uint8_t *sector, const struct uuid *directory, uint
     }
     *ret_sector = s;
     return true;
+}
+
+bool log_sector_decode(const uint8_t *sector, const struct uuid *directory, uint32_t file, uint32_t number,
+                       struct log_sector *ret_sector)
+{
+    return log_sector_parse(sector, number, ret_sector) &&
+           get_u32(sector) == log_sector_crc(directory, file, number, sector);
 }
 
 void log_record_encode(const struct log_record *record, uint8_t *data)
@@ -208,14 +219,18 @@ struct slice log_builder_finish(struct log_builder *b, const struct log_where *w
 
 static void log_cursor_enter(struct log_cursor *c)
 {
-    struct log_sector s;
     c->used = 0;
-    if (c->at < c->count &&
-        log_sector_decode(c->sectors + (uint64_t)c->at * LOG_SECTOR_BYTES, &c->where.directory, c->where.file,
-                          c->first + c->at, &s) &&
-        s.segment == c->where.segment) {
+    if (c->at >= c->count) {
+        return;
+    }
+    const uint8_t *sector = c->sectors + (uint64_t)c->at * LOG_SECTOR_BYTES;
+    uint32_t number = c->first + c->at;
+    struct log_sector s;
+    bool good = c->checked ? log_sector_parse(sector, number, &s)
+                           : log_sector_decode(sector, &c->where.directory, c->where.file, number, &s);
+    if (good && s.segment == c->where.segment) {
         c->used = s.used;
-    } else if (c->at < c->count) {
+    } else {
         c->failed = true;
     }
 }
@@ -225,6 +240,13 @@ void log_cursor_init(struct log_cursor *c, const uint8_t *sectors, uint32_t coun
 {
     *c = (struct log_cursor){
         .sectors = sectors, .count = count, .where = *where, .first = first, .at = at, .offset = offset};
+    log_cursor_enter(c);
+}
+
+void log_cursor_init_checked(struct log_cursor *c, const uint8_t *sectors, uint32_t count,
+                             const struct log_where *where, uint32_t first)
+{
+    *c = (struct log_cursor){.sectors = sectors, .count = count, .where = *where, .first = first, .checked = true};
     log_cursor_enter(c);
 }
 

@@ -107,6 +107,9 @@ void log_sector_encode(const struct log_sector *s, const struct uuid *directory,
 bool log_sector_decode(const uint8_t *sector, const struct uuid *directory, uint32_t file, uint32_t number,
                        struct log_sector *ret_sector);
 
+/* What a sector claims: to pass over one that is of no interest without its checksum. */
+uint64_t log_sector_sequence(const uint8_t *sector);
+
 /* Packs a header; body_crc is the caller's. */
 void log_record_encode(const struct log_record *record, uint8_t *data);
 /* False when the header's checksum or form is wrong. */
@@ -144,10 +147,14 @@ struct log_cursor {
     uint32_t offset; /* in its payload */
     uint32_t used;   /* of its payload */
     bool failed;     /* a sector is not valid: number first + at */
+    bool checked;    /* the caller has seen the checksums of all */
 };
 /* Begins at payload offset `offset` of sector `at`. */
 void log_cursor_init(struct log_cursor *c, const uint8_t *sectors, uint32_t count, const struct log_where *where,
                      uint32_t first, uint32_t at, uint32_t offset);
+/* From the beginning of sectors each of which has been decoded. */
+void log_cursor_init_checked(struct log_cursor *c, const uint8_t *sectors, uint32_t count,
+                             const struct log_where *where, uint32_t first);
 /* True when nothing is left; else the cursor stands on a byte. */
 bool log_cursor_end(struct log_cursor *c);
 /* Offset in the file of the next byte. */

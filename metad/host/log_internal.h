@@ -16,8 +16,9 @@
 #include "log.h"
 #include "log_format.h"
 
-#define LOG_BATCH_BYTES   (1u << 20) /* a batch takes appends until it holds so much */
-#define LOG_READ_BYTES    (1u << 20) /* one DISK_READ */
+#define LOG_BATCH_BYTES   (1u << 20)  /* a batch takes appends until it holds so much */
+#define LOG_READ_BYTES    (1u << 20)  /* one DISK_READ */
+#define LOG_PROBE_BYTES   (64u << 10) /* one of those that only ask what a file holds */
 #define LOG_MARK_IDLE_NS  100000000ull
 #define LOG_ALLOC_WAIT_NS 1000000000ull
 #define LOG_SPARES        2u /* files kept for coming segments; more are removed */
@@ -200,6 +201,8 @@ struct log_scan {
     uint64_t at;          /* offset in it: the next write, or sectors to look at */
     struct writer buffer; /* bytes of the file from buffer_at on */
     uint64_t buffer_at;
+    bool reading;           /* what comes behind the buffer */
+    uint32_t read_number;   /* of the reads that still count */
     uint64_t ahead_from;    /* where the chain was left */
     bool ahead_next;        /* the present file was looked through: the next one may go on */
     struct log_write ahead; /* found there: begins here or goes on behind a gap */
@@ -313,7 +316,7 @@ bool log_probe_block(struct log *log, const uint8_t *data);
 void log_probe_order(struct log_scan *scan);
 
 void log_scan_start(struct log *log, uint64_t now_ns, struct effects *fx);
-void log_scan_done(struct log *log, const struct event *event, struct effects *fx);
+void log_scan_done(struct log *log, uint32_t number, const struct event *event, struct effects *fx);
 void log_scan_deinit(struct log *log);
 
 void log_read_start(struct log *log, const struct message *m, struct effects *fx);

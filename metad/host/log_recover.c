@@ -35,16 +35,35 @@ static uint64_t log_scan_left(const struct log *log)
     return log_scan_file(log)->bytes - log->scan.at;
 }
 
-/* Goes to another place; what is buffered is forgotten. */
-static void log_scan_seek(struct log_scan *scan, enum log_scan_mode mode, uint32_t file, uint64_t at)
+/* Asks for the bytes from `from` on; where they are looked at without a gap the next read is out while these are
+ * taken in (log_scan_done). */
+static void log_scan_read(struct log *log, uint64_t from, struct effects *fx)
 {
-    scan->mode = mode;
-    scan->file = file;
-    scan->at = scan->buffer_at = at;
-    scan->buffer.bytes = 0;
+    struct log_scan *scan = &log->scan;
+    uint64_t left = log_scan_file(log)->bytes - from;
+    uint64_t most = scan->mode == LOG_SCAN_PROBE ? LOG_PROBE_BYTES : LOG_READ_BYTES;
+    scan->reading = true;
+    fx_disk_read(fx, log_token_make(LOG_TOKEN_SCAN, scan->read_number), log_file(log_scan_file(log)->file), from,
+                 left < most ? left : most);
 }
 
-/* The next `bytes` bytes of the file, or NULL after asking the disk for more. */
+/* Goes to another place; what is buffered is forgotten, and what is being read, too. */
+static void log_scan_seek(struct log_scan *scan, enum log_scan_mode mode, uint32_t file, uint64_t at)
+{
+    uint64_t end = scan->buffer_at + scan->buffer.bytes;
+    bool there = file == scan->file && at >= scan->buffer_at && at <= end;
+    scan->mode = mode;
+    scan->file = file;
+    scan->at = at;
+    if (!there) {
+        scan->buffer_at = at;
+        scan->buffer.bytes = 0;
+        scan->reading = false;
+        scan->read_number++;
+    }
+}
+
+/* The next `bytes` bytes of the file, or NULL when the disk has to give more. */
 static const uint8_t *log_scan_need(struct log *log, uint64_t bytes, struct effects *fx)
 {
     struct log_scan *scan = &log->scan;
@@ -58,9 +77,9 @@ static const uint8_t *log_scan_need(struct log *log, uint64_t bytes, struct effe
         scan->buffer.bytes = have;
         scan->buffer_at = scan->at;
     }
-    uint64_t from = scan->buffer_at + have, left = log_scan_file(log)->bytes - from;
-    fx_disk_read(fx, log_token_make(LOG_TOKEN_SCAN, 0), log_file(log_scan_file(log)->file), from,
-                 left < LOG_READ_BYTES ? left : LOG_READ_BYTES);
+    if (!scan->reading) {
+        log_scan_read(log, scan->buffer_at + have, fx);
+    }
     return NULL;
 }
 
@@ -74,10 +93,11 @@ static bool log_scan_begins(const struct log *log, const uint8_t *data, uint32_t
     uint32_t first = (uint32_t)(scan->at / LOG_SECTOR_BYTES);
     bool found = false;
     for (uint32_t i = 0; i < sectors; i++) {
+        const uint8_t *sector = data + (uint64_t)i * LOG_SECTOR_BYTES;
         struct log_sector s;
-        if (log_sector_decode(data + (uint64_t)i * LOG_SECTOR_BYTES, &log->directory, log_scan_file(log)->file,
-                              first + i, &s) &&
-            s.segment == log_scan_file(log)->number && s.first == first && s.sequence > ret->sequence &&
+        if (log_sector_sequence(sector) > ret->sequence &&
+            log_sector_decode(sector, &log->directory, log_scan_file(log)->file, first + i, &s) &&
+            s.segment == log_scan_file(log)->number && s.first == first &&
             (!scan->started || s.previous == log->sequence) && s.sectors <= log_scan_left(log) / LOG_SECTOR_BYTES) {
             *ret = (struct log_write){s.sequence, s.previous, s.synced, s.first, s.sectors, s.old};
             found = true;
@@ -279,6 +299,7 @@ static void log_scan_finish(struct log *log, uint64_t now_ns, struct effects *fx
 {
     struct log_scan *scan = &log->scan;
     log->highest = scan->highest > log->highest ? scan->highest : log->highest;
+    scan->read_number++; /* nothing is awaited any more */
     log_replay_settle(log, 0);
     writer_deinit(&scan->buffer);
     log_scan_bases(log);
@@ -467,17 +488,26 @@ void log_scan_start(struct log *log, uint64_t now_ns, struct effects *fx)
     log_scan_advance(log, now_ns, fx);
 }
 
-void log_scan_done(struct log *log, const struct event *event, struct effects *fx)
+void log_scan_done(struct log *log, uint32_t number, const struct event *event, struct effects *fx)
 {
     struct log_scan *scan = &log->scan;
-    CHECK(log->state == LOG_SCANNING);
+    if (number != scan->read_number) {
+        return; /* read ahead, and the scan went elsewhere */
+    }
+    CHECK(log->state == LOG_SCANNING && scan->reading);
+    scan->reading = false;
     const struct log_segment *file = log_scan_file(log);
+    uint64_t end = scan->buffer_at + scan->buffer.bytes;
     if (event->disk.err != ERR_OK || event->disk.data.bytes == 0 || event->disk.data.bytes % LOG_BLOCK_BYTES != 0) {
         enum err err = event->disk.err != ERR_OK ? event->disk.err : ERR_IO;
-        log_halt(log, fx, err, "log/%08x.log: cannot read at offset %llu: %s", file->file,
-                 (unsigned long long)(scan->buffer_at + scan->buffer.bytes), err_text(err));
+        log_halt(log, fx, err, "log/%08x.log: cannot read at offset %llu: %s", file->file, (unsigned long long)end,
+                 err_text(err));
         return;
     }
     writer_put(&scan->buffer, event->disk.data.data, event->disk.data.bytes);
+    end += event->disk.data.bytes;
+    if (scan->mode != LOG_SCAN_PROBE && end < file->bytes) {
+        log_scan_read(log, end, fx);
+    }
     log_scan_advance(log, event->now_ns, fx);
 }

@@ -336,7 +336,7 @@ bool log_replay_whole(struct log *log, const struct log_write *w, const struct l
 {
     struct log_where where = log_where(log, segment);
     struct log_cursor c;
-    log_cursor_init(&c, data, w->sectors, &where, w->first, 0, 0);
+    log_cursor_init_checked(&c, data, w->sectors, &where, w->first);
     while (!log_cursor_end(&c)) {
         struct log_found_record found;
         if (!log_found_read(&c, segment->number, &found)) {

@@ -1,10 +1,25 @@
-/* Lines about damaged logs (health.h): what was found at the start, and that it was mended. */
+/* Lines about what happens to groups (health.h): who leads; what was applied anew after a start; damaged logs, that
+ * they were found and mended. */
 #include "health.h"
 
 #include "io/log.h"
 
+static void leader_tell(uint32_t group, const struct group_health *was, const struct group_health *is)
+{
+    if (is->leader == 0 && was->leader != 0) {
+        io_log(LOG_INFO, ERR_OK, "group %u: no leader in term %llu", group, (unsigned long long)is->term);
+    } else if (is->leader != 0 && (is->leader != was->leader || is->term != was->term)) {
+        io_log(LOG_INFO, ERR_OK, "group %u: metad:%u leads term %llu", group, is->leader, (unsigned long long)is->term);
+    }
+}
+
 static void group_tell(uint32_t group, const struct group_health *was, const struct group_health *is)
 {
+    leader_tell(group, was, is);
+    if (is->reapplied > was->reapplied) {
+        io_log(LOG_INFO, ERR_OK, "group %u: %llu mutations of the log were applied anew in %.3f s", group,
+               (unsigned long long)is->reapplied, (double)is->reapply_ns / 1e9);
+    }
     if (is->unsure && !was->unsure) {
         io_log(
             LOG_ERROR, ERR_CORRUPT,
