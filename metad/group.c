@@ -456,6 +456,9 @@ static void group_cut(struct group *group)
 {
     uint64_t keep = group->params.keep_entries != 0 ? group->params.keep_entries : KEEP_ENTRIES;
     uint64_t index = group->flushed_applied > keep ? group->flushed_applied - keep : 0;
+    if (group->heal.rot_last > index && group->heal.rot_last <= group->flushed_applied) {
+        index = group->heal.rot_last; /* what cannot be read back any more; who needs it gets a snapshot */
+    }
     uint64_t floor = snapshot_send_floor(group);
     index = index < floor ? index : floor; /* who gets a snapshot goes on behind it */
     struct raft_status status = raft_status(group->raft);
@@ -748,6 +751,10 @@ static void group_local(struct group *group, const struct message *message)
         members_drain(group);
     } else if (message->type == MESSAGE_GROUP_RECOVER) {
         recover_begin(group, message->header);
+    } else if (message->type == MESSAGE_LOG_ROTTEN) {
+        if (group->phase == GROUP_RUNNING) {
+            heal_rotten(group, message->header);
+        }
     } else if (message->type == MESSAGE_LOG_PINNED) {
         group->flush_due = true;
     }

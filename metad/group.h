@@ -288,6 +288,8 @@ void heal_start(struct group *group, struct raft_start *start, struct raft_term_
  * is fetched from another member. */
 void heal_start_lost(struct group *group, struct raft_start *start);
 void heal_deinit(struct group *group);
+/* LOG_ROTTEN: a read found an entry damaged. */
+void heal_rotten(struct group *group, struct slice header);
 /* Raft cut or dropped the log from `from` on. */
 void heal_cut(struct group *group, uint64_t from);
 /* A snapshot holds all entries up to `index`, and is the group's state. */

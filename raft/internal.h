@@ -33,11 +33,12 @@
 struct raft_log {
     uint64_t base, base_term; /* what it begins behind: 0, 0 or an entry that a snapshot holds */
     uint64_t last;
-    uint64_t written;      /* handed to the host to persist */
-    uint64_t durable;      /* by name, <= written */
-    uint64_t hole;         /* first entry whose bytes are damaged, 0 none */
-    uint64_t persisted;    /* durable and below the hole */
-    uint64_t first_cached; /* last + 1: none */
+    uint64_t written;                   /* handed to the host to persist */
+    uint64_t durable;                   /* by name, <= written */
+    uint64_t hole;                      /* first entry whose bytes are damaged, 0 none */
+    uint64_t persisted;                 /* durable and below the hole */
+    uint64_t rotten_first, rotten_last; /* applied entries among which some cannot be read back; 0 none */
+    uint64_t first_cached;              /* last + 1: none */
     uint64_t cached_bytes;
     struct raft_entry *ring; /* entry `index` at index % ring_size (a power of two) */
     uint64_t ring_size;
@@ -212,6 +213,7 @@ void raft_member_settle(struct raft *raft);
 /* heal.c */
 void raft_healed(struct raft *raft, const struct raft_event *event);
 void raft_trimmed(struct raft *raft, uint64_t index);
+void raft_rotten(struct raft *raft, uint64_t index, uint64_t term);
 /* Whole: this node could send every entry, and has a machine that could speak for the group. */
 static inline bool raft_is_whole(const struct raft *raft)
 {

@@ -197,6 +197,9 @@ static void raft_dispatch(struct raft *raft, const struct raft_event *event)
     case RAFT_EVENT_HEALED:
         raft_healed(raft, event);
         break;
+    case RAFT_EVENT_ROTTEN:
+        raft_rotten(raft, event->index, event->term);
+        break;
     case RAFT_EVENT_COMMITTED:
         raft_commit_told(raft, event->index, event->term);
         break;

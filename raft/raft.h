@@ -151,6 +151,8 @@ enum raft_event_kind {
                                  state at `index`; else it is asked again when the peer answers */
     RAFT_EVENT_HEALED,        /* `loaded` (the damaged entry, durable again; none: it is held by a snapshot) fills a
                                  hole; the next one is at `index`, 0 none */
+    RAFT_EVENT_ROTTEN,        /* a read found the bytes of the entry (`index`, `term`) damaged: behind `applied` it is a
+                                 hole; at or below it nothing there is loaded until COMPACTED has passed it */
     RAFT_EVENT_COMMITTED,     /* a member whose log begins behind (`index`, `term`) says so: it is committed. Of no
                                  effect on a leader, and where the log does not hold it */
     RAFT_EVENT_TRIMMED,       /* raft_may_trim: from `index`, the first hole, on the log is cut */
@@ -172,7 +174,7 @@ struct raft_event {
     uint32_t peer;
     const struct raft_config *config; /* CONFIG, INSTALLED */
     uint64_t config_index;            /* INSTALLED: of the entry that holds it */
-    uint64_t index, term;             /* COMPACTED, SNAPSHOT_DONE, INSTALLED, HEALED, TRIMMED, COMMITTED */
+    uint64_t index, term;             /* COMPACTED, SNAPSHOT_DONE, INSTALLED, HEALED, TRIMMED, COMMITTED, ROTTEN */
     bool ok;                          /* SNAPSHOT_DONE */
 };
 

@@ -65,6 +65,8 @@ struct net_node {
     unsigned long write_count, write_capacity;
     uint64_t applied, flushed; /* delivered; and durable in the machine */
     bool lost;                 /* the machine holds less than the log's beginning (R-E5) */
+    bool hole_met;             /* by a running node: it knows what stood there, were it a configuration */
+    uint64_t rotten;           /* an applied entry that cannot be read back, 0 none */
     uint64_t hole;             /* rot: an entry of the disk that cannot be read, 0 none */
     uint64_t load_first;
     uint32_t load_count;
@@ -335,7 +337,7 @@ static inline void net_check_config(struct net *net, uint32_t node)
     uint64_t newest = 0, changes = 0;
     CHECK(status.last == view->last && status.base == view->base);
     for (uint64_t i = view->last; i > view->base; i--) {
-        if (view->entries[i - 1].type == RAFT_ENTRY_CONFIG && i != self->hole) {
+        if (view->entries[i - 1].type == RAFT_ENTRY_CONFIG && (i != self->hole || self->hole_met)) {
             newest = newest != 0 ? newest : i;
             changes += i > status.commit && view->entries[i - 1].term == status.term;
         }
@@ -526,6 +528,7 @@ static inline void net_step(struct net *net, uint32_t node, struct raft_event ev
         CHECK(u.load_first > self->view.base);
         CHECK(u.load_first + u.load_count - 1 <= self->disk.last);
         CHECK(self->hole == 0 || u.load_first + u.load_count <= self->hole);
+        CHECK(self->rotten == 0 || u.load_first > self->rotten || u.load_first + u.load_count <= self->rotten);
         self->load_first = u.load_first;
         self->load_count = u.load_count;
         net->loads++;
@@ -801,6 +804,31 @@ static inline bool net_install(struct net *net, uint32_t node, uint64_t index, u
     return true;
 }
 
+/* A read finds an entry of the log damaged while the node runs. */
+static inline void net_rot(struct net *net, uint32_t node, uint64_t index)
+{
+    struct net_node *self = &net->nodes[node - 1];
+    CHECK(index > self->disk.base && index <= self->disk.last && self->hole == 0 && self->rotten == 0);
+    self->rotten = index <= self->applied ? index : 0;
+    self->hole_met = true;
+    net_trace(net, "%u: finds %llu rotten", node, (unsigned long long)index);
+    net_step(
+        net, node,
+        (struct raft_event){.kind = RAFT_EVENT_ROTTEN, .index = index, .term = self->disk.entries[index - 1].term});
+}
+
+/* What was applied and cannot be read back goes, once the machine is flushed. True: it is gone. */
+static inline bool net_give_up(struct net *net, uint32_t node)
+{
+    struct net_node *self = &net->nodes[node - 1];
+    if (self->rotten > self->disk.base) {
+        self->flushed = self->applied > self->flushed ? self->applied : self->flushed;
+        net_compact(net, node, self->rotten);
+    }
+    self->rotten = self->rotten > self->disk.base ? self->rotten : 0;
+    return self->rotten == 0;
+}
+
 /* A lost machine is filled by any member's state at or behind the log's beginning; who is behind hears how far the
  * group is. True: done. */
 static inline bool net_restore(struct net *net, uint32_t node)
@@ -996,6 +1024,8 @@ static inline void net_crash(struct net *net, uint32_t node, unsigned long writt
     struct net_node *self = &net->nodes[node - 1];
     raft_destroy(self->raft);
     self->raft = NULL;
+    self->rotten = 0;
+    self->hole_met = false;
     while (self->write_count > 0 && written-- > 0) {
         (void)net_disk_take(self);
     }

@@ -209,6 +209,27 @@ static void heal_tell(struct group *group, const struct raft_entry *entry)
     }
 }
 
+void heal_rotten(struct group *group, struct slice header)
+{
+    struct reader reader = reader_of(header.data, header.bytes);
+    uint32_t number = reader_u32(&reader);
+    uint64_t index = reader_u64(&reader), term = reader_u64(&reader);
+    CHECK(!reader.failed && reader.left == 0 && number == group->params.group);
+    struct heal *heal = &group->heal;
+    struct raft_status before = raft_status(group->raft);
+    if (index > before.base && index <= before.applied && index > heal->rot_last) {
+        heal->rot_behind++;
+        heal->rot_last = index;
+        group->flush_due = true; /* then the log goes up to there (group.c), as at the start */
+    }
+    struct raft_event event = {.kind = RAFT_EVENT_ROTTEN, .random = group->event->random, .index = index, .term = term};
+    group_raft(group, &event);
+    if (group->phase == GROUP_RUNNING && raft_status(group->raft).hole == index && before.hole != index) {
+        holes_add(&heal->holes, index, term);
+        heal_next(group);
+    }
+}
+
 void heal_cut(struct group *group, uint64_t from)
 {
     holes_cut(&group->heal.holes, from);

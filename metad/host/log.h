@@ -29,8 +29,12 @@
  *                       cut.
  *
  *   LOG_READ    header: u32 group, u64 first, u32 count
- *               reply:  body: packed entries, fewer than asked when over 1 MiB, at least one; none only when `first` is
- *                       behind what is durable, or not behind the base.
+ *               reply:  body: packed entries, fewer than asked when over 1 MiB or up to a hole; none only when `first`
+ * is a hole, behind what is durable, or not behind the base.
+ *
+ *   LOG_ROTTEN  from the log to a group; header: u32 group, u64 index, u64 term. A read found the entry's bytes
+ *                       damaged: it is a hole (LOG_HOLE_ROT) from now on. Comes before the answer to the read, again
+ *                       with each read that begins there.
  *
  *   LOG_HEAL    header: u32 group, u64 number; body: one packed entry, whose name is that of a hole
  *               reply:  u64 number, when durable. Entries behind it stay.

@@ -89,7 +89,7 @@ def at_the_start(cluster, work, expected, name, spoil, number, aside):
 
 def in_the_midst(cluster, work, expected, name):
     """The process goes on under its number; what was read is not believed."""
-    before = next(node["pid"] for node in cluster.ps() if node["name"] == name)
+    before = cluster.pid(name)
     since, kept = len(cluster.log(name)), len(glob.glob(data(cluster, name, "kv.damaged-*")))
     spoil_tables(cluster, name)
     number = 100
@@ -99,7 +99,7 @@ def in_the_midst(cluster, work, expected, name):
         number += 1
     wait_until(lambda: restored(cluster, name, since), 60, "%s has its state again" % name)
     wait_until(lambda: level(cluster), 60, "all members hold the same")
-    assert before == next(node["pid"] for node in cluster.ps() if node["name"] == name and node["alive"])
+    assert before == cluster.pid(name)
     read_back(cluster, work, expected, "midst")
 
 

@@ -416,9 +416,67 @@ static void test_a_lost_state_is_given_to_nobody(void **state)
     end(&node);
 }
 
+static void rotten(struct node *node, uint64_t index, uint64_t term)
+{
+    struct writer header = {0};
+    writer_u32(&header, GROUP);
+    writer_u64(&header, index);
+    writer_u64(&header, term);
+    step_message(node, (struct message){.from = address_local(ACTOR_LOG, 0),
+                                        .peer.role = ROLE_LOCAL,
+                                        .type = MESSAGE_LOG_ROTTEN,
+                                        .header = writer_take(&header)});
+    writer_deinit(&header);
+}
+
+/* Rot that a read met while the node runs: a hole, fetched like one of the start; nobody starts anything anew. */
+static void test_rot_met_before_it_is_applied(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node, 3);
+    group_run(&node);
+    rotten(&node, 5, 1); /* overwritten since: another's name */
+    assert_int_equal(status_of(&node).hole, 0);
+    rotten(&node, 5, 2);
+    rotten(&node, 5, 2);
+    assert_true(status_of(&node).hole == 5 && node.groups[GROUP]->heal.asked_count == 2);
+    struct raft_entry right = {5, 2, RAFT_ENTRY_NOOP, {0}}, lower = {4, 2, RAFT_ENTRY_NOOP, {0}};
+    rotten(&node, 4, 2); /* and one before it */
+    assert_int_equal(status_of(&node).hole, 4);
+    answer(&node, 3, LOG_HAS, &lower);
+    assert_int_equal(status_of(&node).hole, 5);
+    answer(&node, 2, LOG_HAS, &right);
+    assert_true(status_of(&node).hole == 0 && node.logs[GROUP].heals == 2 && node.halted == ERR_OK);
+    end(&node);
+}
+
+/* What was applied needs no entry: the log is given up to there, behind a flush. */
+static void test_rot_met_behind_applied(void **state)
+{
+    (void)state;
+    struct node node;
+    uint32_t verdict = 0;
+    start(&node, 3);
+    group_run(&node);
+    (void)ask_for(&node, 2, 5, 2, true, &verdict); /* 5 is committed */
+    assert_int_equal(status_of(&node).applied, 5);
+    rotten(&node, 3, 2);
+    assert_true(status_of(&node).hole == 0 && node.logs[GROUP].cut == 0);
+    tick(&node, 1);
+    assert_int_not_equal(node.flush[GROUP], 0);
+    node_step(&node, GROUP, (struct event){.kind = EVENT_KV_DONE, .kv.token = node.flush[GROUP]});
+    node_drain(&node);
+    assert_true(node.logs[GROUP].cut == 3 && status_of(&node).base == 3);
+    assert_int_equal(group_health(node.groups[GROUP]).rot_behind, 1);
+    end(&node);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rot_met_before_it_is_applied),
+        cmocka_unit_test(test_rot_met_behind_applied),
         cmocka_unit_test(test_asked_for_a_state),
         cmocka_unit_test(test_a_lost_state_is_fetched),
         cmocka_unit_test(test_a_lost_state_is_given_to_nobody),

@@ -125,10 +125,37 @@ static void random_crash(struct net *net)
     }
 }
 
+static uint64_t given_up;
+
+/* A running node meets rot in its log. */
+static void random_meet_rot(struct net *net)
+{
+    uint32_t node = 1 + pick(net, net->count);
+    struct net_node *self = &net->nodes[node - 1];
+    bool any = self->raft == NULL || self->rotten != 0 || self->lost || self->disk.last <= self->disk.base;
+    for (uint32_t i = 0; i < net->count; i++) {
+        any = any || net->nodes[i].hole != 0;
+    }
+    uint64_t index = any ? 0 : self->disk.base + 1 + pick(net, (uint32_t)(self->disk.last - self->disk.base));
+    bool alone = index > self->applied && net->count > net->first.count;
+    for (uint32_t i = 0; i < net->count && index != 0; i++) {
+        alone = alone && (i + 1 == node || index <= net->nodes[i].disk.base ||
+                          net_log_term(&net->nodes[i].disk, index) != net_log_term(&self->disk, index));
+    }
+    bool stands = index != 0 && index <= self->view.last && self->view.base == self->disk.base &&
+                  net_log_term(&self->view, index) == net_log_term(&self->disk, index);
+    if (stands && !alone) {
+        net_rot(net, node, index);
+    }
+}
+
 static void random_heal(struct net *net)
 {
     for (uint32_t node = 1; node <= net->count; node++) {
         struct net_node *self = &net->nodes[node - 1];
+        if (self->raft != NULL && self->rotten != 0 && pick(net, 40) == 0) {
+            given_up += net_give_up(net, node);
+        }
         if (self->raft != NULL && self->lost && pick(net, 40) == 0) {
             restored += net_restore(net, node);
         } else if (self->raft != NULL && self->hole != 0 && pick(net, 40) == 0) {
@@ -249,6 +276,8 @@ static void random_stretch(struct net *net, uint32_t steps, uint32_t side, uint3
         random_heal(net);
         if (pick(net, 1000) < crash_permille) {
             random_crash(net);
+        } else if (pick(net, 1000) == 0) {
+            random_meet_rot(net);
         } else if (net->count > net->first.count && pick(net, 12) == 0) {
             random_member(net);
         } else if (pick(net, 2) == 0) {
@@ -361,7 +390,7 @@ static struct totals random_seeds(uint32_t count, uint32_t voters, uint64_t firs
                   totals.resets, totals.rollbacks, totals.changes, totals.transfers);
     /* the trouble was real: each of the hard paths ran */
     assert_true(totals.cuts > 0 && totals.loads > seeds && totals.elections > seeds && totals.reads > 0);
-    assert_true(totals.committed > seeds * 10 && rotted > 0 && healed > 0);
+    assert_true(totals.committed > seeds * 10 && rotted > 0 && healed > 0 && given_up > 0);
     return totals;
 }
 
