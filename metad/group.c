@@ -456,6 +456,9 @@ static void group_cut(struct group *group)
 {
     uint64_t keep = group->params.keep_entries != 0 ? group->params.keep_entries : KEEP_ENTRIES;
     uint64_t index = group->flushed_applied > keep ? group->flushed_applied - keep : 0;
+    if (group->pinned > index) { /* too many bytes, however few entries */
+        index = group->pinned < group->flushed_applied ? group->pinned : group->flushed_applied;
+    }
     if (group->heal.rot_last > index && group->heal.rot_last <= group->flushed_applied) {
         index = group->heal.rot_last; /* what cannot be read back any more; who needs it gets a snapshot */
     }
@@ -756,7 +759,9 @@ static void group_local(struct group *group, const struct message *message)
             heal_rotten(group, message->header);
         }
     } else if (message->type == MESSAGE_LOG_PINNED) {
+        CHECK(message->header.bytes == 12);
         group->flush_due = true;
+        group->pinned = get_u64(message->header.data + 4);
     }
 }
 

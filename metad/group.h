@@ -161,6 +161,7 @@ struct group {
         uint64_t begin_ns, end_ns;
     } reapply;
     bool flush_due;          /* the log asks for it */
+    uint64_t pinned;         /* up to there the log keeps no entries for members that lag */
     uint64_t load_first;     /* of the read that is out */
     uint64_t persist_number; /* of the last append sent to the log */
 

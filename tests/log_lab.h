@@ -39,6 +39,7 @@ struct lab {
     struct reply *replies;
     unsigned long reply_count, reply_capacity;
     uint32_t pinned; /* groups told, as bits */
+    uint64_t pinned_to;
     uint64_t rotten; /* index of the last entry of which a read said so */
     bool halted;
     enum err halt_err;
@@ -118,6 +119,7 @@ static inline void lab_send(struct lab *lab, struct effect *e)
 {
     if (e->send.type == MESSAGE_LOG_PINNED) {
         lab->pinned |= 1u << get_u32(e->send.header.data);
+        lab->pinned_to = get_u64(e->send.header.data + 4);
         slice_drop(&e->send.header);
         return;
     }

@@ -25,8 +25,8 @@
  *   LOG_CUT     header: u32 group, u64 index, u64 term; no reply. Entries up to index, whose term is `term`, are not
  *                       needed any more: what they did is behind a durable flush.
  *
- *   LOG_PINNED  from the log to a group; header: u32 group. Its entries keep the oldest of many segments: flush, and
- *                       cut.
+ *   LOG_PINNED  from the log to a group; header: u32 group, u64 index. Its entries keep the oldest of many segments:
+ *                       flush, and cut. Those up to `index` (0: none) keep more than may be kept for members that lag.
  *
  *   LOG_READ    header: u32 group, u64 first, u32 count
  *               reply:  body: packed entries, fewer than asked when over 1 MiB or up to a hole; none only when `first`

@@ -472,9 +472,34 @@ static void test_rot_met_behind_applied(void **state)
     end(&node);
 }
 
+/* Few entries may be many bytes: what the log wants to be rid of goes behind a flush, however few are left. */
+static void test_pinned(void **state)
+{
+    (void)state;
+    struct node node;
+    uint32_t verdict = 0;
+    start(&node, 3);
+    group_run(&node);
+    (void)ask_for(&node, 2, 5, 2, true, &verdict); /* 5 is committed */
+    struct writer header = {0};
+    writer_u32(&header, GROUP);
+    writer_u64(&header, 4);
+    step_message(&node, (struct message){.from = address_local(ACTOR_LOG, 0),
+                                         .peer.role = ROLE_LOCAL,
+                                         .type = MESSAGE_LOG_PINNED,
+                                         .header = writer_take(&header)});
+    writer_deinit(&header);
+    assert_int_equal(node.logs[GROUP].cut, 0);
+    node_step(&node, GROUP, (struct event){.kind = EVENT_KV_DONE, .kv.token = node.flush[GROUP]});
+    node_drain(&node);
+    assert_true(node.logs[GROUP].cut == 4 && status_of(&node).base == 4);
+    end(&node);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pinned),
         cmocka_unit_test(test_rot_met_before_it_is_applied),
         cmocka_unit_test(test_rot_met_behind_applied),
         cmocka_unit_test(test_asked_for_a_state),
