@@ -24,7 +24,6 @@
 #include "metad/members.h"
 
 #define ASK_AGAIN_NS      500000000ull
-#define SNAPSHOT_AGAIN_NS 30000000000ull /* no piece of a snapshot takes so long */
 
 /* ---- the start ---- */
 
@@ -175,7 +174,7 @@ static void heal_round(struct group *group)
     bool snapshot = heal->behind != 0 && group->in.from == 0 && now >= heal->snapshot_by_ns;
     if (snapshot) {
         heal->snapshot_from = heal->behind;
-        heal->snapshot_by_ns = now + SNAPSHOT_AGAIN_NS;
+        heal->snapshot_by_ns = now + SNAPSHOT_MENDS_NS;
     }
     uint32_t nodes[2 * RAFT_MEMBERS_MAX];
     uint32_t count = heal_members(group, nodes);

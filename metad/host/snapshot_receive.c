@@ -144,6 +144,7 @@ static enum err receive_piece(struct group *group, const struct message *message
     }
     enum err err = receive_pairs(group, message->body);
     if (err == ERR_OK) {
+        group->heal.snapshot_by_ns = in->mends ? group->event->now_ns + SNAPSHOT_MENDS_NS : 0;
         in->checksum = piece->checksum;
         in->next++;
         receive_answer(group, message, in->next, false);
@@ -176,7 +177,8 @@ void snapshot_receive_tick(struct group *group)
 {
     struct raft_status status = raft_status(group->raft);
     bool stranger = status.leader != 0 && status.leader != group->in.from && !group->in.mends;
-    if (group->in.from != 0 && group->in.flush == 0 && stranger) {
+    bool silent = group->in.mends && group->event->now_ns >= group->heal.snapshot_by_ns; /* its sender is gone */
+    if (group->in.from != 0 && group->in.flush == 0 && (stranger || silent)) {
         receive_give_up(group);
     }
 }

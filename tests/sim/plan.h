@@ -31,6 +31,7 @@ enum fault_kind {
     FAULT_MISDIRECTED,
     FAULT_CLOCK_JUMP,
     FAULT_LOG_ROT,
+    FAULT_DATABASE_LOST,
     FAULT_KINDS,
 };
 
