@@ -40,6 +40,7 @@
 #define LIMIT_PROPOSALS           4096        /* commands a group holds before it answers BUSY */
 #define LIMIT_INBOX_EVENTS        65536       /* events an actor's inbox holds */
 #define LIMIT_LOG_SEGMENT_BYTES   (16u << 20) /* one log segment file */
+#define LIMIT_DATABASES_ASIDE     4           /* damaged databases that a metadata node keeps: past it, it halts */
 #define LIMIT_STORE_SEGMENT_BYTES (64u << 20) /* one segment file of a store */
 #define LIMIT_COMPUTE_INPUT_BYTES (8u << 20)  /* input of one compute job: a sealed chunk with its parity at most */
 #define LIMIT_POOL_BYTES          (64u << 20) /* free bulk buffers a process keeps for the next use */

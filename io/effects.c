@@ -107,7 +107,7 @@ static void flush_work_run(struct job *job, bool drop)
     if (!drop) {
         enum err err = runtime_kv_flush(work->actor->kv, text);
         if (err != ERR_OK && !atomic_load(&work->actor->runtime->stopping)) {
-            runtime_halt(work->actor->runtime, err, "flush of the database: %s", text);
+            runtime_kv_failed(work->actor->runtime, err, "flush", text);
         }
         struct inbox_event *event = inbox_event_create(work->actor, EVENT_KV_DONE);
         event->event.kv.token = work->token;
@@ -139,7 +139,7 @@ static bool effects_kv_commit(struct runtime_actor *actor, const struct effect *
     }
     kv_batch_destroy(effect->kv.batch);
     if (err != ERR_OK) {
-        runtime_halt(actor->runtime, err, "commit to the database: %s", text);
+        runtime_kv_failed(actor->runtime, err, "commit", text);
     }
     return true;
 }
@@ -160,7 +160,7 @@ static void scan_work_run(struct job *job, bool drop)
         struct slice pairs = {0};
         enum err err = runtime_kv_scan(work->actor->kv, work->pin, work->from, work->end, work->bytes, &pairs, text);
         if (err != ERR_OK) {
-            runtime_halt(work->actor->runtime, err, "scan of the database: %s", text);
+            runtime_kv_failed(work->actor->runtime, err, "scan", text);
         }
         struct inbox_event *event = inbox_event_create(work->actor, EVENT_KV_DONE);
         event->event.kv.token = work->token;
@@ -320,7 +320,7 @@ void effects_release(struct runtime_actor *actor)
 
 void effects_perform(struct runtime_actor *actor, struct effects *fx)
 {
-    bool stopped = false;
+    bool stopped = atomic_load(&actor->runtime->halted); /* by a read of this very step: nothing of it may leave */
     for (unsigned long i = 0; i < fx->count; i++) {
         if (stopped) {
             effects_drop(&fx->items[i]);

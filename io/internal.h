@@ -250,6 +250,8 @@ struct kv_pin;
 struct kv_pin *runtime_kv_pin(struct runtime_kv *kv, const struct runtime_actor *actor, uint64_t number);
 void runtime_kv_unpin(struct runtime_kv *kv, const struct runtime_actor *actor, uint64_t number);
 /* Packed pairs of [from, end), as many as fit into `bytes`, at least one. Any thread, one a pin at a time. */
+/* The database failed at `what`: the shell is told of damage, and the process halts. Any thread. */
+void runtime_kv_failed(struct runtime *runtime, enum err err, const char *what, const char *text);
 MUST_CHECK enum err runtime_kv_scan(struct runtime_kv *kv, struct kv_pin *pin, struct slice from, struct slice end,
                                     uint64_t bytes, struct slice *ret_pairs, char *ret_text);
 

@@ -11,9 +11,9 @@
  * commit is WOULD_BLOCK, and the actor is held until it is taken (effects.c).
  *
  * Happy path: get is a pinned get and one copy; next and prev run over an iterator kept per loop and thrown away at the
- * next commit, so a scan costs a step per pair. How it fails: any RocksDB error is KV_FAILED and its caller halts; a
- * read error halts here, because a core that went on would answer from half a
- * database. */
+ * next commit, so a scan costs a step per pair. How it fails: any RocksDB error is KV_FAILED, or CORRUPT where it
+ * speaks of damaged or missing bytes, and ends the process; a read error does so here, because a core that went on
+ * would answer from half a database. Of a corrupt one the shell is told first (runtime_hooks.corrupt). */
 #include <errno.h>
 #include <rocksdb/c.h>
 #include <stdio.h>
@@ -76,11 +76,28 @@ struct runtime_kv {
     struct kv_cursor cursors[LOOPS_MAX + 1]; /* the last one: a thread that is no loop's, before the run */
 };
 
-static enum err kv_fail(char *error, char *ret_text)
+/* What stands on the disk is not what was written there: a checksum, a form, a file; to a reader also a sector that
+ * cannot be read. A disk that does not write is no damage. */
+static enum err kv_error_kind(const char *error, bool reading)
 {
+    bool gone = strstr(error, "No such file or directory") != NULL || strstr(error, "Input/output error") != NULL;
+    return strncmp(error, "Corruption", 10) == 0 || (reading && gone) ? ERR_CORRUPT : ERR_KV_FAILED;
+}
+
+static enum err kv_fail(char *error, bool reading, char *ret_text)
+{
+    enum err err = kv_error_kind(error, reading);
     snprintf(ret_text, 256, "%.240s", error);
     rocksdb_free(error);
-    return ERR_KV_FAILED;
+    return err;
+}
+
+void runtime_kv_failed(struct runtime *runtime, enum err err, const char *what, const char *text)
+{
+    if (err == ERR_CORRUPT && runtime->hooks.corrupt != NULL) {
+        runtime->hooks.corrupt(runtime->hooks.context, text);
+    }
+    runtime_halt(runtime, err, "%s of the database: %s", what, text);
 }
 
 static bool kv_is_stall(const char *error)
@@ -91,8 +108,8 @@ static bool kv_is_stall(const char *error)
 static enum err kv_read_fail(struct runtime_kv *kv, char *error)
 {
     char text[256];
-    enum err err = kv_fail(error, text);
-    runtime_halt(kv->runtime, err, "read of the database: %s", text);
+    enum err err = kv_fail(error, true, text);
+    runtime_kv_failed(kv->runtime, err, "read", text);
     return err;
 }
 
@@ -287,7 +304,7 @@ enum err runtime_kv_commit(struct runtime_kv *kv, struct kv_batch *batch, char *
         return ERR_WOULD_BLOCK;
     }
     atomic_fetch_add_explicit(&kv->commits, 1, memory_order_release);
-    return error != NULL ? kv_fail(error, ret_text) : ERR_OK;
+    return error != NULL ? kv_fail(error, false, ret_text) : ERR_OK;
 }
 
 enum err runtime_kv_flush(struct runtime_kv *kv, char *ret_text)
@@ -301,7 +318,7 @@ enum err runtime_kv_flush(struct runtime_kv *kv, char *ret_text)
     }
     char *error = NULL;
     rocksdb_flush(kv->db, kv->flush_options, &error);
-    return error != NULL ? kv_fail(error, ret_text) : ERR_OK;
+    return error != NULL ? kv_fail(error, false, ret_text) : ERR_OK;
 }
 
 /* ---- pinned states ---- */
@@ -379,7 +396,7 @@ enum err runtime_kv_scan(struct runtime_kv *kv, struct kv_pin *pin, struct slice
         *ret_pairs = writer_take(&pairs);
     }
     writer_deinit(&pairs);
-    return error != NULL ? kv_fail(error, ret_text) : ERR_OK;
+    return error != NULL ? kv_fail(error, true, ret_text) : ERR_OK;
 }
 
 /* ---- life ---- */
@@ -448,14 +465,13 @@ enum err runtime_kv_open(struct runtime *runtime, const char *dir, struct runtim
     char *error = NULL;
     kv->db = rocksdb_open(kv->options, path, &error);
     if (error != NULL) {
-        /* A metadata node's log was cut behind it: without it only the other replicas have what was cut (R-E5). */
         bool rebuilt = runtime->config.role == ROLE_BLOCKD;
-        snprintf(ret_text, 256, "database %.80s: %.100s; %s", path, error,
-                 rebuilt ? "if it is damaged, remove it: it is rebuilt"
-                         : "if it is damaged, set the node aside: do not remove it");
+        enum err err = kv_error_kind(error, true);
+        snprintf(ret_text, 256, "database %.80s: %.120s%s", path, error,
+                 rebuilt ? "; if it is damaged, remove it: it is rebuilt" : "");
         rocksdb_free(error);
         kv_free(kv);
-        return ERR_KV_FAILED;
+        return err;
     }
     *ret_kv = kv;
     return ERR_OK;

@@ -70,7 +70,8 @@ MUST_CHECK enum err runtime_directory_open(const char *dir, int *ret_lock_fd, ch
 MUST_CHECK enum err runtime_directory_list(const char *dir, enum file_kind kind, struct file_info **ret_files,
                                            uint32_t *ret_count);
 
-/* A RocksDB at DIR/kv without WAL. Cores read through runtime_kv_view on the owning loop. */
+/* A RocksDB at DIR/kv without WAL. Cores read through runtime_kv_view on the owning loop. CORRUPT: what stands there is
+ * damaged. */
 MUST_CHECK enum err runtime_kv_open(struct runtime *runtime, const char *dir, struct runtime_kv **ret_kv,
                                     char *ret_text);
 struct kv_view *runtime_kv_view(struct runtime_kv *kv);
@@ -101,6 +102,9 @@ struct runtime_hooks {
     /* A metadata node of this cluster is of a newer incarnation (base/ids.h); NULL: nothing. Any loop's thread, any
      * number of times. */
     void (*newer)(void *context, uint32_t node, uint64_t incarnation);
+    /* Bytes of the database are damaged, as `text` says. Any thread, any number of times. NULL, or when it returns: the
+     * process halts. */
+    void (*corrupt)(void *context, const char *text);
 };
 /* Before runtime_run; the struct is copied. Without it SIGHUP does nothing, and an end is at once. */
 void runtime_set_hooks(struct runtime *runtime, const struct runtime_hooks *hooks);

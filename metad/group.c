@@ -253,10 +253,13 @@ static void group_write_boot(struct group *group)
 /* `start` says what the log holds. */
 static void group_start_raft(struct group *group, struct raft_start *start)
 {
-    if (group->at.applied < start->base_index || group->at.applied > start->last) {
+    if (group->at.applied > start->last) {
         group_halt(group, ERR_CORRUPT,
-                   "the key-value store and the log do not fit: set the node's directory aside and rejoin");
+                   "the key-value store is ahead of the log: set the node's directory aside and rejoin");
         return;
+    }
+    if (group->at.applied < start->base_index) {
+        heal_start_lost(group, start);
     }
     struct raft_params params = {
         .group = group->params.group,
@@ -268,7 +271,7 @@ static void group_start_raft(struct group *group, struct raft_start *start)
         .cache_bytes = CACHE_BYTES,
         .sleep_ticks = group->params.group == 0 ? 0 : SLEEP_TICKS, /* the root group hears of stores every second */
     };
-    start->applied = group->at.applied;
+    start->applied = group->heal.lost ? start->base_index : group->at.applied;
     start->config = group->at.config;
     start->random = group->event->random;
     if (start->last == 0) {
@@ -280,7 +283,7 @@ static void group_start_raft(struct group *group, struct raft_start *start)
     group->flushed_applied = group->at.applied;
     group->reapply.last = start->last;
     group->phase = GROUP_RUNNING;
-    if (group->params.group == 0) {
+    if (group->params.group == 0 && !group->heal.lost) {
         group_share_root(group);
     }
     struct raft_event event = {.kind = RAFT_EVENT_CONTINUE, .random = group->event->random};
@@ -455,6 +458,12 @@ static void group_cut(struct group *group)
 {
     uint64_t keep = group->params.keep_entries != 0 ? group->params.keep_entries : KEEP_ENTRIES;
     uint64_t index = group->flushed_applied > keep ? group->flushed_applied - keep : 0;
+    if (group->pinned > index) { /* too many bytes, however few entries */
+        index = group->pinned < group->flushed_applied ? group->pinned : group->flushed_applied;
+    }
+    if (group->heal.rot_last > index && group->heal.rot_last <= group->flushed_applied) {
+        index = group->heal.rot_last; /* what cannot be read back any more; who needs it gets a snapshot */
+    }
     uint64_t floor = snapshot_send_floor(group);
     index = index < floor ? index : floor; /* who gets a snapshot goes on behind it */
     struct raft_status status = raft_status(group->raft);
@@ -748,8 +757,14 @@ static void group_local(struct group *group, const struct message *message)
         members_drain(group);
     } else if (message->type == MESSAGE_GROUP_RECOVER) {
         recover_begin(group, message->header);
+    } else if (message->type == MESSAGE_LOG_ROTTEN) {
+        if (group->phase == GROUP_RUNNING) {
+            heal_rotten(group, message->header);
+        }
     } else if (message->type == MESSAGE_LOG_PINNED) {
+        CHECK(message->header.bytes == 12);
         group->flush_due = true;
+        group->pinned = get_u64(message->header.data + 4);
     }
 }
 

@@ -12,6 +12,7 @@
 #define ENTRY_COMMANDS_BYTES (256u << 10) /* an entry takes no further command past this */
 #define FLIGHTS_MAX          8u           /* entries proposed and not yet applied */
 
+#define SNAPSHOT_MENDS_NS 30000000000ull /* no piece of one that mends takes so long: then another is asked */
 #define SNAPSHOTS_OUT 2u           /* sent at a time */
 #define TOKEN_FLUSH   (1ull << 56) /* KV_DONE of a flush, of a scan for a snapshot: with the number below */
 #define TOKEN_SCAN    (2ull << 56)
@@ -78,11 +79,12 @@ struct fetching {
 /* A log with holes being mended (host/heal.c). */
 struct heal {
     struct holes holes;
+    bool lost;         /* the database holds less than the log begins behind (R-E5) */
     uint64_t again_ns; /* when members are asked again */
     struct {
         uint32_t node;
         uint64_t stream;
-    } asked[RAFT_MEMBERS_MAX];
+    } asked[2 * RAFT_MEMBERS_MAX];
     uint32_t asked_count;
     uint32_t behind;         /* who holds it in a snapshot, 0 nobody known */
     uint32_t snapshot_from;  /* who was asked for that */
@@ -90,6 +92,7 @@ struct heal {
     uint64_t writing;        /* number of the LOG_HEAL that is out, 0 none */
     struct raft_entry entry; /* in it; owns its data */
     uint64_t number, mended;
+    uint64_t restored;                    /* a lost state came back at this index, 0: it did not */
     uint64_t rot_behind, rot_last;        /* damaged entries that nobody needs, and the last of them */
     struct fetching fetches[FETCHES_MAX]; /* for others */
 };
@@ -97,8 +100,10 @@ struct heal {
 /* Another member's log, as it is known here (host/identity.c). */
 struct identity {
     struct log_peer peer;
+    uint64_t found; /* the position that this process began with; at most the one told, where only the log knows */
     uint64_t boot_before; /* of the process before the present one: its last frames may come late */
     bool stale;           /* the present one came back with less than it had acknowledged */
+    bool lost;            /* it says that its state is (R-E5) */
 };
 
 /* Who waits for a command's answer. type 0: nobody (the group's own command). */
@@ -157,6 +162,7 @@ struct group {
         uint64_t begin_ns, end_ns;
     } reapply;
     bool flush_due;          /* the log asks for it */
+    uint64_t pinned;         /* up to there the log keeps no entries for members that lag */
     uint64_t load_first;     /* of the read that is out */
     uint64_t persist_number; /* of the last append sent to the log */
 
@@ -264,8 +270,11 @@ MUST_CHECK enum err identity_hear(struct group *group, uint32_t node, const Cair
 /* What a leader tells of the others: at most RAFT_MEMBERS_MAX; and what a follower makes of it. */
 void identity_relay(const struct group *group, Cairn__LogIdentity *ret, Cairn__LogIdentity **ret_list,
                     size_t *ret_count);
-void identity_learn(struct group *group, Cairn__LogIdentity *const *known, size_t count);
+void identity_learn(struct group *group, const Cairn__RaftMessage *wire);
 bool identity_is_stale(const struct group *group, uint32_t node);
+/* A member says with each frame whether its state was lost. */
+void identity_note_lost(struct group *group, uint32_t node, bool lost);
+bool identity_is_lost(const struct group *group, uint32_t node);
 /* Before an append: what was learned goes into the log with it. */
 void identity_tell_log(struct group *group);
 /* A configuration is committed: who is no voter in it begins anew. */
@@ -280,10 +289,15 @@ void identity_tick(struct group *group);
 MUST_CHECK bool heal_open(struct group *group, struct reader *reader);
 /* What Raft is to know of them; those at or below the applied index are given up. `runs` are the start's. */
 void heal_start(struct group *group, struct raft_start *start, struct raft_term_run *runs);
+/* The database holds less than the log begins behind (R-E5): the group votes and acknowledges by its log, and its state
+ * is fetched from another member. */
+void heal_start_lost(struct group *group, struct raft_start *start);
 void heal_deinit(struct group *group);
+/* LOG_ROTTEN: a read found an entry damaged. */
+void heal_rotten(struct group *group, struct slice header);
 /* Raft cut or dropped the log from `from` on. */
 void heal_cut(struct group *group, uint64_t from);
-/* A snapshot holds all entries up to `index`. */
+/* A snapshot holds all entries up to `index`, and is the group's state. */
 void heal_passed(struct group *group, uint64_t index);
 void heal_tick(struct group *group);
 /* Messages: a member asks, the log says what it has, a member answers, the log has written. */

@@ -64,6 +64,8 @@ struct group_health {
     uint64_t holes, hole; /* damaged entries that another member must give, and the first of them */
     uint64_t mended;      /* since the start */
     uint64_t rot_behind;  /* damaged, and needed by nobody */
+    bool lost;            /* the database holds less than the log begins behind: a snapshot is fetched (R-E5) */
+    uint64_t restored;    /* state that was lost and came back as a snapshot, since the start: its index; 0 none */
     bool told_stale;      /* another member says that this node came back with less than it had acknowledged */
     uint32_t stale;       /* a member of which this node says so, 0 none */
     uint64_t term;

@@ -226,6 +226,7 @@ static enum err query_run(struct group *group, const struct message *message, co
     };
     for (uint32_t i = 0; i < query.raft.config.config.count; i++) {
         query.stale[i] = identity_is_stale(group, query.raft.config.config.members[i].node);
+        query.lost[i] = identity_is_lost(group, query.raft.config.config.members[i].node);
     }
     return operation->query(&query, request, answer);
 }

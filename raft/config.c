@@ -206,7 +206,8 @@ void raft_config_insert(struct raft *raft, uint64_t index, const struct raft_con
 
 void raft_config_install(struct raft *raft, uint64_t index, const struct raft_config_at *config, bool reset)
 {
-    if (raft->configs[0].index >= config->index && !reset) {
+    bool known = raft->configs[0].config.count > 0;
+    if (known && raft->configs[0].index >= config->index && !reset) {
         return; /* committed here already */
     }
     unsigned long from = 0;

@@ -113,10 +113,11 @@ static void raft_votes_decide(struct raft *raft)
     }
 }
 
-/* A voter, as far as it knows, that was not told of its removal since, and that has all of its log (R-E1). */
+/* A voter, as far as it knows, that was not told of its removal since, and that has all of its log and state (R-E1,
+ * R-E5). */
 static bool raft_may_campaign(const struct raft *raft)
 {
-    return raft_self_may_lead(raft) && raft_config(raft)->index >= raft->removed_at && raft_log_is_whole(raft);
+    return raft_self_may_lead(raft) && raft_config(raft)->index >= raft->removed_at && raft_is_whole(raft);
 }
 
 static void raft_pre_campaign(struct raft *raft)
@@ -253,7 +254,7 @@ void raft_on_timeout_now(struct raft *raft, const struct raft_message *m)
 {
     CHECK(m->term == raft->term);
     bool leads = raft->role == RAFT_LEADER || (raft->leader != 0 && raft->leader != m->from);
-    if (leads || raft->role == RAFT_CANDIDATE || !raft_self_may_lead(raft) || !raft_log_is_whole(raft)) {
+    if (leads || raft->role == RAFT_CANDIDATE || !raft_self_may_lead(raft) || !raft_is_whole(raft)) {
         return;
     }
     raft_campaign(raft, true);

@@ -183,6 +183,9 @@ void raft_log_compact(struct raft_log *log, uint64_t index)
         log->runs[0].first = index + 1;
     }
     log->base = index;
+    if (log->rotten_last <= index) {
+        log->rotten_first = log->rotten_last = 0;
+    }
     if (log->window_count > 0 && log->window_first <= index) {
         raft_log_window_drop(log);
     }
@@ -197,7 +200,7 @@ void raft_log_reset(struct raft_log *log, uint64_t index, uint64_t term)
     raft_log_window_drop(log);
     log->run_count = 0;
     log->base = log->last = log->written = log->durable = log->persisted = index;
-    log->hole = 0;
+    log->hole = log->rotten_first = log->rotten_last = 0;
     log->base_term = term;
     log->first_cached = index + 1;
 }

@@ -66,6 +66,35 @@ bool raft_may_trim(const struct raft *raft, bool self_may, const struct raft_hea
     return may;
 }
 
+/* Rot met by a running node. A leader that lacks what it has not applied cannot lead on. What was acknowledged and has
+ * not left yet stops below the hole. */
+void raft_rotten(struct raft *raft, uint64_t index, uint64_t term)
+{
+    struct raft_log *log = &raft->log;
+    if (index <= log->base || index > log->durable || raft_log_term(log, index) != term) {
+        return; /* cut or dropped since */
+    }
+    if (index <= raft->applied) {
+        log->rotten_first = log->rotten_first == 0 || index < log->rotten_first ? index : log->rotten_first;
+        log->rotten_last = index > log->rotten_last ? index : log->rotten_last;
+        return;
+    }
+    if (log->hole != 0 && log->hole <= index) {
+        return; /* one at a time: it is met again */
+    }
+    log->hole = index;
+    raft_log_durable(log, 0);
+    for (unsigned long i = 0; i < raft->held_count; i++) {
+        struct raft_message *held = &raft->held[i].message;
+        if (held->kind == RAFT_APPEND_REPLY && !held->reject) {
+            held->log_index = raft_match_sound(raft, held->log_index);
+        }
+    }
+    if (raft->role != RAFT_FOLLOWER) {
+        raft_become_follower(raft, raft->term, 0);
+    }
+}
+
 void raft_trimmed(struct raft *raft, uint64_t index)
 {
     CHECK(index > raft->commit && index == raft->log.hole && raft->role != RAFT_LEADER);

@@ -33,11 +33,12 @@
 struct raft_log {
     uint64_t base, base_term; /* what it begins behind: 0, 0 or an entry that a snapshot holds */
     uint64_t last;
-    uint64_t written;      /* handed to the host to persist */
-    uint64_t durable;      /* by name, <= written */
-    uint64_t hole;         /* first entry whose bytes are damaged, 0 none */
-    uint64_t persisted;    /* durable and below the hole */
-    uint64_t first_cached; /* last + 1: none */
+    uint64_t written;                   /* handed to the host to persist */
+    uint64_t durable;                   /* by name, <= written */
+    uint64_t hole;                      /* first entry whose bytes are damaged, 0 none */
+    uint64_t persisted;                 /* durable and below the hole */
+    uint64_t rotten_first, rotten_last; /* applied entries among which some cannot be read back; 0 none */
+    uint64_t first_cached;              /* last + 1: none */
     uint64_t cached_bytes;
     struct raft_entry *ring; /* entry `index` at index % ring_size (a power of two) */
     uint64_t ring_size;
@@ -137,6 +138,7 @@ struct raft {
 
     struct raft_log log;
     uint64_t commit, applied;
+    bool lost;                  /* the machine holds nothing yet: applied is the log's base all the same */
     uint64_t uncommitted_bytes; /* leader: bodies behind the commit index */
     uint64_t load_first;        /* a load is out when load_count > 0 */
     uint32_t load_count, load_turn;
@@ -211,10 +213,11 @@ void raft_member_settle(struct raft *raft);
 /* heal.c */
 void raft_healed(struct raft *raft, const struct raft_event *event);
 void raft_trimmed(struct raft *raft, uint64_t index);
-/* Whole: nothing keeps this node's log from leading. */
-static inline bool raft_log_is_whole(const struct raft *raft)
+void raft_rotten(struct raft *raft, uint64_t index, uint64_t term);
+/* Whole: this node could send every entry, and has a machine that could speak for the group. */
+static inline bool raft_is_whole(const struct raft *raft)
 {
-    return raft->log.hole == 0;
+    return raft->log.hole == 0 && !raft->lost;
 }
 /* The last entry that may be acknowledged up to `match`. */
 uint64_t raft_match_sound(const struct raft *raft, uint64_t match);
@@ -260,6 +263,8 @@ void raft_peer_closed(struct raft *raft, struct raft_peer *peer);
 void raft_commit_by_counting(struct raft *raft);
 /* Follower: learns the leader's commit index, for entries known to match. */
 void raft_commit_learn(struct raft *raft, uint64_t commit);
+/* The entry of this name is committed, if the log holds it; a leader counts for itself. */
+void raft_commit_told(struct raft *raft, uint64_t index, uint64_t term);
 
 /* read.c */
 void raft_read_request(struct raft *raft, uint64_t read_id);

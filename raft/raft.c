@@ -40,7 +40,9 @@ struct raft *raft_create(const struct raft_params *params, const struct raft_sta
         raft->hard_changed = true;
     }
     CHECK(raft_log_term(&raft->log, start->last) <= raft->term);
+    CHECK(!start->lost || (start->applied == start->base_index && start->base_index > 0));
     raft->commit = raft->applied = start->applied;
+    raft->lost = start->lost;
     raft->random = start->random;
     raft->election_timeout = params->election_ticks + raft_random(raft, params->election_ticks);
     return raft;
@@ -195,6 +197,12 @@ static void raft_dispatch(struct raft *raft, const struct raft_event *event)
     case RAFT_EVENT_HEALED:
         raft_healed(raft, event);
         break;
+    case RAFT_EVENT_ROTTEN:
+        raft_rotten(raft, event->index, event->term);
+        break;
+    case RAFT_EVENT_COMMITTED:
+        raft_commit_told(raft, event->index, event->term);
+        break;
     case RAFT_EVENT_TRIMMED:
         raft_trimmed(raft, event->index);
         break;
@@ -220,7 +228,7 @@ void raft_step(struct raft *raft, const struct raft_event *event, struct raft_up
     raft_replicate(raft);
     raft_read_settle(raft);
     CHECK(raft->term >= term && raft->commit >= commit);
-    CHECK(raft->role != RAFT_LEADER || (raft->leader == raft->params.self && raft_log_is_whole(raft)));
+    CHECK(raft->role != RAFT_LEADER || (raft->leader == raft->params.self && raft_is_whole(raft)));
     raft->update.role_changed = role != raft->role || term != raft->term || leader != raft->leader;
     raft_update_end(raft, ret_update);
 }
@@ -251,6 +259,7 @@ struct raft_status raft_status(const struct raft *raft)
                                  .leader = raft->leader,
                                  .vote = raft->vote,
                                  .hole = raft->log.hole,
+                                 .lost = raft->lost,
                                  .ready = raft_is_ready(raft),
                                  .transfer = raft->transfer,
                                  .config = *raft_config(raft),

@@ -120,7 +120,9 @@ struct raft_start {
     uint64_t last;
     uint64_t hole;                /* first entry > applied whose name stands but whose bytes are damaged; 0 none */
     uint64_t applied;             /* base_index..last: what the machine holds; committed, and not delivered again */
-    struct raft_config_at config; /* in force at `applied` */
+    bool lost;                    /* the machine holds less than the log's beginning: applied is base_index all the
+                                     same, and nothing is delivered before INSTALLED (R-E5) */
+    struct raft_config_at config; /* in force at `applied`; count 0: not known */
     const struct raft_config_at *configs; /* CONFIG entries of the log behind `applied`, ascending */
     uint32_t config_count;
     uint64_t random;
@@ -149,10 +151,15 @@ enum raft_event_kind {
                                  state at `index`; else it is asked again when the peer answers */
     RAFT_EVENT_HEALED,        /* `loaded` (the damaged entry, durable again; none: it is held by a snapshot) fills a
                                  hole; the next one is at `index`, 0 none */
+    RAFT_EVENT_ROTTEN,        /* a read found the bytes of the entry (`index`, `term`) damaged: behind `applied` it is a
+                                 hole; at or below it nothing there is loaded until COMPACTED has passed it */
+    RAFT_EVENT_COMMITTED,     /* a member whose log begins behind (`index`, `term`) says so: it is committed. Of no
+                                 effect on a leader, and where the log does not hold it */
     RAFT_EVENT_TRIMMED,       /* raft_may_trim: from `index`, the first hole, on the log is cut */
     RAFT_EVENT_WAKE,          /* somebody wants something of the group: it does not sleep on */
     RAFT_EVENT_INSTALLED, /* the machine durably holds the state at (`index`, `term`), `config` in force there: of no
-                             effect at or below applied. `term` is not above the instance's own */
+                             effect at or below applied (below it, where the machine was lost). `term` is not above the
+                             instance's own */
 };
 struct raft_event {
     enum raft_event_kind kind;
@@ -167,7 +174,7 @@ struct raft_event {
     uint32_t peer;
     const struct raft_config *config; /* CONFIG, INSTALLED */
     uint64_t config_index;            /* INSTALLED: of the entry that holds it */
-    uint64_t index, term;             /* COMPACTED, SNAPSHOT_DONE, INSTALLED, HEALED, TRIMMED */
+    uint64_t index, term;             /* COMPACTED, SNAPSHOT_DONE, INSTALLED, HEALED, TRIMMED, COMMITTED, ROTTEN */
     bool ok;                          /* SNAPSHOT_DONE */
 };
 
@@ -234,6 +241,7 @@ struct raft_status {
     uint32_t leader; /* 0 unknown */
     uint32_t vote;
     uint64_t hole;                /* first damaged entry, 0 none: votes by its last entry, does not lead */
+    bool lost;                    /* waits for a snapshot at or behind base: votes and acknowledges, does not lead */
     bool ready;                   /* leader whose no-op is committed: reads and membership may go */
     uint32_t transfer;            /* leader: whom it hands over to, 0 nobody */
     struct raft_config_at config; /* in force: the newest of the log, committed or not */

@@ -106,6 +106,14 @@ void raft_commit_learn(struct raft *raft, uint64_t commit)
     }
 }
 
+void raft_commit_told(struct raft *raft, uint64_t index, uint64_t term)
+{
+    bool held = index > raft->log.base && index <= raft->log.last && raft_log_term(&raft->log, index) == term;
+    if (held && raft->role != RAFT_LEADER) {
+        raft_commit_learn(raft, index);
+    }
+}
+
 /* ---- leader ---- */
 
 static void raft_append_send(struct raft *raft, struct raft_peer *peer, struct raft_entry *entries, uint32_t count)

@@ -44,7 +44,7 @@ void raft_installed(struct raft *raft, const struct raft_event *event)
 {
     struct raft_log *log = &raft->log;
     uint64_t index = event->index;
-    if (index <= raft->applied) {
+    if (index < raft->applied || (index == raft->applied && !raft->lost)) {
         return;
     }
     CHECK(event->term > 0 && event->term <= raft->term && event->config_index <= index);
@@ -68,6 +68,7 @@ void raft_installed(struct raft *raft, const struct raft_event *event)
         raft_commit_to(raft, index);
     }
     raft->applied = index;
+    raft->lost = false;
     struct raft_config_at config = {.index = event->config_index, .config = *event->config};
     raft_config_install(raft, index, &config, !holds);
 }

@@ -169,10 +169,16 @@ static void raft_update_release(struct raft *raft)
     raft->held_count = kept;
 }
 
-/* The last entry that may be delivered: committed, and durable on this node. */
-static uint64_t raft_deliver_limit(const struct raft *raft)
+/* The last entry that is committed, and durable on this node. */
+static uint64_t raft_settled(const struct raft *raft)
 {
     return raft->commit < raft->log.persisted ? raft->commit : raft->log.persisted;
+}
+
+/* The last entry that may be delivered. */
+static uint64_t raft_deliver_limit(const struct raft *raft)
+{
+    return raft->lost ? raft->applied : raft_settled(raft);
 }
 
 static void raft_update_deliver(struct raft *raft)
@@ -207,17 +213,25 @@ static uint64_t raft_load_need(const struct raft *raft, uint32_t turn)
     return raft->role == RAFT_LEADER && peer->wants_load ? peer->next : 0;
 }
 
+/* Entries from `first` on are read back up to there: what is in memory, or cannot be read. */
+static uint64_t raft_load_end(const struct raft *raft, uint64_t first)
+{
+    const struct raft_log *log = &raft->log;
+    uint64_t end = log->hole != 0 && log->hole < log->first_cached ? log->hole : log->first_cached;
+    bool rotten = log->rotten_first != 0 && first <= log->rotten_last && log->rotten_first < end;
+    return rotten ? log->rotten_first : end;
+}
+
 static void raft_update_load(struct raft *raft)
 {
     uint32_t turns = raft->peer_count + 1;
     for (uint32_t i = 0; i < turns && raft->load_count == 0; i++) {
         uint32_t turn = (raft->load_turn + i) % turns;
         uint64_t first = raft_load_need(raft, turn);
-        if (first == 0) {
+        uint64_t end = first == 0 ? 0 : raft_load_end(raft, first);
+        if (first == 0 || (raft->log.rotten_first != 0 && first >= end)) {
             continue;
         }
-        uint64_t end =
-            raft->log.hole != 0 && raft->log.hole < raft->log.first_cached ? raft->log.hole : raft->log.first_cached;
         uint64_t count = end - first;
         CHECK(first < end && raft->log.first_cached - 1 <= raft->log.durable);
         raft->load_first = first;
@@ -248,7 +262,7 @@ void raft_update_end(struct raft *raft, struct raft_update *ret_update)
     if (raft->log.window_count > 0 && !raft_window_is_needed(raft)) {
         raft_log_window_drop(&raft->log);
     }
-    raft_log_evict(&raft->log, raft->applied, raft->params.cache_bytes);
+    raft_log_evict(&raft->log, raft->lost ? raft_settled(raft) : raft->applied, raft->params.cache_bytes);
     CHECK(raft->log.base <= raft->applied && raft->applied <= raft->commit && raft->commit <= raft->log.last);
     CHECK(raft->configs[0].index <= raft->commit && raft_config(raft)->index <= raft->log.last);
     struct raft_update *update = &raft->update;

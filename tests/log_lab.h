@@ -39,10 +39,12 @@ struct lab {
     struct reply *replies;
     unsigned long reply_count, reply_capacity;
     uint32_t pinned; /* groups told, as bits */
+    uint64_t pinned_to;
+    uint64_t rotten; /* index of the last entry of which a read said so */
     bool halted;
     enum err halt_err;
     char halt_reason[160];
-    bool no_writes, no_syncs, full, sync_fails, write_fails, scan_done;
+    bool no_writes, no_syncs, full, read_fails, sync_fails, write_fails, scan_done;
     uint64_t now, stream, mark_at, syncs, writes, removed;
     uint64_t last_write_file, last_write_at, last_write_bytes;
 };
@@ -109,7 +111,7 @@ static inline void lab_read(struct lab *lab, struct effect *e)
     assert_true(e->disk.bytes <= 1 << 20 && e->disk.offset <= lab->bytes[at]);
     uint64_t left = lab->bytes[at] - e->disk.offset;
     struct slice data = slice_copy(lab->files[at] + e->disk.offset, left < e->disk.bytes ? left : e->disk.bytes);
-    lab_disk_done(lab, e, ERR_OK, data);
+    lab_disk_done(lab, e, lab->read_fails ? ERR_IO : ERR_OK, lab->read_fails ? (struct slice){0} : data);
     slice_drop(&data);
 }
 
@@ -117,6 +119,13 @@ static inline void lab_send(struct lab *lab, struct effect *e)
 {
     if (e->send.type == MESSAGE_LOG_PINNED) {
         lab->pinned |= 1u << get_u32(e->send.header.data);
+        lab->pinned_to = get_u64(e->send.header.data + 4);
+        slice_drop(&e->send.header);
+        return;
+    }
+    if (e->send.type == MESSAGE_LOG_ROTTEN) {
+        assert_int_equal(e->send.to.actor, ACTOR_GROUP);
+        lab->rotten = get_u64(e->send.header.data + 4);
         slice_drop(&e->send.header);
         return;
     }

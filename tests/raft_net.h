@@ -64,6 +64,9 @@ struct net_node {
     struct net_write *writes;
     unsigned long write_count, write_capacity;
     uint64_t applied, flushed; /* delivered; and durable in the machine */
+    bool lost;                 /* the machine holds less than the log's beginning (R-E5) */
+    bool hole_met;             /* by a running node: it knows what stood there, were it a configuration */
+    uint64_t rotten;           /* an applied entry that cannot be read back, 0 none */
     uint64_t hole;             /* rot: an entry of the disk that cannot be read, 0 none */
     uint64_t load_first;
     uint32_t load_count;
@@ -267,7 +270,8 @@ static inline bool net_holds(const struct net_node *node, uint64_t index, struct
 {
     const struct net_log *disk = &node->disk;
     bool in_log = index > disk->base && index <= disk->last && net_entry_equal(disk->entries[index - 1], entry);
-    return in_log || index <= node->flushed; /* or in the state of its machine, which N4 compares */
+    /* or in the state of its machine, which N4 compares; where that was lost, its log had begun behind it */
+    return in_log || index <= node->flushed || index <= disk->base;
 }
 
 static inline void net_check_half(struct net *net, const struct raft_config *config, uint8_t role, uint64_t index,
@@ -333,7 +337,7 @@ static inline void net_check_config(struct net *net, uint32_t node)
     uint64_t newest = 0, changes = 0;
     CHECK(status.last == view->last && status.base == view->base);
     for (uint64_t i = view->last; i > view->base; i--) {
-        if (view->entries[i - 1].type == RAFT_ENTRY_CONFIG && i != self->hole) {
+        if (view->entries[i - 1].type == RAFT_ENTRY_CONFIG && (i != self->hole || self->hole_met)) {
             newest = newest != 0 ? newest : i;
             changes += i > status.commit && view->entries[i - 1].term == status.term;
         }
@@ -341,7 +345,7 @@ static inline void net_check_config(struct net *net, uint32_t node)
     if (newest != 0) {
         CHECK(status.config.index == newest); /* N8 */
         CHECK(net_config_place(net, &status.config.config) == view->entries[newest - 1].value);
-    } else if (view->base > 0) {
+    } else if (view->base > 0 && !self->lost) {                             /* nobody told it */
         CHECK(status.config.index == net_config_at(net, view->base).index); /* N8 */
     }
     CHECK(status.role != RAFT_LEADER || changes <= 1); /* N9 */
@@ -479,7 +483,9 @@ static inline void net_step(struct net *net, uint32_t node, struct raft_event ev
     raft_step(self->raft, &event, &u);
     struct raft_status status = raft_status(self->raft);
     self->hole = status.hole == 0 ? 0 : self->hole;
-    CHECK(status.hole == 0 || status.role == RAFT_FOLLOWER);
+    CHECK((status.hole == 0 && !status.lost) || status.role == RAFT_FOLLOWER);
+    CHECK(!status.lost || u.committed_count == 0);
+    self->lost = status.lost;
     if (u.role_changed) {
         net_trace(net, "%u: %s t%llu leader %u", node, roles[status.role], (unsigned long long)status.term,
                   status.leader);
@@ -522,6 +528,7 @@ static inline void net_step(struct net *net, uint32_t node, struct raft_event ev
         CHECK(u.load_first > self->view.base);
         CHECK(u.load_first + u.load_count - 1 <= self->disk.last);
         CHECK(self->hole == 0 || u.load_first + u.load_count <= self->hole);
+        CHECK(self->rotten == 0 || u.load_first > self->rotten || u.load_first + u.load_count <= self->rotten);
         self->load_first = u.load_first;
         self->load_count = u.load_count;
         net->loads++;
@@ -542,7 +549,9 @@ static inline void net_start(struct net *net, uint32_t node)
         net_log_reset(&self->view, self->flushed, net->committed[self->flushed - 1].term);
     }
     struct net_log *disk = &self->disk;
-    if (self->hole <= self->flushed || self->hole > disk->last) {
+    self->lost = self->flushed < disk->base;
+    uint64_t applied = self->lost ? disk->base : self->flushed;
+    if (self->hole <= applied || self->hole > disk->last) {
         self->hole = 0; /* the machine has it; or it was never durable */
     }
     struct raft_term_run *runs = mem_alloc((disk->last + 1) * sizeof *runs);
@@ -553,14 +562,15 @@ static inline void net_start(struct net *net, uint32_t node)
                                .runs = runs,
                                .last = disk->last,
                                .hole = self->hole,
-                               .applied = self->flushed,
+                               .applied = applied,
+                               .lost = self->lost,
                                .configs = configs,
                                .random = net_random(net)};
     for (uint64_t i = disk->base + 1; i <= disk->last; i++) {
         if (start.run_count == 0 || runs[start.run_count - 1].term != disk->entries[i - 1].term) {
             runs[start.run_count++] = (struct raft_term_run){.first = i, .term = disk->entries[i - 1].term};
         }
-        if (i > self->flushed && disk->entries[i - 1].type == RAFT_ENTRY_CONFIG && i != self->hole) {
+        if (i > applied && disk->entries[i - 1].type == RAFT_ENTRY_CONFIG && i != self->hole) {
             configs[start.config_count++] =
                 (struct raft_config_at){.index = i, .config = net->configs[disk->entries[i - 1].value]};
         }
@@ -568,13 +578,13 @@ static inline void net_start(struct net *net, uint32_t node)
     /* a node that joins knows no members */
     start.config =
         self->flushed > 0 ? net_config_at(net, self->flushed) : (struct raft_config_at){.config = net->first};
-    if (self->flushed == 0 && raft_config_roles(&net->first, node) == 0) {
+    if (self->lost || (self->flushed == 0 && raft_config_roles(&net->first, node) == 0)) {
         start.config = (struct raft_config_at){0};
     }
     struct raft_params params = net->params;
     params.self = node;
     self->raft = raft_create(&params, &start);
-    self->applied = self->flushed;
+    self->applied = applied;
     free(runs);
     free(configs);
     net_check_config(net, node);
@@ -763,7 +773,7 @@ static inline void net_compact(struct net *net, uint32_t node, uint64_t index)
 static inline void net_compact_all(struct net *net, uint32_t node)
 {
     struct net_node *self = &net->nodes[node - 1];
-    self->flushed = self->applied;
+    self->flushed = self->lost ? self->flushed : self->applied;
     net_compact(net, node, self->applied < self->disk.last ? self->applied : self->disk.last);
 }
 
@@ -771,7 +781,8 @@ static inline void net_compact_all(struct net *net, uint32_t node)
 static inline bool net_install(struct net *net, uint32_t node, uint64_t index, uint64_t term)
 {
     struct net_node *self = &net->nodes[node - 1];
-    if (self->raft == NULL || index <= self->applied || term > raft_status(self->raft).term) {
+    if (self->raft == NULL || index < self->applied || (index == self->applied && !self->lost) ||
+        term > raft_status(self->raft).term) {
         return false;
     }
     struct raft_config_at config = net_config_at(net, index);
@@ -791,6 +802,55 @@ static inline bool net_install(struct net *net, uint32_t node, uint64_t index, u
         net_step(net, node, (struct raft_event){.kind = RAFT_EVENT_HEALED});
     }
     return true;
+}
+
+/* A read finds an entry of the log damaged while the node runs. */
+static inline void net_rot(struct net *net, uint32_t node, uint64_t index)
+{
+    struct net_node *self = &net->nodes[node - 1];
+    CHECK(index > self->disk.base && index <= self->disk.last && self->hole == 0 && self->rotten == 0);
+    self->rotten = index <= self->applied ? index : 0;
+    self->hole_met = true;
+    net_trace(net, "%u: finds %llu rotten", node, (unsigned long long)index);
+    net_step(
+        net, node,
+        (struct raft_event){.kind = RAFT_EVENT_ROTTEN, .index = index, .term = self->disk.entries[index - 1].term});
+}
+
+/* What was applied and cannot be read back goes, once the machine is flushed. True: it is gone. */
+static inline bool net_give_up(struct net *net, uint32_t node)
+{
+    struct net_node *self = &net->nodes[node - 1];
+    if (self->rotten > self->disk.base) {
+        self->flushed = self->applied > self->flushed ? self->applied : self->flushed;
+        net_compact(net, node, self->rotten);
+    }
+    self->rotten = self->rotten > self->disk.base ? self->rotten : 0;
+    return self->rotten == 0;
+}
+
+/* A lost machine is filled by any member's state at or behind the log's beginning; who is behind hears how far the
+ * group is. True: done. */
+static inline bool net_restore(struct net *net, uint32_t node)
+{
+    struct net_node *self = &net->nodes[node - 1];
+    CHECK(self->raft != NULL && self->lost);
+    for (uint32_t i = 1; i <= net->count; i++) {
+        struct net_node *other = &net->nodes[i - 1];
+        if (i == node || other->raft == NULL || other->lost) {
+            continue;
+        }
+        if (other->applied < self->disk.base) {
+            net_step(net, i,
+                     (struct raft_event){
+                         .kind = RAFT_EVENT_COMMITTED, .index = self->disk.base, .term = self->disk.base_term});
+        }
+        if (other->applied >= self->disk.base &&
+            net_install(net, node, other->applied, net->committed[other->applied - 1].term)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* The host mends the hole of a node: by the entry of any member that has it, by a snapshot of one that has it no more,
@@ -964,6 +1024,8 @@ static inline void net_crash(struct net *net, uint32_t node, unsigned long writt
     struct net_node *self = &net->nodes[node - 1];
     raft_destroy(self->raft);
     self->raft = NULL;
+    self->rotten = 0;
+    self->hole_met = false;
     while (self->write_count > 0 && written-- > 0) {
         (void)net_disk_take(self);
     }

@@ -161,6 +161,7 @@ struct cairn_group_member {
     uint64_t holes, mended; /* damaged entries of its log: that wait for another member's, written anew since */
     uint64_t rot_behind;    /* damaged entries found at its start that nobody needs any more */
     bool stale;             /* came back with less than it had acknowledged; the leader says so */
+    bool lost;              /* its database was damaged: its state is fetched; the leader says so */
     uint32_t refusal_count; /* what the group refused there */
     struct cairn_refusals refusals[CAIRN_REFUSALS_MAX];
 };

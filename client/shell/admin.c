@@ -83,6 +83,7 @@ static void group_take_leader(struct cairn_group *group, uint32_t node, const Ca
         member->in_flight = from->in_flight;
         member->roles = from->roles;
         member->stale = from->stale;
+        member->lost = from->lost;
     }
 }
 

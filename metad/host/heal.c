@@ -10,15 +10,20 @@
  * are given up at the start, with all before them: what they did is in the database, and who lags that far needs a
  * snapshot.
  *
+ * The same way comes back a state that was lost (R-E5): the database was set aside, or is an older one, and the log
+ * begins behind what it holds. All members are asked who has applied that far (and hear that so much is committed), one
+ * sends a snapshot that mends. Meanwhile the node votes and acknowledges by its log, which is whole, and neither leads
+ * nor serves.
+ *
  * Failure: who does not answer, or cannot tell yet, is asked again. A hole that nobody fills stays, and is shown. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "metad/group.h"
+#include "metad/members.h"
 
 #define ASK_AGAIN_NS      500000000ull
-#define SNAPSHOT_AGAIN_NS 30000000000ull /* no piece of a snapshot takes so long */
 
 /* ---- the start ---- */
 
@@ -58,6 +63,13 @@ void heal_start(struct group *group, struct raft_start *start, struct raft_term_
     start->hole = holes_index(&heal->holes);
 }
 
+void heal_start_lost(struct group *group, struct raft_start *start)
+{
+    CHECK(start->base_index > 0 && group->at.applied < start->base_index);
+    group->at = (struct standing){0}; /* members too: those of the log's entries are known, and no others */
+    group->heal.lost = start->lost = true;
+}
+
 static void heal_entry_drop(struct heal *heal)
 {
     slice_drop(&heal->entry.data);
@@ -88,6 +100,8 @@ struct group_health group_health(const struct group *group)
                                  .holes = holes_left(&heal->holes),
                                  .hole = holes_index(&heal->holes),
                                  .mended = heal->mended,
+                                 .lost = heal->lost,
+                                 .restored = heal->restored,
                                  .told_stale = group->told_stale,
                                  .stale = stale,
                                  .rot_behind = heal->rot_behind};
@@ -107,6 +121,7 @@ static void heal_ask(struct group *group, const struct hole *hole, uint32_t node
     fetch.index = hole->index;
     fetch.index_term = hole->term;
     fetch.snapshot = snapshot;
+    fetch.lost = heal->lost;
     uint64_t stream = ++group->snapshot_number;
     heal->asked[heal->asked_count].node = node;
     heal->asked[heal->asked_count++].stream = stream;
@@ -114,13 +129,44 @@ static void heal_ask(struct group *group, const struct hole *hole, uint32_t node
             proto_pack(&fetch), (struct slice){0});
 }
 
-/* Asks all members for the first hole; one of them for a snapshot, if it said that it has it there. */
+/* Who may have what is missing: the members; where they may not be known, those that the configuration names. At most
+ * 2 * RAFT_MEMBERS_MAX. */
+static uint32_t heal_members(const struct group *group, uint32_t *ret_nodes)
+{
+    struct raft_config config = raft_status(group->raft).config.config;
+    const uint32_t *peers = group->heal.lost ? group->params.peers : NULL;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < config.count; i++) {
+        ret_nodes[count++] = config.members[i].node;
+    }
+    for (uint32_t i = 0; peers != NULL && peers[i] != 0 && count < 2 * RAFT_MEMBERS_MAX; i++) {
+        if (raft_config_roles(&config, peers[i]) == 0) {
+            ret_nodes[count++] = peers[i];
+        }
+    }
+    return count;
+}
+
+/* What is to be had first: a state that was lost before any entry. False: nothing is missing. */
+static bool heal_missing(const struct group *group, struct hole *ret_hole)
+{
+    const struct hole *hole = holes_first(&group->heal.holes);
+    if (group->heal.lost) {
+        struct raft_status status = raft_status(group->raft);
+        *ret_hole = (struct hole){.index = status.base, .term = status.base_term};
+    } else if (hole != NULL) {
+        *ret_hole = *hole;
+    }
+    return group->heal.lost || hole != NULL;
+}
+
+/* Asks all members for what is missing; one of them for a snapshot, if it said that it has it there. */
 static void heal_round(struct group *group)
 {
     struct heal *heal = &group->heal;
-    const struct hole *hole = holes_first(&heal->holes);
+    struct hole hole;
     heal->asked_count = 0;
-    if (hole == NULL || heal->writing != 0) {
+    if (!heal_missing(group, &hole) || heal->writing != 0) {
         return;
     }
     uint64_t now = group->event->now_ns;
@@ -128,13 +174,13 @@ static void heal_round(struct group *group)
     bool snapshot = heal->behind != 0 && group->in.from == 0 && now >= heal->snapshot_by_ns;
     if (snapshot) {
         heal->snapshot_from = heal->behind;
-        heal->snapshot_by_ns = now + SNAPSHOT_AGAIN_NS;
+        heal->snapshot_by_ns = now + SNAPSHOT_MENDS_NS;
     }
-    struct raft_config config = raft_status(group->raft).config.config;
-    for (uint32_t i = 0; i < config.count; i++) {
-        uint32_t node = config.members[i].node;
-        if (node != group->params.self) {
-            heal_ask(group, hole, node, snapshot && node == heal->snapshot_from);
+    uint32_t nodes[2 * RAFT_MEMBERS_MAX];
+    uint32_t count = heal_members(group, nodes);
+    for (uint32_t i = 0; i < count; i++) {
+        if (nodes[i] != group->params.self) {
+            heal_ask(group, &hole, nodes[i], snapshot && nodes[i] == heal->snapshot_from);
         }
     }
     heal->behind = 0;
@@ -162,6 +208,27 @@ static void heal_tell(struct group *group, const struct raft_entry *entry)
     }
 }
 
+void heal_rotten(struct group *group, struct slice header)
+{
+    struct reader reader = reader_of(header.data, header.bytes);
+    uint32_t number = reader_u32(&reader);
+    uint64_t index = reader_u64(&reader), term = reader_u64(&reader);
+    CHECK(!reader.failed && reader.left == 0 && number == group->params.group);
+    struct heal *heal = &group->heal;
+    struct raft_status before = raft_status(group->raft);
+    if (index > before.base && index <= before.applied && index > heal->rot_last) {
+        heal->rot_behind++;
+        heal->rot_last = index;
+        group->flush_due = true; /* then the log goes up to there (group.c), as at the start */
+    }
+    struct raft_event event = {.kind = RAFT_EVENT_ROTTEN, .random = group->event->random, .index = index, .term = term};
+    group_raft(group, &event);
+    if (group->phase == GROUP_RUNNING && raft_status(group->raft).hole == index && before.hole != index) {
+        holes_add(&heal->holes, index, term);
+        heal_next(group);
+    }
+}
+
 void heal_cut(struct group *group, uint64_t from)
 {
     holes_cut(&group->heal.holes, from);
@@ -169,6 +236,10 @@ void heal_cut(struct group *group, uint64_t from)
 
 void heal_passed(struct group *group, uint64_t index)
 {
+    if (group->heal.lost) {
+        group->heal.lost = false;
+        group->heal.restored = index;
+    }
     if (holes_passed(&group->heal.holes, index) && group->phase == GROUP_RUNNING) {
         heal_tell(group, NULL);
     }
@@ -193,7 +264,8 @@ static void heal_trim(struct group *group)
 
 void heal_tick(struct group *group)
 {
-    if (group->heal.holes.first == group->heal.holes.count) {
+    struct hole missing;
+    if (!heal_missing(group, &missing)) {
         return;
     }
     heal_trim(group); /* a group of one voter has nobody to hear */
@@ -236,11 +308,11 @@ static void heal_write(struct group *group, struct slice body)
 static void heal_hear(struct group *group, uint32_t node, uint32_t verdict, struct slice body)
 {
     struct heal *heal = &group->heal;
-    if (verdict == LOG_HAS && heal->writing == 0) {
-        heal_write(group, body);
-    } else if (verdict == LOG_BEHIND) {
+    if (verdict == LOG_BEHIND) {
         heal->behind = node; /* the next round asks for it, if nobody has the entry */
-    } else {
+    } else if (verdict == LOG_HAS && heal->writing == 0 && !heal->lost) {
+        heal_write(group, body);
+    } else if (!heal->lost) {
         holes_hear(&heal->holes, node, verdict);
         heal_trim(group);
     }
@@ -256,7 +328,8 @@ void heal_answered(struct group *group, const struct message *message)
             heal->asked[i] = heal->asked[--heal->asked_count];
         }
     }
-    if (node == 0 || holes_first(&heal->holes) == NULL || (message->flags & MESSAGE_ERROR) != 0) {
+    struct hole missing;
+    if (node == 0 || !heal_missing(group, &missing) || (message->flags & MESSAGE_ERROR) != 0) {
         return; /* of a hole that is mended */
     }
     struct proto_arena arena = {0};
@@ -306,10 +379,22 @@ static enum err fetch_check(struct group *group, const struct message *message, 
     if (fetch->group != group->params.group) {
         return ERR_WRONG_GROUP;
     }
-    if (fetch->from != message->peer.id || fetch->from == group->params.self || !raft_names(group->raft, fetch->from)) {
+    bool member = raft_names(group->raft, fetch->from) || (group->heal.lost && members_are_known(group, fetch->from));
+    if (fetch->from != message->peer.id || fetch->from == group->params.self || !member) {
         return ERR_NOT_MEMBER;
     }
     return fetch->index > 0 && fetch->index_term > 0 ? ERR_OK : ERR_INVALID;
+}
+
+/* Takes the body. */
+static void fetch_reply(struct group *group, const struct message *asker, uint32_t verdict, struct slice body)
+{
+    Cairn__EntryFetchReply reply = CAIRN__ENTRY_FETCH_REPLY__INIT;
+    Cairn__LogIdentity log = CAIRN__LOG_IDENTITY__INIT;
+    identity_put(group, &log);
+    reply.log = &log;
+    reply.verdict = verdict;
+    fx_reply(group->fx, asker, proto_pack(&reply), body);
 }
 
 static enum err fetch_start(struct group *group, const struct message *message, const Cairn__EntryFetch *fetch)
@@ -331,6 +416,23 @@ static enum err fetch_start(struct group *group, const struct message *message, 
     return ERR_BUSY;
 }
 
+/* The asker's log begins behind an entry that it names: that is committed, and only a state at or behind it will do. */
+static enum err fetch_lost(struct group *group, const struct message *message, const Cairn__EntryFetch *fetch)
+{
+    struct raft_event event = {
+        .kind = RAFT_EVENT_COMMITTED, .random = group->event->random, .index = fetch->index, .term = fetch->index_term};
+    group_raft(group, &event);
+    if (group->phase != GROUP_RUNNING) {
+        return ERR_NOT_READY;
+    }
+    bool has = !group->heal.lost && group->at.applied >= fetch->index;
+    if (has && fetch->snapshot) {
+        snapshot_wanted(group, message->peer.id, true);
+    }
+    fetch_reply(group, message, has ? LOG_BEHIND : LOG_UNTOLD, (struct slice){0});
+    return ERR_OK;
+}
+
 void heal_asked(struct group *group, const struct message *message)
 {
     struct proto_arena arena = {0};
@@ -340,7 +442,8 @@ void heal_asked(struct group *group, const struct message *message)
         err = fetch_check(group, message, unpacked);
     }
     if (err == ERR_OK) {
-        err = fetch_start(group, message, unpacked);
+        const Cairn__EntryFetch *fetch = unpacked;
+        err = fetch->lost ? fetch_lost(group, message, fetch) : fetch_start(group, message, fetch);
     }
     if (err != ERR_OK) {
         group->refused[err]++;
@@ -363,15 +466,14 @@ void heal_fetched(struct group *group, const struct message *message)
 {
     struct fetching *slot = fetch_find(group, message->stream);
     CHECK(slot != NULL && message->header.bytes >= 1 && group->phase == GROUP_RUNNING);
-    Cairn__EntryFetchReply reply = CAIRN__ENTRY_FETCH_REPLY__INIT;
-    Cairn__LogIdentity log = CAIRN__LOG_IDENTITY__INIT;
-    identity_put(group, &log);
-    reply.log = &log;
-    reply.verdict = message->header.data[0];
-    if (reply.verdict == LOG_BEHIND && slot->snapshot && group->at.applied > 0) {
+    uint32_t verdict = message->header.data[0];
+    if (verdict == LOG_BEHIND && group->heal.lost) {
+        verdict = LOG_UNTOLD; /* not here either */
+    }
+    if (verdict == LOG_BEHIND && slot->snapshot && group->at.applied > 0) {
         snapshot_wanted(group, slot->asker.peer.id, true);
     }
-    fx_reply(group->fx, &slot->asker, proto_pack(&reply), slice_ref(message->body));
+    fetch_reply(group, &slot->asker, verdict, slice_ref(message->body));
     slot->stream = 0;
 }
 

@@ -2,6 +2,7 @@
 #include "metad/host/holes.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/check.h"
 
@@ -45,6 +46,26 @@ uint64_t holes_index(const struct holes *holes)
 {
     const struct hole *first = holes_first(holes);
     return first != NULL ? first->index : 0;
+}
+
+void holes_add(struct holes *holes, uint64_t index, uint64_t term)
+{
+    unsigned long at = holes->first;
+    while (at < holes->count && holes->items[at].index < index) {
+        at++;
+    }
+    if (at < holes->count && holes->items[at].index == index) {
+        return;
+    }
+    struct hole *items = mem_alloc((holes->count - holes->first + 2) * sizeof *items);
+    memcpy(items, holes->items + holes->first, (at - holes->first) * sizeof *items);
+    items[at - holes->first] = (struct hole){.index = index, .term = term, .kind = LOG_HOLE_ROT};
+    memcpy(items + at - holes->first + 1, holes->items + at, (holes->count - at) * sizeof *items);
+    holes->heard_count = at == holes->first ? 0 : holes->heard_count;
+    holes->count = holes->count - holes->first + 1;
+    holes->first = 0;
+    free(holes->items);
+    holes->items = items;
 }
 
 void holes_cut(struct holes *holes, uint64_t from)

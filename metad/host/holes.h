@@ -30,6 +30,8 @@ static inline unsigned long holes_left(const struct holes *holes)
 const struct hole *holes_first(const struct holes *holes);
 /* Index of the first, 0 none: what Raft is told. */
 uint64_t holes_index(const struct holes *holes);
+/* A read found one more, behind the applied index. */
+void holes_add(struct holes *holes, uint64_t index, uint64_t term);
 /* The log was cut from `from` on. */
 void holes_cut(struct holes *holes, uint64_t from);
 /* Entries up to `index` are mended, or held by a snapshot. True: the first hole is another now. */

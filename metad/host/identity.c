@@ -5,13 +5,15 @@
  * positions of its node-wide log: what the process found at its start and what is durable now. The highest that was
  * heard of a member goes into this node's log with the group's next append. A member that comes back, a new process,
  * with another directory or with less than that is *stale*: all it says is refused (STALE_PEER), votes and requests for
- * them too, for its vote for itself would count.
+ * them too, for its vote for itself would count. A leader's heartbeats tell its followers of the others, who seldom
+ * speak to them; that is judged alike, and clears nobody.
  *
  * The way back is a committed change of members: the leader makes a stale voter a learner, then one to be promoted. Who
  * is no voter in the committed configuration is believed anew, and catches up like any learner. Where what is left has
  * no majority nothing is done: an operator decides.
  *
- * What is left over: what was heard and not yet written when this node itself crashed. */
+ * What is left over: what was heard and not yet written when this node itself crashed; a copy put back whose process
+ * wrote past the old position and was started again before this node heard of it. */
 #include <string.h>
 
 #include "base/check.h"
@@ -39,7 +41,7 @@ bool identity_open(struct group *group, struct reader *reader)
         return false;
     }
     for (uint32_t i = 0; i < count; i++) {
-        group->identities[i] = (struct identity){.peer = peers[i]};
+        group->identities[i] = (struct identity){.peer = peers[i], .found = peers[i].position};
     }
     group->identity_count = count;
     return true;
@@ -70,7 +72,8 @@ static struct identity *identity_row(struct group *group)
 
 static void identity_take(struct group *group, struct identity *known, uint32_t node, const Cairn__LogIdentity *told)
 {
-    *known = (struct identity){.peer = {.node = node, .boot = told->boot, .position = told->position}};
+    *known = (struct identity){.peer = {.node = node, .boot = told->boot, .position = told->position},
+                               .found = told->boot_position};
     memcpy(known->peer.directory.bytes, told->directory.data, sizeof known->peer.directory.bytes);
     group->identities_due = true;
 }
@@ -89,6 +92,7 @@ void identity_relay(const struct group *group, Cairn__LogIdentity *ret, Cairn__L
         ret[count].directory =
             (ProtobufCBinaryData){sizeof peer->directory.bytes, (uint8_t *)(uintptr_t)peer->directory.bytes};
         ret[count].boot = peer->boot;
+        ret[count].boot_position = group->identities[i].found;
         ret[count].position = peer->position;
         ret_list[count] = &ret[count];
         count++;
@@ -96,23 +100,11 @@ void identity_relay(const struct group *group, Cairn__LogIdentity *ret, Cairn__L
     *ret_count = count;
 }
 
-/* A follower hears from others seldom; the leader has their acknowledgements. */
-void identity_learn(struct group *group, Cairn__LogIdentity *const *known, size_t count)
+/* In the committed configuration. Where that was lost with the state (R-E5) all that was heard is held to. */
+static bool identity_votes(const struct group *group, uint32_t node)
 {
-    for (size_t i = 0; i < count; i++) {
-        const Cairn__LogIdentity *told = known[i];
-        if (told->node == group->params.self || told->directory.len != sizeof group->params.directory.bytes ||
-            !raft_names(group->raft, told->node)) {
-            continue;
-        }
-        struct identity *own = identity_find(group, told->node);
-        own = own != NULL ? own : identity_row(group);
-        bool news = own != NULL && (own->peer.node != told->node || told->position > own->peer.position ||
-                                    memcmp(own->peer.directory.bytes, told->directory.data, told->directory.len) != 0);
-        if (news) {
-            identity_take(group, own, told->node, told);
-        }
-    }
+    const struct raft_config *config = &group->at.config.config;
+    return config->count == 0 || (raft_config_roles(config, node) & (RAFT_VOTER | RAFT_OUTGOING)) != 0;
 }
 
 /* Another process than the one heard last has less than that had. */
@@ -137,6 +129,7 @@ static void identity_judge(struct group *group, struct identity *known, const Ca
     }
     known->boot_before = known->peer.boot;
     known->peer.boot = told->boot;
+    known->found = told->boot_position;
 }
 
 /* It has no vote in the committed configuration, or was never heard: it is believed. */
@@ -159,7 +152,7 @@ enum err identity_hear(struct group *group, uint32_t node, const Cairn__LogIdent
         return ERR_OK;
     }
     struct identity *known = identity_find(group, node);
-    bool votes = (raft_config_roles(&group->at.config.config, node) & (RAFT_VOTER | RAFT_OUTGOING)) != 0;
+    bool votes = identity_votes(group, node);
     if (known == NULL || !votes) {
         identity_believe(group, known, node, told);
         return ERR_OK;
@@ -181,11 +174,69 @@ enum err identity_hear(struct group *group, uint32_t node, const Cairn__LogIdent
     return ERR_OK;
 }
 
+/* Processes of one log follow each other: the later one found all that the earlier told. Told of one that ended behind
+ * what is known, this node knows the later one; told of one that began before it, one of the two was put back. Which it
+ * was need not be known: neither is counted. */
+static void identity_learn_one(struct group *group, const Cairn__LogIdentity *told)
+{
+    struct identity *known = identity_find(group, told->node);
+    bool votes = identity_votes(group, told->node);
+    if (known == NULL || !votes) {
+        known = known != NULL ? known : identity_row(group);
+        bool news = known != NULL && (known->peer.node != told->node || told->position > known->peer.position ||
+                                      memcmp(known->peer.directory.bytes, told->directory.data, 16) != 0);
+        if (news) {
+            identity_take(group, known, told->node, told);
+        }
+        return;
+    }
+    if (known->stale || told->position <= known->peer.position) {
+        return;
+    }
+    if (told->boot != known->peer.boot) {
+        identity_judge(group, known, told);
+    }
+    known->peer.position = told->position;
+    group->identities_due = true;
+}
+
+void identity_learn(struct group *group, const Cairn__RaftMessage *wire)
+{
+    if (wire->known_at != group->at.config.index + 1) {
+        return; /* whose vote it is may differ: by the next heartbeats it does not */
+    }
+    for (size_t i = 0; i < wire->n_known; i++) {
+        const Cairn__LogIdentity *told = wire->known[i];
+        if (told->node != group->params.self && told->directory.len == sizeof group->params.directory.bytes &&
+            raft_names(group->raft, told->node)) {
+            identity_learn_one(group, told);
+        }
+    }
+}
+
 bool identity_is_stale(const struct group *group, uint32_t node)
 {
     for (uint32_t i = 0; i < group->identity_count; i++) {
         if (group->identities[i].peer.node == node) {
             return group->identities[i].stale;
+        }
+    }
+    return false;
+}
+
+void identity_note_lost(struct group *group, uint32_t node, bool lost)
+{
+    struct identity *known = identity_find(group, node);
+    if (known != NULL) {
+        known->lost = lost;
+    }
+}
+
+bool identity_is_lost(const struct group *group, uint32_t node)
+{
+    for (uint32_t i = 0; i < group->identity_count; i++) {
+        if (group->identities[i].peer.node == node) {
+            return group->identities[i].lost;
         }
     }
     return false;

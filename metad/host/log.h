@@ -25,12 +25,16 @@
  *   LOG_CUT     header: u32 group, u64 index, u64 term; no reply. Entries up to index, whose term is `term`, are not
  *                       needed any more: what they did is behind a durable flush.
  *
- *   LOG_PINNED  from the log to a group; header: u32 group. Its entries keep the oldest of many segments: flush, and
- *                       cut.
+ *   LOG_PINNED  from the log to a group; header: u32 group, u64 index. Its entries keep the oldest of many segments:
+ *                       flush, and cut. Those up to `index` (0: none) keep more than may be kept for members that lag.
  *
  *   LOG_READ    header: u32 group, u64 first, u32 count
- *               reply:  body: packed entries, fewer than asked when over 1 MiB, at least one; none only when `first` is
- *                       behind what is durable, or not behind the base.
+ *               reply:  body: packed entries, fewer than asked when over 1 MiB or up to a hole; none only when `first`
+ * is a hole, behind what is durable, or not behind the base.
+ *
+ *   LOG_ROTTEN  from the log to a group; header: u32 group, u64 index, u64 term. A read found the entry's bytes
+ *                       damaged: it is a hole (LOG_HOLE_ROT) from now on. Comes before the answer to the read, again
+ *                       with each read that begins there.
  *
  *   LOG_HEAL    header: u32 group, u64 number; body: one packed entry, whose name is that of a hole
  *               reply:  u64 number, when durable. Entries behind it stay.

@@ -165,6 +165,15 @@ uint32_t log_group_needs(const struct log_group *group)
     return oldest;
 }
 
+uint64_t log_group_below(const struct log_group *group, uint32_t segment)
+{
+    uint64_t last = 0;
+    for (uint64_t i = group->base + 1; i <= group->last; i++) {
+        last = log_group_place(group, i).segment < segment ? i : last;
+    }
+    return last;
+}
+
 void log_group_deinit(struct log_group *group)
 {
     log_configs_drop(group, 0, group->config_count);

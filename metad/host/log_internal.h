@@ -22,6 +22,7 @@
 #define LOG_MARK_IDLE_NS  100000000ull
 #define LOG_ALLOC_WAIT_NS 1000000000ull
 #define LOG_SPARES        2u /* files kept for coming segments; more are removed */
+#define LOG_SEGMENTS_KEPT 8u /* no more are kept for members that lag, once what lies in them is flushed */
 #define LOG_SEGMENTS_MANY 4u /* with more than so many segments, groups that pin the oldest are told */
 
 enum log_timer { LOG_TIMER_BOOT = 0, LOG_TIMER_MARK = 1, LOG_TIMER_ALLOC = 2 };
@@ -106,6 +107,8 @@ void log_group_cut(struct log_group *group, uint64_t index);
 void log_group_reset(struct log_group *group, uint64_t index, uint64_t term);
 /* The oldest segment that holds an entry; UINT32_MAX: none does. */
 uint32_t log_group_needs(const struct log_group *group);
+/* The last entry that lies in a segment below `segment`; 0: none does. */
+uint64_t log_group_below(const struct log_group *group, uint32_t segment);
 void log_group_deinit(struct log_group *group);
 /* u32 run count, per run u64 first, u64 term. */
 void log_runs_put(const struct log_group *group, struct writer *w);

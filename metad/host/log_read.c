@@ -1,6 +1,9 @@
 /* LOG_READ: finds the places of the entries asked for, reads the blocks that hold them (as many entries as lie within
  * one MiB of the first, at least one), checks every sector and record, and answers them packed. Only durable entries
- * are read, so that a write under way is never mistaken for damage. What does not check halts the node, by name. */
+ * are read, so that a write under way is never mistaken for damage.
+ * How it fails: an entry that does not check, or a disk that does not give it, is a hole from now on, as if the start
+ * had found it (R-E1): the group hears LOG_ROTTEN and has it fetched. A disk that reads nothing any more shows where it
+ * is written to. */
 #include <stdlib.h>
 
 #include "log_internal.h"
@@ -64,6 +67,32 @@ static void log_read_choose(const struct log_group *group, struct log_read *read
     CHECK(read->count > 0);
 }
 
+static void log_rotten_tell(const struct log *log, uint32_t number, uint64_t index, struct effects *fx)
+{
+    struct writer w = {0};
+    writer_u32(&w, number);
+    writer_u64(&w, index);
+    writer_u64(&w, log_group_term(&log->groups[number], index));
+    fx_send(fx, address_local(ACTOR_GROUP, number), MESSAGE_LOG_ROTTEN, 0, writer_take(&w), (struct slice){0});
+    writer_deinit(&w);
+}
+
+/* The entry `at` of the read is damaged: a hole, unless it was cut, or written anew, since the read began. */
+static void log_read_rotten(struct log *log, const struct log_read *read, uint32_t at, struct effects *fx)
+{
+    struct log_group *group = &log->groups[read->group];
+    uint64_t index = read->first + at;
+    struct log_place place = read->places[at];
+    bool there = index > group->base && index <= group->last;
+    struct log_place now = there ? log_group_place(group, index) : (struct log_place){0};
+    if (now.segment == place.segment && now.offset == place.offset && now.bytes == place.bytes) {
+        log_group_place_set(
+            group, index,
+            (struct log_place){.segment = place.segment, .offset = LOG_HOLE_ROT, .bytes = LOG_HOLE_BYTES});
+        log_rotten_tell(log, read->group, index, fx);
+    }
+}
+
 static void log_read_part(const struct log *log, const struct log_read *read, uint32_t slot, struct effects *fx)
 {
     uint64_t left = read->bytes - read->done;
@@ -122,7 +151,11 @@ void log_read_start(struct log *log, const struct message *m, struct effects *fx
         return;
     }
     bool there = log->state == LOG_OPEN && first > group->base && count > 0 && first <= group->readable;
-    if (!there || log_place_is_hole(log_group_place(group, first))) {
+    bool hole = there && log_place_is_hole(log_group_place(group, first));
+    if (hole) {
+        log_rotten_tell(log, number, first, fx); /* the group did not know it yet */
+    }
+    if (!there || hole) {
         fx_reply(fx, m, (struct slice){0}, (struct slice){0});
         return;
     }
@@ -169,27 +202,27 @@ static bool log_read_entry(const struct log *log, const struct log_read *read, u
     return true;
 }
 
-static void log_read_answer(struct log *log, const struct log_read *read, struct effects *fx)
+/* `whole`: the disk gave all of it. */
+static void log_read_answer(struct log *log, const struct log_read *read, bool whole, struct effects *fx)
 {
     struct raft_entry *entries = mem_alloc(read->count * sizeof *entries);
     uint32_t good = 0;
     uint64_t previous_term = 0;
-    while (good < read->count && log_read_entry(log, read, good, &entries[good], &previous_term)) {
+    while (whole && good < read->count && log_read_entry(log, read, good, &entries[good], &previous_term)) {
         good++;
     }
     if (good < read->count) {
-        log_halt(log, fx, ERR_CORRUPT, "log/%08x.log: group %u index %llu at offset %u fails its checksum",
-                 log_segment_find(log, read->segment)->file, read->group, (unsigned long long)(read->first + good),
-                 read->places[good].offset);
-    } else {
-        struct slice body;
-        raft_entries_encode(entries, good, &body);
-        uint8_t fetched[9] = {LOG_HAS};
-        put_u64(fetched + 1, previous_term);
-        bool fetch = read->type == MESSAGE_LOG_FETCH;
-        fx_answer(fx, read->from, read->type, read->stream, MESSAGE_REPLY,
-                  fetch ? slice_copy(fetched, sizeof fetched) : (struct slice){0}, body);
+        log_read_rotten(log, read, good, fx);
     }
+    bool fetch = read->type == MESSAGE_LOG_FETCH;
+    struct slice body = {0};
+    if (good > 0) {
+        raft_entries_encode(entries, good, &body);
+    }
+    uint8_t fetched[9] = {good > 0 ? LOG_HAS : LOG_LACKS};
+    put_u64(fetched + 1, previous_term);
+    fx_answer(fx, read->from, read->type, read->stream, MESSAGE_REPLY,
+              fetch ? slice_copy(fetched, sizeof fetched) : (struct slice){0}, body);
     for (uint32_t i = 0; i < good; i++) {
         slice_drop(&entries[i].data);
     }
@@ -203,19 +236,16 @@ void log_read_done(struct log *log, const struct event *event, struct effects *f
     struct log_read *read = log->reads[slot];
     uint64_t left = read->bytes - read->done;
     uint64_t asked = left < LOG_READ_BYTES ? left : LOG_READ_BYTES;
-    if (event->disk.err != ERR_OK || event->disk.data.bytes != asked) {
-        log_halt(log, fx, event->disk.err != ERR_OK ? event->disk.err : ERR_CORRUPT,
-                 "log/%08x.log: cannot read %llu bytes at offset %llu", log_segment_find(log, read->segment)->file,
-                 (unsigned long long)asked, (unsigned long long)(read->offset + read->done));
-        return;
+    bool given = event->disk.err == ERR_OK && event->disk.data.bytes == asked;
+    if (given) {
+        memcpy(read->buffer.data + read->done, event->disk.data.data, asked);
+        read->done += asked;
     }
-    memcpy(read->buffer.data + read->done, event->disk.data.data, asked);
-    read->done += asked;
-    if (read->done < read->bytes) {
+    if (given && read->done < read->bytes) {
         log_read_part(log, read, slot, fx);
         return;
     }
     log->reads[slot] = NULL;
-    log_read_answer(log, read, fx);
+    log_read_answer(log, read, given, fx);
     log_read_free(read);
 }

@@ -91,10 +91,13 @@ void log_file_free(struct log *log, struct log_segment segment, struct effects *
 /* Groups without which the oldest segment could go are asked to flush and cut. */
 static void log_pinned_tell(const struct log *log, const uint32_t *needs, struct effects *fx)
 {
+    bool most = log->segment_count > LOG_SEGMENTS_KEPT;
+    uint32_t kept = most ? log->segments[log->segment_count - LOG_SEGMENTS_KEPT].number : 0;
     for (uint32_t i = 0; i < LIMIT_GROUPS; i++) {
         if (needs[i] == log->segments[0].number) {
             struct writer w = {0};
             writer_u32(&w, i);
+            writer_u64(&w, log_group_below(&log->groups[i], kept));
             fx_send(fx, address_local(ACTOR_GROUP, i), MESSAGE_LOG_PINNED, 0, writer_take(&w), (struct slice){0});
             writer_deinit(&w);
         }

@@ -27,6 +27,7 @@ void raft_wire_send(struct group *group, const struct raft_message *message)
     wire.hint_term = message->hint_term;
     wire.sleep = message->sleep;
     wire.short_of_room = !kv_room(group->params.kv);
+    wire.lost = group->heal.lost;
     Cairn__LogIdentity log = CAIRN__LOG_IDENTITY__INIT;
     identity_put(group, &log);
     wire.log = &log;
@@ -34,6 +35,7 @@ void raft_wire_send(struct group *group, const struct raft_message *message)
     if (message->kind == RAFT_HEARTBEAT) {
         identity_relay(group, known, list, &wire.n_known);
         wire.known = list;
+        wire.known_at = group->at.config.index + 1;
     }
     bool first_word = message->kind == RAFT_HEARTBEAT || message->kind == RAFT_VOTE || message->kind == RAFT_PRE_VOTE;
     if (first_word && group->params.address != NULL) {
@@ -123,8 +125,9 @@ enum err raft_wire_decode(struct group *group, const struct message *frame, stru
     }
     if (err == ERR_OK) {
         members_note_room(group, wire->from, !wire->short_of_room);
+        identity_note_lost(group, wire->from, wire->lost);
         if (wire->kind == RAFT_HEARTBEAT && wire->term >= raft_status(group->raft).term) {
-            identity_learn(group, wire->known, wire->n_known);
+            identity_learn(group, wire);
         }
         members_note_address(group, wire->from, wire->address);
     }

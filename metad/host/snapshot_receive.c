@@ -43,12 +43,14 @@ static enum err piece_check(const struct group *group, const struct message *mes
     }
     if (piece->mends) {
         bool leads = group->in.from != 0 && !group->in.mends; /* the leader's own goes first */
-        bool asked = group->heal.snapshot_from == piece->from && status.hole != 0 && piece->index >= status.hole;
+        uint64_t least = status.lost ? status.base : status.hole;
+        bool asked = group->heal.snapshot_from == piece->from && least != 0 && piece->index >= least;
         return leads || !asked || piece->index_term > status.term ? ERR_CONFLICT : ERR_OK;
     }
     /* only a follower of the sender, in its term, may be told what is committed */
     bool follows = status.role == RAFT_FOLLOWER && status.leader == piece->from && status.term == piece->term;
-    return follows ? ERR_OK : ERR_CONFLICT;
+    bool helps = !status.lost || piece->index >= status.base;
+    return follows && helps ? ERR_OK : ERR_CONFLICT;
 }
 
 static void receive_begin(struct group *group, const Cairn__SnapshotPiece *piece)
@@ -142,6 +144,7 @@ static enum err receive_piece(struct group *group, const struct message *message
     }
     enum err err = receive_pairs(group, message->body);
     if (err == ERR_OK) {
+        group->heal.snapshot_by_ns = in->mends ? group->event->now_ns + SNAPSHOT_MENDS_NS : 0;
         in->checksum = piece->checksum;
         in->next++;
         receive_answer(group, message, in->next, false);
@@ -174,7 +177,8 @@ void snapshot_receive_tick(struct group *group)
 {
     struct raft_status status = raft_status(group->raft);
     bool stranger = status.leader != 0 && status.leader != group->in.from && !group->in.mends;
-    if (group->in.from != 0 && group->in.flush == 0 && stranger) {
+    bool silent = group->in.mends && group->event->now_ns >= group->heal.snapshot_by_ns; /* its sender is gone */
+    if (group->in.from != 0 && group->in.flush == 0 && (stranger || silent)) {
         receive_give_up(group);
     }
 }

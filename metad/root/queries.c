@@ -170,6 +170,7 @@ enum err admin_group_query(struct query *query, const void *message, struct answ
         member->roles = config->members[i].roles;
         member->answers = raft->answers[i];
         member->stale = query->stale[i];
+        member->lost = query->lost[i];
         reply.members[i] = member;
     }
     answer_set(answer, &reply);

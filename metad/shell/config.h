@@ -8,8 +8,9 @@
 #include "base/config.h"
 #include "metad/metad.h"
 
-#define METAD_TEXT_BYTES 1024
-#define METAD_HOST_BYTES 64
+#define METAD_TEXT_BYTES  1024
+#define METAD_HOST_BYTES  64
+#define METAD_ENTRIES_MAX 1000000
 
 struct metad_peer {
     uint32_t node;
@@ -27,6 +28,7 @@ struct metad_config {
     uint32_t groups;
     uint32_t loops, workers; /* threads: of the network and the groups; of compute */
     uint32_t drain_seconds;
+    uint32_t flush_entries, keep_entries;         /* 0: the usual (metad.h) */
     uint32_t max_connections;                     /* 0: the runtime's own limit */
     struct metad_peer metads[LIMIT_RAFT_MEMBERS]; /* this node among them */
     uint32_t metad_count;

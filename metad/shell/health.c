@@ -45,6 +45,16 @@ static void group_tell(uint32_t group, const struct group_health *was, const str
         io_log(LOG_WARN, ERR_CORRUPT, "group %u: %llu entries of the log are damaged; the database holds what they did",
                group, (unsigned long long)is->rot_behind);
     }
+    if (is->lost && !was->lost) {
+        io_log(
+            LOG_ERROR, ERR_CORRUPT,
+            "group %u: the database holds less than the log begins behind; the state is fetched from another member, "
+            "until then this node does not lead and serves nothing of the group",
+            group);
+    } else if (is->restored != was->restored) {
+        io_log(LOG_INFO, ERR_OK, "group %u: the state is back, as another member had it at entry %llu", group,
+               (unsigned long long)is->restored);
+    }
     if (is->holes > was->holes) {
         io_log(LOG_WARN, ERR_CORRUPT,
                "group %u: %llu entries of the log are damaged, the first is %llu; they are fetched from other members",

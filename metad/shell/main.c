@@ -4,6 +4,7 @@
  *
  * Happy path: read and check the configuration, make the runtime (certificates), take the data directory, open the
  * database, make the actors, listen, say so, run until SIGTERM. SIGHUP: config.h, metad_config_reload.
+ * A database whose bytes are damaged is set aside, at the start or by beginning anew (database.h, R-E5).
  * How it fails: one fatal line in the log and on stderr that says what is wrong and what to do, and the code's exit
  * code.
  */
@@ -17,6 +18,7 @@
 
 #include "base/check.h"
 #include "config.h"
+#include "database.h"
 #include "health.h"
 
 #include "io/log.h"
@@ -69,6 +71,7 @@ struct seat {
 /* All that lives while the node runs, in the order it is made. */
 struct metad {
     const char *path; /* of the configuration */
+    char **arguments; /* of the program */
     bool recovering;
     struct metad_config config;
     struct runtime *runtime;
@@ -176,7 +179,7 @@ static enum err open_directory(struct metad *metad, struct uuid *ret_uuid, uint3
         snprintf(ret_text, METAD_TEXT_BYTES, "%s: its log files cannot be listed; check the disk and the rights", dir);
         return err;
     }
-    return runtime_kv_open(metad->runtime, dir, &metad->kv, ret_text);
+    return metad_database_open(metad->runtime, dir, !metad->recovering, &metad->kv, ret_text);
 }
 
 /* Where the other metadata nodes are, by the newest map. One that is gone is answered when it asks, too. */
@@ -302,6 +305,8 @@ static void make_actors(struct metad *metad, struct uuid directory, uint32_t fil
             .kv = runtime_kv_view(metad->kv),
             .group_count = config->groups,
             .tick_ns = METAD_TICK_NS,
+            .flush_entries = config->flush_entries,
+            .keep_entries = config->keep_entries,
             .counters = &metad->counters[i % config->loops],
             .address = config->advertise,
             .peers = metad->peers,
@@ -384,6 +389,12 @@ static void metad_is_old(void *context, uint32_t node, uint64_t incarnation)
                  node, (unsigned long long)incarnation, metad->config.data);
 }
 
+static void metad_database_is_damaged(void *context, const char *text)
+{
+    const struct metad *metad = context;
+    metad_database_damaged(metad->config.data, metad->arguments, text);
+}
+
 static int metad_recover(struct metad *metad, struct uuid directory, bool unsafe)
 {
     struct group *groups[LIMIT_GROUPS];
@@ -421,6 +432,7 @@ static int metad_run(struct metad *metad, const struct options *options)
     hooks.reload = metad_reload;
     hooks.drain = metad_drain;
     hooks.drained = metad_drained;
+    hooks.corrupt = metad_database_is_damaged;
     hooks.drain_ns = metad->config.drain_seconds * 1000000000ull;
     runtime_set_hooks(metad->runtime, &hooks);
     return runtime_run(metad->runtime, 1);
@@ -472,6 +484,7 @@ int main(int argc, char **argv)
     struct metad *metad = mem_alloc(sizeof *metad);
     metad->lock_fd = -1;
     metad->path = options.path;
+    metad->arguments = argv;
     metad->recovering = options.recover;
     char text[METAD_TEXT_BYTES] = "";
     enum err err = metad_config_read(options.path, &metad->config, text);

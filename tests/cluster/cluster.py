@@ -62,6 +62,10 @@ class Cluster:
     def alive(self):
         return sorted(node["name"] for node in self.ps() if node["alive"])
 
+    def pid(self, name):
+        """Of the node's process, None when it does not run."""
+        return next((node["pid"] for node in self.ps() if node["name"] == name and node["alive"]), None)
+
     def kill(self, name):
         self.dev("kill", name)
 

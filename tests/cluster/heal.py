@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One flipped sector in the logs of two of three metadata nodes, found at the same start, stops nobody: the damaged
-entries come from each other, no operator takes a step, and everything is read back (PROTOCOLS R-E1). Usage: heal.py
-BIN_DIR"""
+entries come from each other, no operator takes a step, and everything is read back (PROTOCOLS R-E1). Nor does rot that a
+running leader meets. Usage: heal.py BIN_DIR"""
 
 import glob
 import os
@@ -80,6 +80,30 @@ def round_of(cluster, work, expected, number, first, second, where, inside):
             cluster.start_node(name)
 
 
+def met_while_running(cluster, work):
+    """The leader finds the rot when it reads for a member that was away: that one gets a snapshot, and nobody ends."""
+    cluster.kill("metad3")
+    source = os.path.join(work, "later")
+    later = make_tree(source, 12, 120)
+    cluster.put(source, "home:/later")
+    for name in ("metad1", "metad2"):  # what they send to metad3 they have to read, then
+        cluster.kill(name)
+        cluster.start_node(name)
+    wait_until(lambda: cluster.leader(1), 60, "group 1 is led")
+    cluster.get("home:/later", os.path.join(work, "out-later-1"))
+    leader = cluster.leader(1)
+    pid, since = cluster.pid(leader), len(cluster.log(leader))
+    found = [one for one in sectors(cluster, leader) if one[2]]
+    for path, at, _ in found[int(len(found) * 0.8)::7]:
+        flip_byte(path, at + 200)
+    cluster.start_node("metad3")
+    wait_until(lambda: level(cluster), 90, "metad3 has all, though %s could not read it" % leader)
+    assert "are damaged" in cluster.log(leader)[since:], cluster.log(leader)[since:]
+    assert pid == cluster.pid(leader)
+    cluster.get("home:/later", os.path.join(work, "out-later-2"))
+    compare(later, tree_sha256(os.path.join(work, "out-later-2")))
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="cairn-heal-") as work:
         source = os.path.join(work, "source")
@@ -89,6 +113,8 @@ def main():
             round_of(cluster, work, expected, 1, "metad1", "metad2", (0.3, 0.7), True)
             round_of(cluster, work, expected, 2, "metad2", "metad3", (0.4, 0.1), True)
             round_of(cluster, work, expected, 3, "metad3", "metad1", (0.9, 0.55), False)
+            wait_until(lambda: level(cluster), 60, "all members hold the same")
+            met_while_running(cluster, work)
             read_back(cluster, work, expected, "last")
             for node in ("metad1", "metad2", "metad3"):
                 assert '"level":"fatal"' not in cluster.log(node), cluster.log(node)

@@ -46,6 +46,7 @@ static void metad_boot(struct world *world, struct node *node, void *context)
     log.files = files;
     world_actor_add(node, ACTOR_LOG, 0, log_step, log_end, log_create(&log), 0);
     free(files);
+    static const uint32_t peers[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 0};
     for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
         struct group_params group = {.group = g,
                                      .self = node->id,
@@ -54,6 +55,7 @@ static void metad_boot(struct world *world, struct node *node, void *context)
                                      .kv = sim_kv_view(node->kvs[0]),
                                      .group_count = CLUSTER_GROUPS,
                                      .tick_ns = c->plan->tick_ms * MILLISECOND,
+                                     .peers = peers,
                                      .flush_entries = c->flush_entries,
                                      .keep_entries = c->keep_entries,
                                      .piece_bytes = c->piece_bytes};

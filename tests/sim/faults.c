@@ -293,6 +293,33 @@ static void log_rot(struct cluster *c)
     }
 }
 
+/* Every metad is up and has its state: one may lose it. */
+static bool databases_are_whole(const struct cluster *c)
+{
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+            const struct actor *actor = c->metads[i]->up ? node_actor(c->metads[i], ACTOR_GROUP, g) : NULL;
+            if (actor == NULL || group_status(actor->self).term == 0 || group_health(actor->self).lost) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* A metad's database is damaged: its shell sets it aside, and starts with an empty one (R-E5). */
+static void database_lost(struct cluster *c)
+{
+    struct node *metad = any_metad(c);
+    if (databases_are_whole(c)) {
+        node_crash(metad, rng_chance(rng_of_faults(c), 500000) ? CRASH_POWER : CRASH_KILL);
+        sim_kv_drop(metad->kvs[0]);
+        world_note(c->world, "database of metad:%u lost", metad->id);
+    } else {
+        crash_soon(c, metad, CRASH_KILL);
+    }
+}
+
 /* ---- clocks ---- */
 
 static void clock_jump(struct cluster *c)
@@ -324,6 +351,7 @@ static void (*const rows[FAULT_KINDS])(struct cluster *) = {
     [FAULT_BLOCKD_AWAY] = blockd_away,
     [FAULT_LATE_LEADER] = late_leader,
     [FAULT_METAD_TWICE] = metad_twice,
+    [FAULT_DATABASE_LOST] = database_lost,
 };
 
 static enum fault_kind draw_kind(struct cluster *c)

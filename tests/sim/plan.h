@@ -34,6 +34,7 @@ enum fault_kind {
     FAULT_BLOCKD_AWAY,
     FAULT_LATE_LEADER,
     FAULT_METAD_TWICE,
+    FAULT_DATABASE_LOST,
     FAULT_KINDS,
 };
 

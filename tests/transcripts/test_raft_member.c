@@ -92,6 +92,42 @@ static void test_learner_is_promoted_when_caught_up(void **state)
     net_close(net);
 }
 
+/* Its directory is gone; a new process begins with nothing. */
+static void emptied(struct net *net, uint32_t node)
+{
+    struct net_node *self = &net->nodes[node - 1];
+    net_crash(net, node, 0);
+    net_log_reset(&self->disk, 0, 0);
+    net_log_reset(&self->view, 0, 0);
+    self->hard = (struct raft_hard_state){0};
+    self->applied = self->flushed = 0;
+    net_start(net, node);
+}
+
+/* R17: a learner that had acknowledged everything and lost it is not promoted for what its former log held. */
+static void test_emptied_learner_is_not_promoted_for_what_it_lost(void **state)
+{
+    (void)state;
+    struct net *net = led_by_one(4, 3, 13);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(net_propose(net, 1, 8), ERR_OK);
+    }
+    change_and_settle(net, "1 2 3 4l");
+    assert_int_equal(net->nodes[3].disk.last, net->committed_last);
+    emptied(net, 4);
+    net_step(net, 1, (struct raft_event){.kind = RAFT_EVENT_PEER_FORGOT, .peer = 4});
+    assert_int_equal(change(net, 1, "1 2 3 4"), ERR_NOT_CAUGHT_UP);
+    assert_int_equal(change(net, 1, "1 2 3 4p"), ERR_OK);
+    net_settle(net, cut_of(4, 0));
+    ticks(net, 1, 5, cut_of(4, 0));
+    assert_true(net_config_is(net, 1, "1 2 3 4p"));
+    ticks(net, 1, 5, 0);
+    assert_true(net_config_is(net, 4, "1 2 3 4"));
+    assert_int_equal(net->nodes[3].disk.last, net->committed_last);
+    assert_int_equal(net->nodes[3].applied, net->committed_last);
+    net_close(net);
+}
+
 static void test_learner_counts_nowhere(void **state)
 {
     (void)state;
@@ -391,6 +427,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_learner_is_promoted_when_caught_up),
+        cmocka_unit_test(test_emptied_learner_is_not_promoted_for_what_it_lost),
         cmocka_unit_test(test_learner_counts_nowhere),
         cmocka_unit_test(test_change_waits_for_a_commit_in_the_term),
         cmocka_unit_test(test_one_change_at_a_time),

@@ -20,35 +20,65 @@ static void start(struct node *node)
     node_start(node);
 }
 
-static enum err hear(struct node *node, uint8_t directory, uint64_t boot, uint64_t found, uint64_t position)
+static enum err frame(struct node *node, uint32_t from, Cairn__RaftMessage *message)
 {
-    uint8_t uuid[16];
-    memset(uuid, directory, sizeof uuid);
     node_answer_drop(node);
-    Cairn__LogIdentity log = CAIRN__LOG_IDENTITY__INIT;
-    log.directory = (ProtobufCBinaryData){sizeof uuid, uuid};
-    log.boot = boot;
-    log.boot_position = found;
-    log.position = position;
-    Cairn__RaftMessage message = CAIRN__RAFT_MESSAGE__INIT;
-    message.kind = RAFT_PRE_VOTE;
-    message.group = GROUP;
-    message.cluster = (ProtobufCBinaryData){16, node->bootstrap.cluster.uuid.bytes};
-    message.cluster_incarnation = 1;
-    message.from = 2;
-    message.term = 9;
-    message.log = &log;
+    message->group = GROUP;
+    message->cluster = (ProtobufCBinaryData){16, node->bootstrap.cluster.uuid.bytes};
+    message->cluster_incarnation = 1;
+    message->from = from;
+    message->term = 9;
     struct event event = {.kind = EVENT_MESSAGE};
-    event.message = (struct message){.from = {.role = ROLE_METAD, .node = 2, .conn = 9},
-                                     .peer = {ROLE_METAD, 2},
+    event.message = (struct message){.from = {.role = ROLE_METAD, .node = from, .conn = 9},
+                                     .peer = {ROLE_METAD, from},
                                      .type = MESSAGE_RAFT,
                                      .stream = ++node->stream,
-                                     .header = proto_pack(&message)};
+                                     .header = proto_pack(message)};
     node_step(node, GROUP, event);
     slice_drop(&event.message.header);
     node_drain(node);
     uint32_t leader = 0;
     return node->answered ? error_reply_decode(node->header, &leader) : ERR_OK;
+}
+
+static Cairn__LogIdentity identity(uint8_t uuid[16], uint8_t directory, uint64_t boot, uint64_t found,
+                                   uint64_t position)
+{
+    Cairn__LogIdentity log = CAIRN__LOG_IDENTITY__INIT;
+    memset(uuid, directory, 16);
+    log.directory = (ProtobufCBinaryData){16, uuid};
+    log.boot = boot;
+    log.boot_position = found;
+    log.position = position;
+    return log;
+}
+
+/* Member 2 speaks. */
+static enum err hear(struct node *node, uint8_t directory, uint64_t boot, uint64_t found, uint64_t position)
+{
+    uint8_t uuid[16];
+    Cairn__LogIdentity log = identity(uuid, directory, boot, found, position);
+    Cairn__RaftMessage message = CAIRN__RAFT_MESSAGE__INIT;
+    message.kind = RAFT_PRE_VOTE;
+    message.log = &log;
+    return frame(node, 2, &message);
+}
+
+/* Member 3 leads, and tells what it knows of member 2 under the configuration `at`. */
+static enum err relay(struct node *node, uint64_t at, uint8_t directory, uint64_t boot, uint64_t found,
+                      uint64_t position)
+{
+    uint8_t own[16], uuid[16];
+    Cairn__LogIdentity log = identity(own, 9, 33, 0, 7);
+    Cairn__LogIdentity known = identity(uuid, directory, boot, found, position), *list = &known;
+    known.node = 2;
+    Cairn__RaftMessage message = CAIRN__RAFT_MESSAGE__INIT;
+    message.kind = RAFT_HEARTBEAT;
+    message.log = &log;
+    message.n_known = 1;
+    message.known = &list;
+    message.known_at = at + 1;
+    return frame(node, 3, &message);
 }
 
 static void test_less_than_was_heard(void **state)
@@ -86,10 +116,59 @@ static void test_rejoins(void **state)
     node_deinit(&node);
 }
 
+/* What a leader tells of another is judged like what that one says itself, and clears nobody. */
+static void test_relay_is_judged(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node);
+    assert_int_equal(hear(&node, 5, 70, 10, 40), ERR_OK);
+    assert_int_equal(relay(&node, 0, 5, 71, 20, 60), ERR_OK); /* an older copy was put back, and has grown since */
+    assert_true(identity_is_stale(node.groups[GROUP], 2));
+    assert_int_equal(hear(&node, 5, 71, 20, 61), ERR_STALE_PEER);
+    assert_int_equal(relay(&node, 0, 5, 72, 70, 80), ERR_OK); /* the leader never heard of the 40 */
+    assert_true(identity_is_stale(node.groups[GROUP], 2));
+    node_deinit(&node);
+}
+
+/* The process that was heard is the one that lacks what the leader heard before it. */
+static void test_relay_of_an_older_process(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node);
+    assert_int_equal(hear(&node, 5, 71, 20, 22), ERR_OK);
+    assert_int_equal(relay(&node, 0, 5, 70, 10, 15), ERR_OK); /* which it found */
+    assert_int_equal(hear(&node, 5, 71, 20, 23), ERR_OK);
+    assert_int_equal(relay(&node, 0, 5, 70, 10, 40), ERR_OK); /* which it did not */
+    assert_int_equal(hear(&node, 5, 71, 20, 24), ERR_STALE_PEER);
+    assert_int_equal(hear(&node, 5, 73, 39, 39), ERR_STALE_PEER);
+    assert_int_equal(hear(&node, 5, 74, 40, 40), ERR_OK); /* the right directory was put back */
+    node_deinit(&node);
+}
+
+static void test_relay_is_learned(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node);
+    assert_int_equal(relay(&node, 0, 5, 70, 10, 40), ERR_OK);
+    assert_int_equal(relay(&node, 0, 5, 71, 40, 50), ERR_OK);
+    assert_int_equal(relay(&node, 0, 5, 71, 40, 60), ERR_OK);
+    assert_int_equal(relay(&node, 7, 5, 71, 40, 99), ERR_OK); /* of another configuration: another's vote */
+    assert_int_equal(hear(&node, 5, 72, 60, 60), ERR_OK);
+    assert_int_equal(relay(&node, 0, 6, 73, 70, 70), ERR_OK);
+    assert_int_equal(hear(&node, 5, 74, 60, 61), ERR_STALE_PEER); /* which of the two directories it is nobody knows */
+    node_deinit(&node);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_less_than_was_heard),
+        cmocka_unit_test(test_relay_is_judged),
+        cmocka_unit_test(test_relay_of_an_older_process),
+        cmocka_unit_test(test_relay_is_learned),
         cmocka_unit_test(test_rejoins),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -61,6 +61,7 @@ static void test_pinned(void **state)
         lab_run(lab);
     }
     assert_int_equal(lab->pinned, 1u << 1);
+    assert_int_equal(lab->pinned_to, 1); /* more segments than are kept for who lags */
     uint32_t segments = log_status(lab->log).segments, removed = lab->removed;
     assert_true(segments > 7);
     lab_cut(lab, 1, 1, 1);

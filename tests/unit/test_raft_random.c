@@ -81,6 +81,33 @@ static void random_rot(struct net *net, uint32_t node)
     }
 }
 
+/* The machine becomes durable up to somewhere. */
+static void random_flush(struct net *net, uint32_t node)
+{
+    struct net_node *self = &net->nodes[node - 1];
+    if (!self->lost && self->applied > self->flushed) {
+        self->flushed += pick(net, (uint32_t)(self->applied - self->flushed) + 1);
+    }
+}
+
+static uint64_t lost, restored;
+
+/* The machine of one node at a time is gone while it is down; another has applied what its log begins behind. */
+static void random_lose(struct net *net, uint32_t node)
+{
+    struct net_node *self = &net->nodes[node - 1];
+    bool any = self->disk.base == 0 || pick(net, 3) != 0, elsewhere = false;
+    for (uint32_t i = 1; i <= net->count; i++) {
+        const struct net_node *other = &net->nodes[i - 1];
+        any = any || other->flushed < other->disk.base;
+        elsewhere = elsewhere || (i != node && other->flushed >= self->disk.base);
+    }
+    if (!any && elsewhere) {
+        self->flushed = 0;
+        lost++;
+    }
+}
+
 static void random_crash(struct net *net)
 {
     uint32_t node = 1 + pick(net, net->count);
@@ -88,12 +115,37 @@ static void random_crash(struct net *net)
     if (self->raft == NULL) {
         net_start(net, node);
     } else {
-        self->flushed += self->applied > self->flushed ? pick(net, (uint32_t)(self->applied - self->flushed) + 1) : 0;
+        random_flush(net, node);
         net_crash(net, node, pick(net, (uint32_t)self->write_count + 1));
         random_rot(net, node);
+        random_lose(net, node);
         if (pick(net, 2) == 0) {
             net_start(net, node);
         }
+    }
+}
+
+static uint64_t given_up;
+
+/* A running node meets rot in its log. */
+static void random_meet_rot(struct net *net)
+{
+    uint32_t node = 1 + pick(net, net->count);
+    struct net_node *self = &net->nodes[node - 1];
+    bool any = self->raft == NULL || self->rotten != 0 || self->lost || self->disk.last <= self->disk.base;
+    for (uint32_t i = 0; i < net->count; i++) {
+        any = any || net->nodes[i].hole != 0;
+    }
+    uint64_t index = any ? 0 : self->disk.base + 1 + pick(net, (uint32_t)(self->disk.last - self->disk.base));
+    bool alone = index > self->applied && net->count > net->first.count;
+    for (uint32_t i = 0; i < net->count && index != 0; i++) {
+        alone = alone && (i + 1 == node || index <= net->nodes[i].disk.base ||
+                          net_log_term(&net->nodes[i].disk, index) != net_log_term(&self->disk, index));
+    }
+    bool stands = index != 0 && index <= self->view.last && self->view.base == self->disk.base &&
+                  net_log_term(&self->view, index) == net_log_term(&self->disk, index);
+    if (stands && !alone) {
+        net_rot(net, node, index);
     }
 }
 
@@ -101,7 +153,12 @@ static void random_heal(struct net *net)
 {
     for (uint32_t node = 1; node <= net->count; node++) {
         struct net_node *self = &net->nodes[node - 1];
-        if (self->raft != NULL && self->hole != 0 && pick(net, 40) == 0) {
+        if (self->raft != NULL && self->rotten != 0 && pick(net, 40) == 0) {
+            given_up += net_give_up(net, node);
+        }
+        if (self->raft != NULL && self->lost && pick(net, 40) == 0) {
+            restored += net_restore(net, node);
+        } else if (self->raft != NULL && self->hole != 0 && pick(net, 40) == 0) {
             healed += net_heal(net, node);
         }
     }
@@ -141,7 +198,7 @@ static void random_change(struct net *net, uint32_t node)
 static void random_compact(struct net *net, uint32_t node)
 {
     struct net_node *self = &net->nodes[node - 1];
-    self->flushed += self->applied > self->flushed ? pick(net, (uint32_t)(self->applied - self->flushed) + 1) : 0;
+    random_flush(net, node);
     uint64_t most = self->flushed < self->disk.last ? self->flushed : self->disk.last;
     if (most > self->disk.base) {
         net_compact(net, node, self->disk.base + 1 + pick(net, (uint32_t)(most - self->disk.base)));
@@ -219,6 +276,8 @@ static void random_stretch(struct net *net, uint32_t steps, uint32_t side, uint3
         random_heal(net);
         if (pick(net, 1000) < crash_permille) {
             random_crash(net);
+        } else if (pick(net, 1000) == 0) {
+            random_meet_rot(net);
         } else if (net->count > net->first.count && pick(net, 12) == 0) {
             random_member(net);
         } else if (pick(net, 2) == 0) {
@@ -331,7 +390,7 @@ static struct totals random_seeds(uint32_t count, uint32_t voters, uint64_t firs
                   totals.resets, totals.rollbacks, totals.changes, totals.transfers);
     /* the trouble was real: each of the hard paths ran */
     assert_true(totals.cuts > 0 && totals.loads > seeds && totals.elections > seeds && totals.reads > 0);
-    assert_true(totals.committed > seeds * 10 && rotted > 0 && healed > 0);
+    assert_true(totals.committed > seeds * 10 && rotted > 0 && healed > 0 && given_up > 0);
     return totals;
 }
 
@@ -365,6 +424,8 @@ static void test_members(void **state)
     struct totals t = random_ask(6, 3, 9000, 200);
     if (getenv("RAFT_SEED") == NULL) {
         assert_true(t.installs > 0 && t.resets > 0 && t.rollbacks > 0 && t.changes > 0 && t.transfers > 0);
+        print_message("%lu machines lost, %lu brought back\n", lost, restored);
+        assert_true(lost > 100 && restored > 100);
     }
 }
 

@@ -174,9 +174,29 @@ static void test_not_here(void **state)
     node_deinit(&node);
 }
 
+/* A damaged entry that is not applied can come from another member alone: nothing is recovered without it. */
+static void test_refuses_a_damaged_entry(void **state)
+{
+    (void)state;
+    struct node node;
+    lose_majority(&node);
+    uint64_t count = node.logs[1].count;
+    assert_true(group_status(node.groups[1]).applied < count);
+    node.logs[1].hole = count;
+    restart(&node, true);
+    assert_non_null(strstr(group_recovery(node.groups[1])->wrong, "is damaged"));
+    assert_null(group_recovery(node.groups[0])->wrong);
+    assert_int_equal(node.logs[1].count, count); /* nothing was written */
+    node.logs[1].hole = 0;
+    restart(&node, true);
+    assert_null(group_recovery(node.groups[1])->wrong);
+    node_deinit(&node);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_refuses_a_damaged_entry),
         cmocka_unit_test(test_goes_on_alone),
         cmocka_unit_test(test_again),
         cmocka_unit_test(test_not_here),
