@@ -13,9 +13,9 @@
 #define FLIGHTS_MAX          8u           /* entries proposed and not yet applied */
 
 #define SNAPSHOT_MENDS_NS 30000000000ull /* no piece of one that mends takes so long: then another is asked */
-#define SNAPSHOTS_OUT 2u           /* sent at a time */
-#define TOKEN_FLUSH   (1ull << 56) /* KV_DONE of a flush, of a scan for a snapshot: with the number below */
-#define TOKEN_SCAN    (2ull << 56)
+#define SNAPSHOTS_OUT     2u             /* sent at a time */
+#define TOKEN_FLUSH       (1ull << 56)   /* KV_DONE of a flush, of a scan for a snapshot: with the number below */
+#define TOKEN_SCAN        (2ull << 56)
 
 enum group_phase {
     GROUP_STARTING,

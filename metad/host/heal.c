@@ -23,7 +23,7 @@
 #include "metad/group.h"
 #include "metad/members.h"
 
-#define ASK_AGAIN_NS      500000000ull
+#define ASK_AGAIN_NS 500000000ull
 
 /* ---- the start ---- */
 
