@@ -152,7 +152,8 @@ def mute_leader(trial, net):
 
 def follower_without_clients(trial, net):
     """Whom the clients ask first may be one that they cannot hear, while its peers can."""
-    follower = next(n.name for n in trial.live.metads if n is not trial.live.leader_node())
+    leader = trial.live.leader_node()  # asked once: it may move meanwhile
+    follower = next(n.name for n in trial.live.metads if n is not leader)
     net.separate([follower], [CLIENTS])
     return follower
 
