@@ -81,6 +81,21 @@ uint64_t linear_search_count(const struct linear_search *s)
     return s->count;
 }
 
+static bool is_open(const struct step *step)
+{
+    return step->complete_ns == HISTORY_NEVER;
+}
+
+/* The step that took effect `back` frames below the top one; NULL: none, or one of known outcome stands between. */
+static const struct step *waiting(const struct linear_search *s, unsigned long back)
+{
+    if (back >= s->depth) {
+        return NULL;
+    }
+    const struct step *step = &s->steps[s->frames[s->depth - 1 - back].taken];
+    return is_open(step) ? step : NULL;
+}
+
 /* ---- names of configurations ---- */
 
 static uint64_t mix(uint64_t a, uint64_t b)
@@ -106,6 +121,9 @@ static void configuration_name(const struct linear_search *s, uint64_t ret[2])
             name = mix(name, state->holds + 11 * (i + 1));
             name = mix(mix(name, state->file), state->version);
             name = mix(mix(name, state->content), state->sequence);
+        }
+        for (unsigned long back = 0; waiting(s, back) != NULL; back++) { /* they bind what may come next */
+            name += mix(s->frames[s->depth - 1 - back].taken, i + 3);
         }
         ret[i] = name | 1;
     }
@@ -150,10 +168,36 @@ static struct linear_state *state_of(struct linear_search *s, uint32_t cell)
     return cell == CELL_NONE ? NULL : &s->states[cell];
 }
 
-/* Lets step `i` take effect if it may; fills the frame for going back. */
+static bool touches(const struct step *a, const struct step *b)
+{
+    return a->step.cell == b->step.cell || a->step.cell == b->step.to ||
+           (a->step.to != CELL_NONE && (a->step.to == b->step.cell || a->step.to == b->step.to));
+}
+
+/* What has an unknown outcome never had to be done by some time, so it may as well be done later, past all that is
+ * about other cells. Hence it is tried only right before what touches it: each step of unknown outcome since the last
+ * one of known outcome must be touched by one behind it, and no step touches more than two that are not.
+ */
+static bool may_follow(const struct linear_search *s, const struct step *step)
+{
+    unsigned untouched = 0;
+    for (unsigned long back = 1; waiting(s, back) != NULL; back++) {
+        bool touched = touches(step, waiting(s, back));
+        for (unsigned long between = 1; !touched && between < back; between++) {
+            touched = touches(waiting(s, between), waiting(s, back));
+        }
+        untouched += !touched;
+    }
+    return untouched == 0 || (is_open(step) && untouched == 1);
+}
+
+/* Lets step `i` take effect if it may; fills the top frame for going back. */
 static bool take(struct linear_search *s, uint32_t i, struct frame *frame)
 {
     struct step *step = &s->steps[i];
+    if (!may_follow(s, step)) {
+        return false;
+    }
     struct linear_state *cell = state_of(s, step->step.cell), *to = state_of(s, step->step.to);
     frame->cell = *cell;
     frame->to = to != NULL ? *to : (struct linear_state){0};
@@ -168,7 +212,7 @@ static bool take(struct linear_search *s, uint32_t i, struct frame *frame)
     frame->taken = i;
     step->done = true;
     s->ranks_done += step->rank != UINT32_MAX;
-    s->definite_done += step->complete_ns != HISTORY_NEVER;
+    s->definite_done += !is_open(step);
     name_flip(s, i);
     while (s->first < s->count && s->steps[s->first].done) {
         s->first++;
@@ -186,7 +230,7 @@ static void take_back(struct linear_search *s, struct frame *frame)
     s->states[step->step.cell] = frame->cell;
     step->done = false;
     s->ranks_done -= step->rank != UINT32_MAX;
-    s->definite_done -= step->complete_ns != HISTORY_NEVER;
+    s->definite_done -= !is_open(step);
     name_flip(s, frame->taken);
     s->first = frame->taken < s->first ? frame->taken : s->first;
     frame->taken = UINT32_MAX;
@@ -214,16 +258,11 @@ static uint32_t candidates_end(const struct linear_search *s)
     return i;
 }
 
-static bool is_read(const struct step *step)
-{
-    return step->step.page || !history_is_mutation(step->step.op->kind) || step->step.op->outcome == HISTORY_FAIL;
-}
-
-/* A read that fits and changes nothing. */
+/* What fits and changes nothing: a read, a refusal, a folder that was there. */
 static bool take_forced(struct linear_search *s, uint32_t end, struct frame *frame)
 {
     for (uint32_t i = s->first; i < end; i++) {
-        if (s->steps[i].done || !is_read(&s->steps[i]) || !take(s, i, frame)) {
+        if (s->steps[i].done || is_open(&s->steps[i]) || s->steps[i].rank != UINT32_MAX || !take(s, i, frame)) {
             continue;
         }
         if (state_same(&frame->cell, &s->states[s->steps[i].step.cell])) {
@@ -241,7 +280,7 @@ static bool take_next(struct linear_search *s, uint32_t end, struct frame *frame
     for (; frame->phase < 2; frame->phase++, frame->next = 0) {
         uint32_t from = s->first > frame->next ? s->first : frame->next;
         for (uint32_t i = from; i < end; i++) {
-            bool open = s->steps[i].complete_ns == HISTORY_NEVER;
+            bool open = is_open(&s->steps[i]);
             if (s->steps[i].done || open != (frame->phase == 1) || !take(s, i, frame)) {
                 continue;
             }
