@@ -1,7 +1,7 @@
 /* The search behind linear.c: Wing and Gong's, which tries what may take effect next, with Lowe's memory of
  * configurations that were tried already (Testing for Linearizability, 2016). What fits and changes nothing takes
- * effect at once, since waiting can only hurt it; what has an unknown outcome right before what touches its cells, since
- * it can always wait for that. */
+ * effect at once, since waiting can only hurt it; what has an unknown outcome right before what touches its cells,
+ * since it can always wait for that. */
 #ifndef CAIRN_CHECK_LINEAR_SEARCH_H
 #define CAIRN_CHECK_LINEAR_SEARCH_H
 
