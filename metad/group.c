@@ -6,8 +6,8 @@
  * step's writes leave as one KV_COMMIT with the applied index. Queries wait for a ReadIndex and then for the applied
  * index.
  *
- * Start: LOG_OPEN asks the log what it holds; an empty group writes its boot entry first (R-F9); Raft is made from
- * both, and what the key-value store has not is loaded and applied again.
+ * Start: LOG_OPEN asks the log what it holds; start.c makes Raft of the answer and of what the key-value store has;
+ * what that lacks is loaded and applied again.
  *
  * Failure: anything this node cannot go on with is a HALT that names it. */
 #include "metad/group.h"
@@ -15,25 +15,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/authority.h"
 #include "base/check.h"
 #include "metad/answers.h"
 #include "metad/host/log.h"
 #include "metad/members.h"
 
-#define TIMER_TICK      1u
-#define ELECTION_TICKS  10u
-#define HEARTBEAT_TICKS 2u
-#define SLEEP_TICKS     20u
-#define WINDOW_ENTRIES  256u
-#define WINDOW_BYTES    (4u << 20)
-#define CACHE_BYTES     (8ull << 20)
-#define FLUSH_ENTRIES   20000u        /* applied entries that may have to be applied again after a crash */
-#define FLUSH_BYTES     (32ull << 20) /* the same in bytes of commands: a restart applies them within a second or two */
-#define KEEP_ENTRIES    20000u        /* flushed entries that stay in the log: who lags less needs no snapshot */
-#define MAINTAIN_NS     1000000000ull
-#define ASLEEP_NS       10000000000ull /* from tick to tick of a group that sleeps: for its maintenance */
-#define CONTINUE_MAX    64
+#define TIMER_TICK    1u
+#define FLUSH_ENTRIES 20000u         /* applied entries that may have to be applied again after a crash */
+#define FLUSH_BYTES   (32ull << 20)  /* the same in bytes of commands: a restart applies them within a second or two */
+#define KEEP_ENTRIES  20000u         /* flushed entries that stay in the log: who lags less needs no snapshot */
+#define ASLEEP_NS     10000000000ull /* from tick to tick of a group that sleeps: for its maintenance */
+#define CONTINUE_MAX  64
 
 struct group *group_create(const struct group_params *params)
 {
@@ -42,15 +34,6 @@ struct group *group_create(const struct group_params *params)
     group->params = *params;
     group->phase = GROUP_STARTING;
     return group;
-}
-
-void keyring_deinit(struct keyring *keyring)
-{
-    proto_arena_deinit(&keyring->map_arena);
-    slice_drop(&keyring->map_bytes);
-    slice_wipe(&keyring->authority_key);
-    slice_drop(&keyring->authority);
-    explicit_bzero(keyring, sizeof *keyring);
 }
 
 void group_destroy(struct group *group)
@@ -133,7 +116,7 @@ void group_log_append(struct group *group, uint64_t number, bool hard_changed, s
     log_send(group, MESSAGE_LOG_APPEND, &header, body);
 }
 
-static void group_log_reset(struct group *group, uint64_t number, uint64_t index, uint64_t term)
+void group_log_reset(struct group *group, uint64_t number, uint64_t index, uint64_t term)
 {
     CHECK(number > group->persist_number);
     group->persist_number = group->reset_number = number;
@@ -222,171 +205,6 @@ enum err group_raft(struct group *group, const struct raft_event *event)
         group_role_changed(group);
     }
     return err;
-}
-
-/* ---- start ---- */
-
-static void boot_entry_make(const struct group *group, struct writer *data)
-{
-    const struct bootstrap *bootstrap = group->params.bootstrap;
-    writer_put(data, bootstrap->cluster.uuid.bytes, 16);
-    writer_u64(data, bootstrap->cluster_incarnation);
-    writer_u32(data, group->params.group);
-    writer_u32(data, bootstrap->member_count);
-    for (uint32_t i = 0; i < bootstrap->member_count; i++) {
-        writer_u32(data, bootstrap->members[i]);
-    }
-    writer_put(data, bootstrap->random, sizeof bootstrap->random);
-}
-
-static void group_write_boot(struct group *group)
-{
-    struct writer data = {0};
-    boot_entry_make(group, &data);
-    struct raft_entry entry = {.index = 1, .term = 1, .type = RAFT_ENTRY_BOOT, .data = writer_take(&data)};
-    writer_deinit(&data);
-    group_log_append(group, 1, true, (struct raft_hard_state){.term = 1}, &entry, 1);
-    slice_drop(&entry.data);
-    group->phase = GROUP_BOOTING;
-}
-
-/* `start` says what the log holds. */
-static void group_start_raft(struct group *group, struct raft_start *start)
-{
-    if (group->at.applied > start->last) {
-        group_halt(group, ERR_CORRUPT,
-                   "the key-value store is ahead of the log: set the node's directory aside and rejoin");
-        return;
-    }
-    if (group->at.applied < start->base_index) {
-        heal_start_lost(group, start);
-    }
-    struct raft_params params = {
-        .group = group->params.group,
-        .self = group->params.self,
-        .election_ticks = ELECTION_TICKS,
-        .heartbeat_ticks = HEARTBEAT_TICKS,
-        .window_entries = WINDOW_ENTRIES,
-        .window_bytes = WINDOW_BYTES,
-        .cache_bytes = CACHE_BYTES,
-        .sleep_ticks = group->params.group == 0 ? 0 : SLEEP_TICKS, /* the root group hears of stores every second */
-    };
-    start->applied = group->heal.lost ? start->base_index : group->at.applied;
-    start->config = group->at.config;
-    start->random = group->event->random;
-    if (start->last == 0) {
-        start->config = (struct raft_config_at){0}; /* joins: a leader will say who the members are */
-    }
-    /* Raft counts what it writes from 1 on; nothing of what was written before it is left over */
-    group->persist_number = 0;
-    group->raft = raft_create(&params, start);
-    group->flushed_applied = group->at.applied;
-    group->reapply.last = start->last;
-    group->phase = GROUP_RUNNING;
-    if (group->params.group == 0 && !group->heal.lost) {
-        group_share_root(group);
-    }
-    struct raft_event event = {.kind = RAFT_EVENT_CONTINUE, .random = group->event->random};
-    group_raft(group, &event);
-}
-
-/* CONFIG entries behind the applied index, decoded. */
-static struct raft_config_at *opened_configs(struct group *group, struct reader *reader, struct raft_start *start)
-{
-    uint32_t count = reader_u32(reader);
-    struct raft_config_at *configs = mem_alloc((count + 1ul) * sizeof *configs);
-    for (uint32_t i = 0; i < count && !reader->failed; i++) {
-        struct raft_config_at *config = &configs[start->config_count];
-        config->index = reader_u64(reader);
-        uint32_t bytes = reader_u32(reader);
-        const uint8_t *data = reader_take(reader, bytes);
-        if (config->index <= group->at.applied || data == NULL) {
-            continue;
-        }
-        if (raft_config_decode(slice_borrow(data, bytes), &config->config) != ERR_OK) {
-            group_halt(group, ERR_CORRUPT, "a configuration in the log does not decode");
-        }
-        start->config_count++;
-    }
-    CHECK(!reader->failed);
-    start->configs = configs;
-    return configs;
-}
-
-/* The log's term of an index that it has, or begins behind; 0 otherwise. */
-static uint64_t opened_term(const struct raft_start *start, uint64_t index)
-{
-    uint64_t term = index == start->base_index ? start->base_term : 0;
-    for (uint32_t i = 0; i < start->run_count && index > start->base_index && index <= start->last; i++) {
-        term = start->runs[i].first <= index ? start->runs[i].term : term;
-    }
-    return term;
-}
-
-static bool group_is_first_member(const struct group *group)
-{
-    bool found = false;
-    for (uint32_t i = 0; i < group->params.bootstrap->member_count; i++) {
-        found = found || group->params.bootstrap->members[i] == group->params.self;
-    }
-    return found;
-}
-
-/* A crash may have come between the switch to a snapshot and the log's reset: that comes first. */
-static void group_start(struct group *group, struct raft_start *start, struct raft_term_run *runs)
-{
-    uint64_t index = 0, term = 0;
-    bool reset = standing_reset_wanted(group, &index, &term) && index > start->base_index;
-    if (reset && opened_term(start, index) != term) {
-        group->start_hard = start->hard;
-        group->phase = GROUP_RESETTING;
-        heal_cut(group, 0);
-        group_log_reset(group, 1, index, term);
-        return;
-    }
-    if (group->reset_due) {
-        standing_reset_done(group);
-    }
-    if (start->last == 0 && group_is_first_member(group)) {
-        group_write_boot(group);
-    } else {
-        heal_start(group, start, runs);
-        group_start_raft(group, start);
-    }
-}
-
-static void group_log_opened(struct group *group, struct slice header)
-{
-    struct reader reader = reader_of(header.data, header.bytes);
-    struct raft_start start = {.hard = {.term = reader_u64(&reader), .vote = reader_u32(&reader)}};
-    start.last = reader_u64(&reader);
-    start.base_index = reader_u64(&reader);
-    start.base_term = reader_u64(&reader);
-    start.run_count = reader_u32(&reader);
-    CHECK(!reader.failed && reader.left >= (size_t)start.run_count * 16);
-    if (standing_load(group) != ERR_OK) {
-        group_halt(group, ERR_CORRUPT, "where its state stands does not decode");
-        return;
-    }
-    struct raft_term_run *runs = mem_alloc((start.run_count + 1ul) * sizeof *runs);
-    for (uint32_t i = 0; i < start.run_count; i++) {
-        runs[i].first = reader_u64(&reader);
-        runs[i].term = reader_u64(&reader);
-    }
-    start.runs = runs;
-    struct raft_config_at *configs = opened_configs(group, &reader, &start);
-    bool unsure = reader_u8(&reader) != 0;
-    bool told = heal_open(group, &reader) && identity_open(group, &reader);
-    CHECK(told);
-    if (group->phase != GROUP_HALTED && group->params.recovering) {
-        recover_look(group, &start, unsure);
-    } else if (unsure && group->phase != GROUP_HALTED) {
-        group->phase = GROUP_UNSURE;
-    } else if (group->phase != GROUP_HALTED) {
-        group_start(group, &start, runs);
-    }
-    free(runs);
-    free(configs);
 }
 
 static void group_log_appended(struct group *group, struct slice header)
@@ -503,149 +321,6 @@ static void group_kv_done(struct group *group, const struct event *event)
     }
 }
 
-/* ---- keys and map ---- */
-
-static void keyring_secret(uint8_t ret[32], ProtobufCBinaryData secret)
-{
-    CHECK(secret.len == 32);
-    memcpy(ret, secret.data, 32);
-}
-
-void keyring_take(struct keyring *keyring, const Cairn__RootState *state)
-{
-    CHECK(state->map != NULL);
-    keyring_deinit(keyring);
-    keyring->realm = state->realm;
-    keyring_secret(keyring->realm_key, state->realm_key);
-    keyring_secret(keyring->realm_secret, state->realm_secret);
-    keyring_secret(keyring->receipt_master, state->receipt_master);
-    keyring_secret(keyring->signing_seed, state->signing_seed);
-    keyring->signing_key_id = state->signing_key_id;
-    keyring->authority_key = slice_copy(state->authority_key.data, state->authority_key.len);
-    keyring->authority = slice_copy(state->authority.data, state->authority.len);
-    keyring->map_bytes = proto_pack(state->map);
-    void *map = NULL;
-    enum err err = proto_unpack(&cairn__cluster_map__descriptor, keyring->map_bytes, &keyring->map_arena, &map);
-    CHECK(err == ERR_OK);
-    keyring->map = map;
-    keyring->present = true;
-}
-
-void group_share_root(struct group *group)
-{
-    CHECK(group->params.group == 0);
-    struct proto_arena arena = {0};
-    Cairn__RootRecord *record = NULL;
-    Cairn__RootState state = CAIRN__ROOT_STATE__INIT;
-    enum err err = root_record_get(&group->state, &arena, &record);
-    if (err == ERR_OK) {
-        err = root_keys_open(record, group->params.cluster_key, &state, &arena);
-    }
-    if (err == ERR_OK) {
-        keyring_take(&group->keyring, &state);
-        struct slice packed = proto_pack(&state);
-        for (uint32_t i = 1; i < group->params.group_count; i++) {
-            fx_send(group->fx, address_local(ACTOR_GROUP, i), MESSAGE_ROOT_STATE, 0, slice_ref(packed),
-                    (struct slice){0});
-        }
-        slice_drop(&packed);
-    } else if (err != ERR_NOT_FOUND) {
-        group_halt(group, err, "the root record does not open: is cluster_key the cluster's?");
-    }
-    proto_arena_deinit(&arena);
-}
-
-static void group_root_state(struct group *group, struct slice header)
-{
-    struct proto_arena arena = {0};
-    void *state = NULL;
-    enum err err = proto_unpack(&cairn__root_state__descriptor, header, &arena, &state);
-    CHECK(err == ERR_OK);
-    keyring_take(&group->keyring, state);
-    proto_arena_deinit(&arena);
-}
-
-/* ---- time ---- */
-
-/* Puts the digest at the last checkpoint into the log, once: replicas that reach it compare (R-E6). */
-static bool group_tell_digest(struct group *group)
-{
-    if (group->at.checkpoint <= group->digest_told) {
-        return false;
-    }
-    group->digest_told = group->at.checkpoint;
-    struct writer extra = {0};
-    writer_u64(&extra, group->at.checkpoint);
-    writer_u64(&extra, group->at.checkpoint_digest);
-    group_propose_own(group, COMMAND_DIGEST, writer_take(&extra));
-    writer_deinit(&extra);
-    return true;
-}
-
-/* The map has another address of this node than it has, or none. */
-static bool group_address_is_news(const struct group *group)
-{
-    if (group->params.group != 0 || group->params.address == NULL || !group->keyring.present) {
-        return false;
-    }
-    const Cairn__MapNode *row = map_find_metad(group->keyring.map, group->params.self);
-    return row == NULL || (row->state != NODE_GONE && strcmp(row->address, group->params.address) != 0);
-}
-
-/* A follower tells the leader, a leader proposes it with its next root command. */
-static void group_tell_address(struct group *group)
-{
-    struct raft_status status = raft_status(group->raft);
-    if (!group_address_is_news(group) || status.leader == 0 || status.leader == group->params.self) {
-        return;
-    }
-    Cairn__NodeRegisterRequest request = CAIRN__NODE_REGISTER_REQUEST__INIT;
-    request.node = group->params.self;
-    request.address = (char *)(uintptr_t)group->params.address;
-    fx_send(group->fx, address_node(ROLE_METAD, status.leader, ACTOR_GROUP, 0), MESSAGE_NODE_REGISTER,
-            ++group->register_stream, proto_pack(&request), (struct slice){0});
-}
-
-static void group_maintain(struct group *group)
-{
-    group_tell_address(group);
-    if (!group_is_ready(group) || group->own_command_out || group_tell_digest(group)) {
-        return;
-    }
-    struct proto_arena arena = {0};
-    if (group->params.group == 0) {
-        Cairn__RootCommand command = CAIRN__ROOT_COMMAND__INIT;
-        Cairn__RootRecord record = CAIRN__ROOT_RECORD__INIT;
-        Cairn__NodeRegisterRequest own = CAIRN__NODE_REGISTER_REQUEST__INIT;
-        if (group->root.led_since_ns == 0) {
-            group->root.led_since_ns = group->event->now_ns;
-            group->root.count = 0;
-            group->root.next_tick_ns = 0;
-        }
-        bool due = false;
-        if (!group->keyring.present) {
-            root_init_make(group->params.bootstrap, group->params.cluster_key, group->event->random, &arena, &record);
-            command.init = &record;
-            due = true;
-        } else {
-            due = root_due(&group->root, &group->state, group->event->now_ns, &arena, &command);
-        }
-        if (!due && group_address_is_news(group)) {
-            own.node = group->params.self;
-            own.address = (char *)(uintptr_t)group->params.address;
-            command.node = &own;
-            due = true;
-        }
-        if (due) {
-            group_propose_own(group, COMMAND_ROOT, proto_pack(&command));
-        }
-    } else if (group->keyring.present &&
-               maintain_due(&group->state, NAMESPACE_FIRST, group->keyring.map->tick, &arena)) {
-        group_propose_own(group, COMMAND_MAINTAIN, (struct slice){0});
-    }
-    proto_arena_deinit(&arena);
-}
-
 /* A group that sleeps ticks seldom; one that was woken, at once as ever. */
 static void group_tick_arm(struct group *group, bool ticked)
 {
@@ -653,33 +328,6 @@ static void group_tick_arm(struct group *group, bool ticked)
     if (ticked || (group->ticks_slowly && !slow)) {
         fx_timer(group->fx, TIMER_TICK, group->event->now_ns + (slow ? ASLEEP_NS : group->params.tick_ns));
         group->ticks_slowly = slow;
-    }
-}
-
-static void group_tick(struct group *group)
-{
-    if (group->phase != GROUP_RUNNING) {
-        return;
-    }
-    if (!group->draining || raft_status(group->raft).role == RAFT_LEADER) {
-        struct raft_event event = {.kind = RAFT_EVENT_TICK, .random = group->event->random};
-        group_raft(group, &event);
-    }
-    if (group->phase == GROUP_RUNNING) {
-        snapshot_send_tick(group);
-        snapshot_receive_tick(group);
-        heal_tick(group);
-        identity_tick(group);
-        standing_clean(group);
-    }
-    if (group->phase == GROUP_RUNNING && group->event->now_ns >= group->maintain_at_ns) {
-        group->maintain_at_ns = group->event->now_ns + MAINTAIN_NS;
-        if (group->root_share_due && group->params.group == 0) {
-            group->root_share_due = false;
-            group_share_root(group);
-        }
-        members_tick(group);
-        group_maintain(group);
     }
 }
 

@@ -318,14 +318,29 @@ enum err group_raft(struct group *group, const struct raft_event *event);
 void group_halt(struct group *group, enum err err, const char *what);
 /* Leads, and has applied all that earlier leaders acknowledged: only then does its state speak for the group. */
 bool group_is_ready(struct group *group);
-/* Group 0: opens the keys of the present record and hands them to itself and to the other groups of this node. */
-void group_share_root(struct group *group);
-void keyring_take(struct keyring *keyring, const Cairn__RootState *state);
-void keyring_deinit(struct keyring *keyring);
-
 /* Asks the log to write entries; answered with `number`. */
 void group_log_append(struct group *group, uint64_t number, bool hard_changed, struct raft_hard_state hard,
                       const struct raft_entry *entries, uint32_t count);
+
+/* Asks the log to drop all it has of the group and to begin behind (index, term); answered with `number`. */
+void group_log_reset(struct group *group, uint64_t number, uint64_t index, uint64_t term);
+
+/* start.c */
+/* The answer to LOG_OPEN. */
+void group_log_opened(struct group *group, struct slice header);
+/* Makes Raft; `start` says what the log holds. */
+void group_start_raft(struct group *group, struct raft_start *start);
+
+/* keyring.c */
+/* Group 0: opens the keys of the present record and hands them to itself and to the other groups of this node. */
+void group_share_root(struct group *group);
+/* ROOT_STATE: group 0 hands them over. */
+void group_root_state(struct group *group, struct slice header);
+void keyring_take(struct keyring *keyring, const Cairn__RootState *state);
+void keyring_deinit(struct keyring *keyring);
+
+/* upkeep.c */
+void group_tick(struct group *group);
 
 /* recover.c */
 /* What lies here, before anything is written. `unsure`: the log cannot tell what was promised. */
