@@ -179,10 +179,10 @@ static int disk_fallocate(int fd, int mode, uint64_t offset, uint64_t bytes)
 }
 
 /* Zeros from `from` to `to`, past the page cache; both are multiples of DISK_ZERO_BYTES or the range is left as it is.
- */
+ * In small pieces with pauses: nobody waits for this room yet, and the syncs of others wait behind each piece. */
 static enum err disk_zero(const char *path, uint64_t from, uint64_t to)
 {
-    enum { DISK_ZERO_BYTES = 1 << 20 };
+    enum { DISK_ZERO_BYTES = 64 << 10, DISK_ZERO_PAUSE_US = 1000 };
     if (from % DISK_ZERO_BYTES != 0 || to % DISK_ZERO_BYTES != 0) {
         return ERR_OK;
     }
@@ -197,6 +197,7 @@ static enum err disk_zero(const char *path, uint64_t from, uint64_t to)
         ssize_t n = pwrite(fd, zeros.data, zeros.bytes, (off_t)from);
         if (n == (ssize_t)zeros.bytes) {
             from += zeros.bytes;
+            usleep(DISK_ZERO_PAUSE_US);
         } else if (n >= 0 || errno != EINTR) {
             err = disk_error(n < 0 ? errno : ENOSPC, "write zeros to", path);
         }
