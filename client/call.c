@@ -187,7 +187,7 @@ void call_group(struct client *c, struct owner owner, uint16_t type, uint32_t gr
     CHECK(group < LIMIT_GROUPS);
     struct request *r = request_create(c, owner, type, body);
     if (c->leaders[group] == 0) {
-        c->leaders[group] = c->metads[c->rotation++ % c->metad_count];
+        c->leaders[group] = c->metads[client_random(c) % c->metad_count]; /* not all clients the same one */
     }
     r->to = address_node(ROLE_METAD, c->leaders[group], ACTOR_GROUP, group);
     r->group = group;

@@ -164,7 +164,6 @@ struct client {
     uint32_t leaders[LIMIT_GROUPS];      /* metad number, 0 unknown */
     uint32_t metads[LIMIT_METADS_KNOWN]; /* of the parameters, less who is gone by the map, and the map's */
     uint32_t metad_count;
-    uint32_t rotation;
     uint64_t heard; /* bit i: metads[i] has answered */
     struct workspace workspaces[WORKSPACES];
 

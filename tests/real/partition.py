@@ -151,9 +151,10 @@ def mute_leader(trial, net):
 
 
 def follower_without_clients(trial, net):
-    """Whom the clients ask first may be one that they cannot hear, while its peers can."""
-    leader = trial.live.leader_node()  # asked once: it may move meanwhile
-    follower = next(n.name for n in trial.live.metads if n is not leader)
+    """Whom clients may ask first is one that they cannot hear, while its peers can. It leads no group: clients are not told
+    by others what a leader says that they do not reach."""
+    leaders = {trial.live.leader_node(group) for group in (0, 1)}
+    follower = next(n.name for n in trial.live.metads if n not in leaders)
     net.separate([follower], [CLIENTS])
     return follower
 
