@@ -195,6 +195,11 @@ struct log_pending {
     unsigned long segment_count_back;
     uint32_t last_segment_back;
 };
+#define LOG_SCAN_READS 2u
+struct log_scan_read {
+    uint64_t bytes;    /* 0: not out */
+    struct slice data; /* came before the one that it follows */
+};
 struct log_scan {
     enum log_scan_mode mode;
     struct log_found *files; /* once probed: the segments of the log, ascending, then what holds none of it */
@@ -204,12 +209,13 @@ struct log_scan {
     uint64_t at;          /* offset in it: the next write, or sectors to look at */
     struct writer buffer; /* bytes of the file from buffer_at on */
     uint64_t buffer_at;
-    bool reading;           /* what comes behind the buffer */
-    uint32_t read_number;   /* of the reads that still count */
-    uint64_t ahead_from;    /* where the chain was left */
-    bool ahead_next;        /* the present file was looked through: the next one may go on */
-    struct log_write ahead; /* found there: begins here or goes on behind a gap */
-    uint32_t stop_file;     /* where the chain ended */
+    struct log_scan_read reads[LOG_SCAN_READS]; /* of what comes behind the buffer */
+    uint32_t read_next;                         /* the one whose bytes come first */
+    uint32_t read_number;                       /* of the reads that still count */
+    uint64_t ahead_from;                        /* where the chain was left */
+    bool ahead_next;                            /* the present file was looked through: the next one may go on */
+    struct log_write ahead;                     /* found there: begins here or goes on behind a gap */
+    uint32_t stop_file;                         /* where the chain ended */
     uint64_t stop_at;
     struct log_pending pending;
     bool damaged;         /* somewhere behind the beginning */

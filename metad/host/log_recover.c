@@ -15,13 +15,6 @@
 
 #include "log_internal.h"
 
-void log_scan_deinit(struct log *log)
-{
-    writer_deinit(&log->scan.buffer);
-    slice_drop(&log->scan.pending.data);
-    free(log->scan.files);
-}
-
 /* ---- the file being read ---- */
 
 /* The file being read, NULL behind the last one. */
@@ -35,16 +28,43 @@ static uint64_t log_scan_left(const struct log *log)
     return log_scan_file(log)->bytes - log->scan.at;
 }
 
-/* Asks for the bytes from `from` on; where they are looked at without a gap the next read is out while these are
- * taken in (log_scan_done). */
-static void log_scan_read(struct log *log, uint64_t from, struct effects *fx)
+/* Asks for what comes behind the buffer, as far as it is not asked for yet. Two reads are out where all of a file is
+ * looked at: a step's reads leave when it ends, so with one the disk would wait for the step and the step for the disk.
+ */
+static void log_scan_read(struct log *log, struct effects *fx)
 {
     struct log_scan *scan = &log->scan;
-    uint64_t left = log_scan_file(log)->bytes - from;
-    uint64_t most = scan->mode == LOG_SCAN_PROBE ? LOG_PROBE_BYTES : LOG_READ_BYTES;
-    scan->reading = true;
-    fx_disk_read(fx, log_token_make(LOG_TOKEN_SCAN, scan->read_number), log_file(log_scan_file(log)->file), from,
-                 left < most ? left : most);
+    const struct log_segment *file = log_scan_file(log);
+    bool probe = scan->mode == LOG_SCAN_PROBE;
+    uint64_t most = probe ? LOG_PROBE_BYTES : LOG_READ_BYTES, from = scan->buffer_at + scan->buffer.bytes;
+    for (uint32_t i = 0; i < (probe ? 1 : LOG_SCAN_READS) && from < file->bytes; i++) {
+        uint32_t slot = (scan->read_next + i) % LOG_SCAN_READS;
+        struct log_scan_read *read = &scan->reads[slot];
+        if (read->bytes == 0) {
+            read->bytes = file->bytes - from < most ? file->bytes - from : most;
+            fx_disk_read(fx, log_token_make(LOG_TOKEN_SCAN, scan->read_number * LOG_SCAN_READS + slot),
+                         log_file(file->file), from, read->bytes);
+        }
+        from += read->bytes;
+    }
+}
+
+/* What is out does not count any more. */
+static void log_scan_forget(struct log_scan *scan)
+{
+    for (uint32_t i = 0; i < LOG_SCAN_READS; i++) {
+        slice_drop(&scan->reads[i].data);
+        scan->reads[i] = (struct log_scan_read){0};
+    }
+    scan->read_number++;
+}
+
+void log_scan_deinit(struct log *log)
+{
+    log_scan_forget(&log->scan);
+    writer_deinit(&log->scan.buffer);
+    slice_drop(&log->scan.pending.data);
+    free(log->scan.files);
 }
 
 /* Goes to another place; what is buffered is forgotten, and what is being read, too. */
@@ -58,8 +78,7 @@ static void log_scan_seek(struct log_scan *scan, enum log_scan_mode mode, uint32
     if (!there) {
         scan->buffer_at = at;
         scan->buffer.bytes = 0;
-        scan->reading = false;
-        scan->read_number++;
+        log_scan_forget(scan);
     }
 }
 
@@ -77,9 +96,7 @@ static const uint8_t *log_scan_need(struct log *log, uint64_t bytes, struct effe
         scan->buffer.bytes = have;
         scan->buffer_at = scan->at;
     }
-    if (!scan->reading) {
-        log_scan_read(log, scan->buffer_at + have, fx);
-    }
+    log_scan_read(log, fx);
     return NULL;
 }
 
@@ -299,7 +316,7 @@ static void log_scan_finish(struct log *log, uint64_t now_ns, struct effects *fx
 {
     struct log_scan *scan = &log->scan;
     log->highest = scan->highest > log->highest ? scan->highest : log->highest;
-    scan->read_number++; /* nothing is awaited any more */
+    log_scan_forget(scan); /* nothing is awaited any more */
     log_replay_settle(log, 0);
     writer_deinit(&scan->buffer);
     log_scan_bases(log);
@@ -491,23 +508,26 @@ void log_scan_start(struct log *log, uint64_t now_ns, struct effects *fx)
 void log_scan_done(struct log *log, uint32_t number, const struct event *event, struct effects *fx)
 {
     struct log_scan *scan = &log->scan;
-    if (number != scan->read_number) {
+    if (number / LOG_SCAN_READS != scan->read_number) {
         return; /* read ahead, and the scan went elsewhere */
     }
-    CHECK(log->state == LOG_SCANNING && scan->reading);
-    scan->reading = false;
-    const struct log_segment *file = log_scan_file(log);
-    uint64_t end = scan->buffer_at + scan->buffer.bytes;
-    if (event->disk.err != ERR_OK || event->disk.data.bytes == 0 || event->disk.data.bytes % LOG_BLOCK_BYTES != 0) {
+    struct log_scan_read *read = &scan->reads[number % LOG_SCAN_READS];
+    CHECK(log->state == LOG_SCANNING && read->bytes > 0 && read->data.data == NULL);
+    if (event->disk.err != ERR_OK || event->disk.data.bytes != read->bytes) {
         enum err err = event->disk.err != ERR_OK ? event->disk.err : ERR_IO;
-        log_halt(log, fx, err, "log/%08x.log: cannot read at offset %llu: %s", file->file, (unsigned long long)end,
-                 err_text(err));
+        log_halt(log, fx, err, "log/%08x.log: cannot read at offset %llu: %s", log_scan_file(log)->file,
+                 (unsigned long long)(scan->buffer_at + scan->buffer.bytes), err_text(err));
         return;
     }
-    writer_put(&scan->buffer, event->disk.data.data, event->disk.data.bytes);
-    end += event->disk.data.bytes;
-    if (scan->mode != LOG_SCAN_PROBE && end < file->bytes) {
-        log_scan_read(log, end, fx);
+    read->data = slice_ref(event->disk.data);
+    for (read = &scan->reads[scan->read_next]; read->data.data != NULL; read = &scan->reads[scan->read_next]) {
+        writer_put(&scan->buffer, read->data.data, read->data.bytes);
+        slice_drop(&read->data);
+        *read = (struct log_scan_read){0};
+        scan->read_next = (scan->read_next + 1) % LOG_SCAN_READS;
+    }
+    if (scan->mode != LOG_SCAN_PROBE) {
+        log_scan_read(log, fx);
     }
     log_scan_advance(log, event->now_ns, fx);
 }
