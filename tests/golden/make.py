@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Makes a golden archive: the directories of a small cluster that was killed in the middle of its life, and what a client was told of it.
 
-usage: make.py BIN_DIR          the programs whose formats it is to hold; writes tests/golden/metad-M.store-S.tar.xz
+usage: make.py BIN_DIR [NAME]   the programs whose formats it is to hold; writes tests/golden/metad-M.store-S[.NAME].tar.xz
 
 Three metadata nodes, three block servers, rs-2-1. metad2 flushed its database often, the others never: their state is in
-their logs alone. All were killed at once, so each log has a tail that is applied anew."""
+their logs alone. metad3 was away for most entries, and got what metad2's log no longer had as a snapshot where metad2 led. All were
+killed at once, so each log has a tail that is applied anew."""
 import json
 import os
 import re
@@ -16,9 +17,8 @@ import tempfile
 HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "cluster"))
 
-from cluster import running  # noqa: E402
+from cluster import running, wait_until  # noqa: E402
 from told import told  # noqa: E402
-
 
 
 def formats(bin_dir):
@@ -54,7 +54,33 @@ def live(cluster, scratch):
         write(os.path.join(scratch, "many", "%02d" % i), "number %d\n" % i)
     cluster.run("put", os.path.join(scratch, "many"), "home:/many")
     cluster.run("rm", "-r", "home:/many")
+
+
+def level(cluster):
+    return all(group["leader"] and all(member["answered"] and member["lag"] == 0 for member in group["members"]) for group in cluster.groups())
+
+
+def lengthen(cluster):
+    """More entries than lie between two digests (R-E6), most of them while metad3 is away. metad2 leads: its log is cut."""
+    for group in ("0", "1"):
+        cluster.run("admin", "node", "transfer", "--group", group, "--to", "metad2")
+    cluster.kill("metad3")
+    for i in range(135):
+        if i == 110:
+            cluster.start_node("metad3")
+            wait_until(lambda: level(cluster), 120, "metad3 to have all")
+        cluster.run("mkdir", "home:/brief-%d" % i)
+        cluster.run("rm", "-r", "home:/brief-%d" % i)
+
+
+def use_number(cluster):
+    """The file of idempotency numbers as it was before a mutation, and behind it."""
+    path = os.path.join(cluster.dir, "client.keys")
+    with open(path, encoding="utf-8") as stream:
+        used = stream.read()
     cluster.run("mkdir", "home:/last")  # in the tail of each log
+    with open(path, encoding="utf-8") as stream:
+        return {"used": used, "next": stream.read()}
 
 
 def flush_often(cluster, bin_dir, name):
@@ -84,16 +110,20 @@ def pack(directory, target):
 
 def main():
     bin_dir = sys.argv[1]
-    target = os.path.join(HERE, formats(bin_dir) + ".tar.xz")
+    target = os.path.join(HERE, ".".join([formats(bin_dir), *sys.argv[2:], "tar.xz"]))
+    assert not os.path.exists(target), "%s stands, and is kept as it is" % target
     with tempfile.TemporaryDirectory(prefix="cairn-golden-") as scratch:
         directory = os.path.join(scratch, "cluster")
         with running(bin_dir, directory, "--metad", "3", "--blockd", "3", "--pool", "rs-2-1") as cluster:
             flush_often(cluster, bin_dir, "metad2")
             live(cluster, scratch)
+            lengthen(cluster)
+            numbers = use_number(cluster)
+            wait_until(lambda: level(cluster), 60, "all to have the last entry")
             expected = told(cluster, os.path.join(scratch, "back"))
             for node in cluster.ps():
                 os.kill(node["pid"], signal.SIGKILL)
-            expected["directory"] = directory
+            expected.update(directory=directory, numbers=numbers)
             with open(os.path.join(directory, "told.json"), "w", encoding="utf-8") as stream:
                 json.dump(expected, stream, indent=1, sort_keys=True)
             pack(directory, target)
