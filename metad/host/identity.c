@@ -56,11 +56,14 @@ void identity_put(const struct group *group, Cairn__LogIdentity *ret)
     ret->position = group->position;
 }
 
-/* A row for a member not known yet, at the expense of one that is none any more. */
+/* A row for a member not known yet, at the expense of one that is none any more. Nothing is left in it of who had it
+ * before: that may have been the same member, of a directory that is no more. */
 static struct identity *identity_row(struct group *group)
 {
     if (group->identity_count < RAFT_MEMBERS_MAX) {
-        return &group->identities[group->identity_count++];
+        struct identity *row = &group->identities[group->identity_count++];
+        *row = (struct identity){0};
+        return row;
     }
     for (uint32_t i = 0; i < RAFT_MEMBERS_MAX; i++) {
         if (!raft_names(group->raft, group->identities[i].peer.node)) {

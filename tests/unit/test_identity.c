@@ -116,6 +116,22 @@ static void test_rejoins(void **state)
     node_deinit(&node);
 }
 
+/* It was put back, lost its vote and has it again: of what was known before nothing comes back with the row (seed 1 of
+ * `stale`). */
+static void test_rejoins_and_is_told_of(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node);
+    assert_int_equal(relay(&node, 0, 5, 70, 10, 40), ERR_OK);
+    struct raft_config config = {.members = {{1, RAFT_VOTER}, {2, RAFT_LEARNER}, {3, RAFT_VOTER}}, .count = 3};
+    identity_config(node.groups[GROUP], &config);
+    assert_int_equal(relay(&node, 0, 5, 71, 12, 20), ERR_OK);
+    assert_int_equal(hear(&node, 5, 71, 12, 21), ERR_OK);
+    assert_false(identity_is_stale(node.groups[GROUP], 2));
+    node_deinit(&node);
+}
+
 /* What a leader tells of another is judged like what that one says itself, and clears nobody. */
 static void test_relay_is_judged(void **state)
 {
@@ -170,6 +186,7 @@ int main(void)
         cmocka_unit_test(test_relay_of_an_older_process),
         cmocka_unit_test(test_relay_is_learned),
         cmocka_unit_test(test_rejoins),
+        cmocka_unit_test(test_rejoins_and_is_told_of),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
