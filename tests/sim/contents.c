@@ -40,6 +40,11 @@ uint64_t contents_add(struct contents *contents, uint64_t bytes, bool shared)
     return contents->count++;
 }
 
+uint64_t contents_count(const struct contents *contents)
+{
+    return contents->count - 1;
+}
+
 uint64_t contents_bytes(const struct contents *contents, uint64_t content)
 {
     CHECK(content > 0 && content < contents->count);

@@ -12,6 +12,8 @@ void contents_destroy(struct contents *contents);
 /* A new content's number, from 1 on. shared: all but its last 8 bytes are those of every other shared content, so that
  * the cluster has its chunks already. */
 uint64_t contents_add(struct contents *contents, uint64_t bytes, bool shared);
+/* How many there are: numbers 1 .. count. */
+uint64_t contents_count(const struct contents *contents);
 uint64_t contents_bytes(const struct contents *contents, uint64_t content);
 /* Bytes [offset, offset + bytes). */
 void contents_read(const struct contents *contents, uint64_t content, uint64_t offset, uint64_t bytes, uint8_t *ret);

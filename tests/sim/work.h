@@ -57,6 +57,7 @@ struct workload {
     struct world *world;
     struct workload_params params;
     struct contents *contents;
+    uint32_t sources; /* files that clients put from: one each time */
     struct history *history;
     struct folder folders[WORKLOAD_FOLDERS];
     uint64_t versions[WORKLOAD_FOLDERS][WORK_SHARED]; /* newest that somebody was told of */

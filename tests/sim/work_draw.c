@@ -71,7 +71,10 @@ static uint64_t draw_content(struct workload_client *client)
     struct workload *all = client->all;
     struct rng *rng = rng_of_work(client);
     const struct workload_params *params = &all->params;
-    uint64_t chunk = params->chunk_bytes, bytes;
+    uint64_t chunk = params->chunk_bytes, bytes, known = contents_count(all->contents);
+    if (known > 0 && rng_chance(rng, 60000)) {
+        return 1 + rng_below(rng, known); /* somebody put the very same before */
+    }
     if (params->big_bytes > 0 && client->number == 1 && all->counts.begun < 8) {
         bytes = params->big_bytes;
     } else if (rng_chance(rng, params->inline_percent * 10000)) {

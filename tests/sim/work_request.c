@@ -53,7 +53,7 @@ static void ask_put(struct workload_client *client, struct work *work, struct cl
         op->put.source = CLIENT_SOURCE_FEED;
     } else {
         op->put.source = CLIENT_SOURCE_FILE;
-        op->put.file = (uint32_t)work->content;
+        op->put.file = ++all->sources;
         op->put.bytes = bytes;
         disk_put_file(client->node->disks[0], (struct file_ref){FILE_USER, op->put.file}, data, bytes);
     }
