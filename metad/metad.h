@@ -46,6 +46,7 @@ struct group_params {
     uint32_t flush_entries;               /* applied since the last flush, the next one is due; 0: the usual */
     uint32_t keep_entries;                /* behind a flush that stay in the log for followers that lag; 0: the usual */
     uint32_t piece_bytes;                 /* of a snapshot; 0: the usual */
+    uint32_t cache_bytes;                 /* of entries kept in memory behind the commit index; 0: the usual */
     const struct node_counters *counters; /* borrowed, outlives the group; NULL: none */
     const char *address;                  /* where others reach this node, borrowed; NULL: it does not say */
     bool recovering;                      /* does not run: GROUP_RECOVER may come (recover.c) */

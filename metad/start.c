@@ -58,7 +58,7 @@ void group_start_raft(struct group *group, struct raft_start *start)
         .heartbeat_ticks = HEARTBEAT_TICKS,
         .window_entries = WINDOW_ENTRIES,
         .window_bytes = WINDOW_BYTES,
-        .cache_bytes = CACHE_BYTES,
+        .cache_bytes = group->params.cache_bytes != 0 ? group->params.cache_bytes : CACHE_BYTES,
         .sleep_ticks = group->params.group == 0 ? 0 : SLEEP_TICKS, /* the root group hears of stores every second */
     };
     start->applied = group->heal.lost ? start->base_index : group->at.applied;

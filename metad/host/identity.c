@@ -4,9 +4,10 @@
  * Each Raft frame and each answer about an entry names the sender's directory, a random number of its process, and two
  * positions of its node-wide log: what the process found at its start and what is durable now. The highest that was
  * heard of a member goes into this node's log with the group's next append. A member that comes back, a new process,
- * with another directory or with less than that is *stale*: all it says is refused (STALE_PEER), votes and requests for
- * them too, for its vote for itself would count. A leader's heartbeats tell its followers of the others, who seldom
- * speak to them; that is judged alike, and clears nobody.
+ * with another directory or with less than that is *stale*: what it says is refused (STALE_PEER), votes and requests
+ * for them too, for its vote for itself would count. Only as a leader it is followed: others elected it, for whom it
+ * may have its vote again. A leader's heartbeats tell its followers of the others, who seldom speak to them; that is
+ * judged alike, and clears nobody.
  *
  * The way back is a committed change of members: the leader makes a stale voter a learner, then one to be promoted. Who
  * is no voter in the committed configuration is believed anew, and catches up like any learner. Where what is left has

@@ -117,13 +117,16 @@ enum err raft_wire_decode(struct group *group, const struct message *frame, stru
         .hint_term = wire->hint_term,
         .sleep = wire->sleep,
     };
+    bool leads = false; /* stale by what is known here, and elected by others: it may have its vote again (R-E3) */
     if (err == ERR_OK) {
         err = members_admit(group, &message);
     }
     if (err == ERR_OK) {
         err = identity_hear(group, wire->from, wire->log);
+        leads = err == ERR_STALE_PEER && (wire->kind == RAFT_APPEND || wire->kind == RAFT_HEARTBEAT);
+        err = leads ? ERR_OK : err;
     }
-    if (err == ERR_OK) {
+    if (err == ERR_OK && !leads) {
         members_note_room(group, wire->from, !wire->short_of_room);
         identity_note_lost(group, wire->from, wire->lost);
         if (wire->kind == RAFT_HEARTBEAT && wire->term >= raft_status(group->raft).term) {

@@ -39,6 +39,8 @@ struct shadow {
     unsigned long append_count, append_capacity;
     uint64_t cuts;      /* acknowledged appends that replaced entries */
     uint64_t read_cuts; /* the same when the read under way was asked */
+    uint64_t rots;      /* entries that a read found damaged */
+    uint64_t read_rots; /* the same when the read under way was asked */
     uint64_t holes;     /* entries of `log` that are */
     struct held heals;  /* the LOG_HEAL that is out */
     uint64_t heals_index;
@@ -66,19 +68,82 @@ static void appends_drop(struct shadow *shadow, unsigned long count)
     shadow->append_count -= count;
 }
 
+static void shadow_deinit(struct shadow *shadow)
+{
+    if (shadow->append_count > 0) {
+        appends_drop(shadow, shadow->append_count);
+    }
+    free(shadow->appends);
+    free(shadow->log.entries);
+    *shadow = (struct shadow){0};
+}
+
 void log_check_destroy(struct log_check *check)
 {
     for (unsigned n = 0; n < NODES; n++) {
         for (unsigned g = 0; g < GROUPS; g++) {
-            struct shadow *shadow = &check->shadows[n][g];
-            if (shadow->append_count > 0) {
-                appends_drop(shadow, shadow->append_count);
-            }
-            free(shadow->appends);
-            free(shadow->log.entries);
+            shadow_deinit(&check->shadows[n][g]);
         }
     }
     free(check);
+}
+
+/* ---- directories that are put back ---- */
+
+struct log_copy {
+    struct shadow shadows[GROUPS];
+};
+
+static void *copy_of(const void *from, size_t bytes)
+{
+    void *copy = mem_alloc(bytes);
+    if (bytes > 0) {
+        memcpy(copy, from, bytes);
+    }
+    return copy;
+}
+
+static struct shadow shadow_copy(const struct shadow *from)
+{
+    struct shadow copy = *from;
+    copy.log.entries = copy_of(from->log.entries, from->log.count * sizeof *from->log.entries);
+    copy.log.capacity = from->log.count;
+    copy.appends = copy_of(from->appends, from->append_count * sizeof *from->appends);
+    copy.append_capacity = from->append_count;
+    for (unsigned long i = 0; i < from->append_count; i++) {
+        const struct append *append = &from->appends[i];
+        copy.appends[i].entries = copy_of(append->entries, append->count * sizeof *append->entries);
+    }
+    return copy;
+}
+
+struct log_copy *log_check_copy(const struct log_check *check, uint32_t node)
+{
+    CHECK(node < NODES);
+    struct log_copy *copy = mem_alloc(sizeof *copy);
+    for (unsigned g = 0; g < GROUPS; g++) {
+        copy->shadows[g] = shadow_copy(&check->shadows[node][g]);
+    }
+    return copy;
+}
+
+void log_check_put_back(struct log_check *check, uint32_t node, const struct log_copy *copy)
+{
+    CHECK(node < NODES);
+    for (unsigned g = 0; g < GROUPS; g++) {
+        shadow_deinit(&check->shadows[node][g]);
+        if (copy != NULL) {
+            check->shadows[node][g] = shadow_copy(&copy->shadows[g]);
+        }
+    }
+}
+
+void log_copy_free(struct log_copy *copy)
+{
+    for (unsigned g = 0; copy != NULL && g < GROUPS; g++) {
+        shadow_deinit(&copy->shadows[g]);
+    }
+    free(copy);
 }
 
 /* The log goes on behind a snapshot: nothing is known of what lies before its last entry. */
@@ -381,7 +446,8 @@ static void note_read(struct log_check *check, struct node *node, uint32_t g, co
     if (effect->send.flags & MESSAGE_ERROR) {
         return;
     }
-    bool none = shadow->cuts == shadow->read_cuts; /* nothing was given up since it was asked */
+    /* nothing was given up, or found damaged, since it was asked */
+    bool none = shadow->cuts == shadow->read_cuts && shadow->rots == shadow->read_rots;
     if (raft_entries_decode(effect->send.body, &entries, &count) != ERR_OK || (count == 0 && none)) {
         world_finding(check->world, "node %u: the log's answer to LOG_READ does not decode", node->id);
         return;
@@ -464,10 +530,30 @@ static void note_installed(struct log_check *check, struct node *node, const str
     proto_arena_deinit(&arena);
 }
 
+/* A group asks others for an entry: from then on it knows that its bytes are damaged. */
+static void note_fetch(struct log_check *check, const struct node *node, uint32_t g, const struct effect *effect)
+{
+    struct shadow *shadow = &check->shadows[node->id][g];
+    struct proto_arena arena = {0};
+    Cairn__EntryFetch *fetch = NULL;
+    bool told = proto_unpack(&cairn__entry_fetch__descriptor, effect->send.header, &arena, (void **)&fetch) == ERR_OK;
+    if (told && !fetch->lost && fetch->index >= 1 && fetch->index <= shadow->log.count) {
+        struct held *held = &shadow->log.entries[fetch->index - 1];
+        shadow->holes += held->term == fetch->index_term && !held->hole;
+        held->hole = held->hole || held->term == fetch->index_term;
+    }
+    proto_arena_deinit(&arena);
+}
+
 void log_check_send(struct log_check *check, struct node *node, const struct actor *actor, const struct effect *effect)
 {
     if (effect->send.type == MESSAGE_RAFT && node->id < NODES) {
         note_promise(check, node, effect);
+        return;
+    }
+    if (effect->send.type == MESSAGE_ENTRY_FETCH && effect->send.flags == 0 && actor->kind == ACTOR_GROUP &&
+        actor->index < GROUPS && node->id < NODES) {
+        note_fetch(check, node, actor->index, effect);
         return;
     }
     bool answer = actor->kind == ACTOR_GROUP && effect->send.flags == MESSAGE_REPLY;
@@ -483,6 +569,7 @@ void log_check_send(struct log_check *check, struct node *node, const struct act
     } else if (actor->kind == ACTOR_GROUP && effect->send.type == MESSAGE_LOG_READ && actor->index < GROUPS) {
         struct shadow *shadow = &check->shadows[node->id][actor->index];
         shadow->read_cuts = shadow->cuts;
+        shadow->read_rots = shadow->rots;
     } else if (actor->kind == ACTOR_GROUP && effect->send.type == MESSAGE_LOG_RESET) {
         note_reset(check, node, effect);
     } else if (actor->kind == ACTOR_GROUP && effect->send.type == MESSAGE_LOG_CUT && actor->index < GROUPS) {
@@ -499,6 +586,8 @@ void log_check_send(struct log_check *check, struct node *node, const struct act
         note_appended(check, node, g, effect);
     } else if (effect->send.type == MESSAGE_LOG_OPEN) {
         note_opened(check, node, g, effect);
+    } else if (effect->send.type == MESSAGE_LOG_ROTTEN) {
+        check->shadows[node->id][g].rots++;
     } else if (effect->send.type == MESSAGE_LOG_READ) {
         note_read(check, node, g, effect);
     } else if (effect->send.type == MESSAGE_LOG_HEAL && !(effect->send.flags & MESSAGE_ERROR)) {

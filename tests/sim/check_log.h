@@ -15,6 +15,12 @@
 struct log_check;
 struct log_check *log_check_create(struct world *world);
 void log_check_destroy(struct log_check *check);
+/* A node's directory is copied while it is down, and put back: then its log is to hold what the copy held. NULL:
+ * nothing, it was emptied. */
+struct log_copy;
+struct log_copy *log_check_copy(const struct log_check *check, uint32_t node);
+void log_check_put_back(struct log_check *check, uint32_t node, const struct log_copy *copy);
+void log_copy_free(struct log_copy *copy);
 /* A message of a metad is about to be sent. */
 void log_check_send(struct log_check *check, struct node *node, const struct actor *actor, const struct effect *effect);
 /* After a step of a node that leads the group: its commit index is durable on a majority of the members before the step

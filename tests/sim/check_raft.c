@@ -234,6 +234,21 @@ void raft_check_send(struct raft_check *check, struct node *node, const struct e
     proto_arena_deinit(&arena);
 }
 
+void raft_check_forget(struct raft_check *check, uint32_t node)
+{
+    for (unsigned g = 0; g < RAFT_CHECK_GROUPS; g++) {
+        struct group_check *group = &check->groups[g];
+        unsigned long kept = 0;
+        group->promised[node] = group->promised_before[node] = 0;
+        for (unsigned long i = 0; i < group->vote_count; i++) {
+            if (group->votes[i].node != node) {
+                group->votes[kept++] = group->votes[i];
+            }
+        }
+        group->vote_count = kept;
+    }
+}
+
 void raft_check_opened(struct raft_check *check, uint32_t node, uint32_t g, uint64_t applied)
 {
     struct group_check *group = &check->groups[g];

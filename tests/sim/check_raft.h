@@ -31,6 +31,9 @@ void raft_check_acknowledged(struct raft_check *check, uint32_t group, uint64_t 
 uint64_t raft_check_read_asked(struct raft_check *check, uint32_t group);
 void raft_check_read_answered(struct raft_check *check, uint32_t group, uint64_t read, uint64_t index);
 
+/* The node's directory is an older one, or empty: it has forgotten what it promised. */
+void raft_check_forget(struct raft_check *check, uint32_t node);
+
 /* After each step of a node's group: where it stands. */
 void raft_check_status(struct raft_check *check, const struct node *node, uint32_t group,
                        const struct raft_status *status);

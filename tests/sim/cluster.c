@@ -42,6 +42,7 @@ static void metad_boot(struct world *world, struct node *node, void *context)
     struct log_params log = {.segment_bytes = c->log_segment_bytes};
     struct file_info *files = NULL;
     memset(log.directory.bytes, (int)node->id, sizeof log.directory.bytes);
+    log.directory.bytes[0] ^= c->stale.directories[node->id - 1];
     disk_list(node->disks[0], FILE_LOG, &files, &log.file_count);
     log.files = files;
     world_actor_add(node, ACTOR_LOG, 0, log_step, log_end, log_create(&log), 0);
@@ -58,7 +59,8 @@ static void metad_boot(struct world *world, struct node *node, void *context)
                                      .peers = peers,
                                      .flush_entries = c->flush_entries,
                                      .keep_entries = c->keep_entries,
-                                     .piece_bytes = c->piece_bytes};
+                                     .piece_bytes = c->piece_bytes,
+                                     .cache_bytes = c->cache_bytes};
         if (c->plan->spares > 0) {
             group.address = c->addresses[node->id - 1];
             group.peers = c->peers[node->id - 1];
@@ -180,7 +182,8 @@ static void on_step(struct world *world, struct node *node, struct actor *actor,
      * under members of before need not be durable on a majority of those that come. */
     bool same = c->before_boot[node->id - 1][actor->index] == node->boot;
     bool risen = same && before->role == RAFT_LEADER && status.commit > before->commit;
-    if (status.role == RAFT_LEADER && (status.config.index == 0 || risen)) {
+    bool steady = status.config.index == 0 && c->stale.put_back + c->stale.emptied_count == 0;
+    if (status.role == RAFT_LEADER && (steady || risen)) {
         log_check_commit(c->log, actor->index, risen ? &before->config.config : &status.config.config,
                          &status.config.config, status.commit);
     }
@@ -196,7 +199,7 @@ static void call_start(struct world *world, void *context, uint64_t slot)
 {
     struct cluster *c = context;
     struct node *node = world->nodes[slot];
-    if (node->up || (node->role == ROLE_METAD && !cluster_metad_lives(c, node->id - 1))) {
+    if (node->up || stale_holds(c, node) || (node->role == ROLE_METAD && !cluster_metad_lives(c, node->id - 1))) {
         return;
     }
     if (node->role == ROLE_BLOCKD && rng_chance(&world->rng_scenario, c->plan->drop_index_percent * 10000)) {
@@ -212,6 +215,7 @@ static void on_down(struct world *world, struct node *node, void *context)
     struct cluster *c = context;
     uint64_t after = rng_between(&world->rng_scenario, c->plan->restart_min_ns, c->plan->restart_max_ns);
     safe_check_node(c->safe, node, false);
+    stale_down(c, node);
     if (node->role == ROLE_BLOCKD) {
         after += c->away_ns[node->id - 1];
         c->away_ns[node->id - 1] = 0;
@@ -261,6 +265,9 @@ static void draw_world(struct cluster *c)
         c->flush_entries = (uint32_t)rng_between(rng, 4, 60);
         c->keep_entries = (uint32_t)rng_between(rng, 1, 30);
         c->piece_bytes = (uint32_t)rng_between(rng, 512, 8192);
+    }
+    if (c->plan->weights[FAULT_LOG_ROT_LIVE] > 0) { /* what was written is read back */
+        c->cache_bytes = 1;
     }
     world->knobs.net_reset_ppm = (uint32_t)rng_below(rng, c->plan->reset_ppm + 1);
     world->event_limit = c->plan->steps;
@@ -353,6 +360,7 @@ void cluster_init(struct cluster *c, struct world *world, const struct plan *pla
     c->workload = workload_create(world, &params);
     nodes_make(c);
     c->victim = c->blockds[rng_below(&world->rng_scenario, plan->blockds)];
+    stale_begin(c);
 }
 
 void cluster_deinit(struct cluster *c)
@@ -361,6 +369,7 @@ void cluster_deinit(struct cluster *c)
         members_destroy(c->members);
     }
     workload_destroy(c->workload);
+    stale_deinit(c);
     raft_check_destroy(c->raft);
     log_check_destroy(c->log);
     safe_check_destroy(c->safe);

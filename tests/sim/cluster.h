@@ -10,6 +10,7 @@
 #include "metad/metad.h"
 #include "plan.h"
 #include "raft/raft.h"
+#include "stale.h"
 
 #define CLUSTER_GROUPS 2u
 
@@ -33,8 +34,10 @@ struct cluster {
     struct node *metads[PLAN_METADS], *blockds[PLAN_BLOCKDS], *clients[WORKLOAD_CLIENTS];
     uint32_t log_segment_bytes, store_segment_bytes;
     uint32_t flush_entries, keep_entries, piece_bytes; /* of a group; 0: the usual */
+    uint32_t cache_bytes;                              /* likewise */
     struct safe_check *safe;
     struct late late;
+    struct stale stale;
     enum twice twice[WORLD_NODES];
     uint64_t away_ns[PLAN_BLOCKDS]; /* a block server's next start comes so much later */
     bool rebuild[PLAN_BLOCKDS];     /* the index is gone at the next start */

@@ -48,6 +48,10 @@ struct disk {
     struct disk_op **ops;
     unsigned long op_count, op_capacity;
     uint64_t stamp;
+    struct file_ref newest; /* what was synced last, and its end; 0: nothing yet */
+    uint64_t newest_end;
+    struct file_ref flipped; /* where disk_rot_newest flipped last */
+    uint64_t flipped_at;
 };
 
 struct disk *disk_create(struct rng rng)
@@ -316,13 +320,15 @@ static void written_end(struct file *file, struct written *written, struct rng *
 }
 
 /* Ends the writes up to stamp `covers`. */
-static void file_sync(struct file *file, uint64_t covers, struct rng *lost)
+static void file_sync(struct disk *disk, struct file *file, uint64_t covers, struct rng *lost)
 {
     unsigned long kept = 0;
     for (unsigned long i = 0; i < file->written_count; i++) {
         if (file->written[i].stamp > covers) {
             file->written[kept++] = file->written[i];
         } else {
+            disk->newest = file->ref;
+            disk->newest_end = file->written[i].offset + file->written[i].bytes;
             written_end(file, &file->written[i], lost);
         }
     }
@@ -353,7 +359,7 @@ static enum err finish_sync(struct disk *disk, struct disk_op *op)
         return ERR_OK;
     }
     bool fails = rng_chance(&disk->rng, disk->knobs.sync_fail_ppm);
-    file_sync(file, op->covers, fails ? &disk->rng : NULL);
+    file_sync(disk, file, op->covers, fails ? &disk->rng : NULL);
     return fails ? ERR_IO : ERR_OK;
 }
 
@@ -380,7 +386,7 @@ static enum err finish_alloc(struct disk *disk, struct disk_op *op)
     if (file == NULL) {
         file = disk_create_file(disk, op->ref);
     }
-    file_sync(file, UINT64_MAX, NULL);
+    file_sync(disk, file, UINT64_MAX, NULL);
     if (op->bytes > file->bytes) {
         file_reserve(file, op->bytes);
         file->bytes = op->bytes;
@@ -442,7 +448,7 @@ static void crash_op(struct disk *disk, struct disk_op *op)
         break;
     case EFFECT_DISK_SYNC:
         if (file != NULL && happens && !disk->knobs.sync_lies) {
-            file_sync(file, op->covers, NULL);
+            file_sync(disk, file, op->covers, NULL);
         }
         break;
     case EFFECT_DISK_ALLOC:
@@ -514,32 +520,117 @@ static bool sector_is_zero(const uint8_t *data, uint64_t bytes)
     return true;
 }
 
+/* One bit of a durable sector; false where it is all zero, or not there. */
+static bool sector_flip(struct disk *disk, struct file *file, uint64_t at, uint64_t *ret_offset)
+{
+    uint8_t sector[DISK_SECTOR_BYTES];
+    if (at + sizeof sector > file->durable_bytes) {
+        return false;
+    }
+    image_read(file, IMAGE_DURABLE, at, sector, sizeof sector);
+    if (sector_is_zero(sector, sizeof sector)) {
+        return false;
+    }
+    uint64_t byte = at + rng_below(&disk->rng, DISK_SECTOR_BYTES);
+    uint8_t bit = (uint8_t)(1u << rng_below(&disk->rng, 8));
+    for (enum image image = IMAGE_CURRENT; image <= IMAGE_DURABLE; image++) {
+        uint8_t value;
+        image_read(file, image, byte, &value, 1);
+        value ^= bit;
+        image_write(file, image, byte, &value, 1);
+    }
+    *ret_offset = byte;
+    return true;
+}
+
 bool disk_rot(struct disk *disk, struct file_ref *ret_file, uint64_t *ret_offset)
 {
     for (int attempt = 0; attempt < 1000 && disk->file_count > 0; attempt++) {
         struct file *file = disk->files[rng_below(&disk->rng, disk->file_count)];
         uint64_t sectors = file->durable_bytes / DISK_SECTOR_BYTES;
         uint64_t at = sectors ? rng_below(&disk->rng, sectors) * DISK_SECTOR_BYTES : 0;
-        uint8_t sector[DISK_SECTOR_BYTES];
-        if (sectors > 0) {
-            image_read(file, IMAGE_DURABLE, at, sector, sizeof sector);
+        if (sector_flip(disk, file, at, ret_offset)) {
+            *ret_file = file->ref;
+            return true;
         }
-        if (sectors == 0 || sector_is_zero(sector, sizeof sector)) {
-            continue;
-        }
-        uint64_t byte = at + rng_below(&disk->rng, DISK_SECTOR_BYTES);
-        uint8_t bit = (uint8_t)(1u << rng_below(&disk->rng, 8));
-        for (enum image image = IMAGE_CURRENT; image <= IMAGE_DURABLE; image++) {
-            uint8_t value;
-            image_read(file, image, byte, &value, 1);
-            value ^= bit;
-            image_write(file, image, byte, &value, 1);
-        }
-        *ret_file = file->ref;
-        *ret_offset = byte;
-        return true;
     }
     return false;
+}
+
+bool disk_rot_newest(struct disk *disk, uint32_t sectors, struct file_ref *ret_file, uint64_t *ret_offset)
+{
+    struct file *file = disk_find(disk, disk->newest);
+    uint64_t back = (uint64_t)sectors * DISK_SECTOR_BYTES;
+    bool same = disk->flipped.kind == disk->newest.kind && disk->flipped.number == disk->newest.number;
+    if (file == NULL || disk->newest_end < back || (same && disk->newest_end < disk->flipped_at + 2 * back)) {
+        return false;
+    }
+    uint64_t at = disk->newest_end - (1 + rng_below(&disk->rng, sectors)) * DISK_SECTOR_BYTES;
+    if (!sector_flip(disk, file, at / DISK_SECTOR_BYTES * DISK_SECTOR_BYTES, ret_offset)) {
+        return false;
+    }
+    disk->flipped = *ret_file = file->ref;
+    disk->flipped_at = *ret_offset;
+    return true;
+}
+
+struct disk_copy {
+    struct file **files;
+    unsigned long count;
+};
+
+/* What is in the cache becomes durable in the copy. */
+static struct file *file_copy(const struct file *from)
+{
+    struct file *file = mem_alloc(sizeof *file);
+    file->ref = from->ref;
+    file_reserve(file, from->bytes);
+    for (unsigned long i = 0; i < from->page_count && i < file->page_count; i++) {
+        const uint8_t *data = from->pages[i].current;
+        if (data != NULL) {
+            image_write(file, IMAGE_CURRENT, i * PAGE_BYTES, data, PAGE_BYTES);
+            image_write(file, IMAGE_DURABLE, i * PAGE_BYTES, data, PAGE_BYTES);
+        }
+    }
+    file->bytes = file->durable_bytes = from->bytes;
+    return file;
+}
+
+struct disk_copy *disk_copy_take(const struct disk *disk)
+{
+    CHECK(disk->op_count == 0);
+    struct disk_copy *copy = mem_alloc(sizeof *copy);
+    copy->files = mem_alloc(disk->file_count * sizeof *copy->files);
+    copy->count = disk->file_count;
+    for (unsigned long i = 0; i < disk->file_count; i++) {
+        copy->files[i] = file_copy(disk->files[i]);
+    }
+    return copy;
+}
+
+void disk_copy_put(struct disk *disk, const struct disk_copy *copy)
+{
+    CHECK(disk->op_count == 0);
+    while (disk->file_count > 0) {
+        file_free(disk->files[--disk->file_count]);
+    }
+    disk->newest_end = 0;
+    disk->flipped = (struct file_ref){0};
+    for (unsigned long i = 0; copy != NULL && i < copy->count; i++) {
+        disk->files = mem_grow(disk->files, &disk->file_capacity, disk->file_count + 1, sizeof *disk->files);
+        disk->files[disk->file_count++] = file_copy(copy->files[i]);
+    }
+}
+
+void disk_copy_free(struct disk_copy *copy)
+{
+    for (unsigned long i = 0; copy != NULL && i < copy->count; i++) {
+        file_free(copy->files[i]);
+    }
+    if (copy != NULL) {
+        free(copy->files);
+    }
+    free(copy);
 }
 
 void disk_put_file(struct disk *disk, struct file_ref ref, const void *data, uint64_t bytes)

@@ -49,6 +49,15 @@ void disk_crash(struct disk *disk, bool power);
 void disk_list(const struct disk *disk, enum file_kind kind, struct file_info **ret_files, uint32_t *ret_count);
 /* Flips one bit in a random durable sector that is not all zero; false when there is none. */
 bool disk_rot(struct disk *disk, struct file_ref *ret_file, uint64_t *ret_offset);
+/* The same near the end of what was synced last: one of the `sectors` before it. False also when a flip of before lies
+ * less than twice that far back. */
+bool disk_rot_newest(struct disk *disk, uint32_t sectors, struct file_ref *ret_file, uint64_t *ret_offset);
+/* All files as a backup would read them, while nothing is under way; and back, durable, in the place of what is there.
+ * A copy NULL: there is nothing any more. */
+struct disk_copy;
+struct disk_copy *disk_copy_take(const struct disk *disk);
+void disk_copy_put(struct disk *disk, const struct disk_copy *copy);
+void disk_copy_free(struct disk_copy *copy);
 /* Makes a file durable with these bytes, as a test needs one there. */
 void disk_put_file(struct disk *disk, struct file_ref ref, const void *data, uint64_t bytes);
 /* Unsynced sectors of the disk, each as often as it was written: a test's look inside. */

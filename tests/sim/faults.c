@@ -6,6 +6,8 @@
 #include "base/check.h"
 #include "cluster.h"
 
+#define LIVE_ROT_SECTORS 64u
+
 static struct rng *rng_of_faults(struct cluster *c)
 {
     return &c->world->rng_scenario;
@@ -47,6 +49,9 @@ static void lasts(struct cluster *c, world_call *end, uint64_t argument)
 
 static void crash_soon(struct cluster *c, struct node *node, enum crash_mode mode)
 {
+    if (node->role == ROLE_METAD && stale_shelters(c)) {
+        return;
+    }
     node_crash_after(node, 1 + rng_below(rng_of_faults(c), 80), mode);
 }
 
@@ -61,7 +66,8 @@ static void metad_power(struct cluster *c)
 /* Killed, and then without power while it starts again: what it read back may have been in a cache only. */
 static void metad_twice(struct cluster *c)
 {
-    c->twice[any_metad(c)->slot] = TWICE_WANTED;
+    struct node *node = any_metad(c);
+    c->twice[node->slot] = stale_shelters(c) ? TWICE_NO : TWICE_WANTED;
 }
 static void blockd_kill(struct cluster *c)
 {
@@ -99,9 +105,9 @@ static void all_power(struct cluster *c)
         }
     }
     for (unsigned i = 0; i < c->plan->metads + c->plan->blockds; i++) {
-        if (at_once) {
+        if (at_once && !(i < c->plan->metads && stale_shelters(c))) {
             node_crash(c->world->nodes[i], CRASH_POWER);
-        } else {
+        } else if (!at_once) {
             crash_soon(c, c->world->nodes[i], CRASH_POWER);
         }
     }
@@ -311,12 +317,45 @@ static bool databases_are_whole(const struct cluster *c)
 static void database_lost(struct cluster *c)
 {
     struct node *metad = any_metad(c);
-    if (databases_are_whole(c)) {
+    if (databases_are_whole(c) && !stale_shelters(c)) {
         node_crash(metad, rng_chance(rng_of_faults(c), 500000) ? CRASH_POWER : CRASH_KILL);
         sim_kv_drop(metad->kvs[0]);
         world_note(c->world, "database of metad:%u lost", metad->id);
     } else {
         crash_soon(c, metad, CRASH_KILL);
+    }
+}
+
+/* A metad's directory is put back from an older copy, or emptied (stale.h). */
+static void directory_back(struct cluster *c, bool emptied)
+{
+    struct node *metad = any_metad(c);
+    if (!stale_hurt(c, metad, emptied) && c->stale.backups[metad->id - 1].disk == NULL) {
+        crash_soon(c, metad, CRASH_KILL); /* a backup comes of it */
+    }
+}
+
+static void stale_copy(struct cluster *c)
+{
+    directory_back(c, false);
+}
+
+static void emptied(struct cluster *c)
+{
+    directory_back(c, true);
+}
+
+/* A sector of one metad's log flips under the running process, near the end: what lags, or starts, will read it. */
+static void log_rot_live(struct cluster *c)
+{
+    struct node *metad = faults_log_victim(c);
+    struct file_ref file;
+    uint64_t offset = 0;
+    if (metad->up && disk_rot_newest(metad->disks[0], LIVE_ROT_SECTORS, &file, &offset)) {
+        world_note(c->world, "rot: metad:%u, running, log file %u offset %llu", metad->id, file.number,
+                   (unsigned long long)offset);
+    } else {
+        crash_soon(c, any_metad(c), CRASH_KILL);
     }
 }
 
@@ -352,6 +391,9 @@ static void (*const rows[FAULT_KINDS])(struct cluster *) = {
     [FAULT_LATE_LEADER] = late_leader,
     [FAULT_METAD_TWICE] = metad_twice,
     [FAULT_DATABASE_LOST] = database_lost,
+    [FAULT_STALE_COPY] = stale_copy,
+    [FAULT_EMPTIED] = emptied,
+    [FAULT_LOG_ROT_LIVE] = log_rot_live,
 };
 
 static enum fault_kind draw_kind(struct cluster *c)
@@ -396,6 +438,7 @@ void faults_heal(struct cluster *c)
     struct world *world = c->world;
     c->calm = true;
     late_end(&c->late);
+    stale_heal(c);
     memset(c->twice, 0, sizeof c->twice);
     world->crash_at = 0;
     world->knobs.net_reset_ppm = 0;

@@ -423,6 +423,43 @@ void sim_kv_drop(struct sim_kv *kv)
     kv->flushed = kv->requested = kv->committed;
 }
 
+struct sim_kv_copy {
+    struct pair **pairs;
+    unsigned long count, capacity;
+};
+
+struct sim_kv_copy *sim_kv_copy_take(const struct sim_kv *kv)
+{
+    CHECK(kv->change_count == 0);
+    struct sim_kv_copy *copy = mem_alloc(sizeof *copy);
+    for (struct pair *pair = tree_next(kv->visible, "", 0, false); pair != NULL;
+         pair = tree_next(kv->visible, pair->key.data, pair->key.bytes, true)) {
+        copy->pairs = mem_grow(copy->pairs, &copy->capacity, copy->count + 1, sizeof(struct pair *));
+        copy->pairs[copy->count++] = pair_ref(pair);
+    }
+    return copy;
+}
+
+void sim_kv_copy_put(struct sim_kv *kv, const struct sim_kv_copy *copy)
+{
+    sim_kv_drop(kv);
+    for (unsigned long i = 0; copy != NULL && i < copy->count; i++) {
+        struct pair *before = tree_set(&kv->visible, copy->pairs[i]->key, pair_ref(copy->pairs[i]));
+        CHECK(before == NULL);
+    }
+}
+
+void sim_kv_copy_free(struct sim_kv_copy *copy)
+{
+    for (unsigned long i = 0; copy != NULL && i < copy->count; i++) {
+        pair_drop(copy->pairs[i]);
+    }
+    if (copy != NULL) {
+        free(copy->pairs);
+    }
+    free(copy);
+}
+
 uint32_t sim_kv_unflushed(const struct sim_kv *kv)
 {
     return (uint32_t)(kv->committed - kv->flushed);

@@ -35,6 +35,11 @@ struct slice sim_kv_scan(struct sim_kv *kv, uint64_t owner, uint64_t pin, struct
 void sim_kv_unpin(struct sim_kv *kv, uint64_t owner, uint64_t pin);
 /* Forgets everything, as a dropped database. */
 void sim_kv_drop(struct sim_kv *kv);
+/* All of it as a backup would read it after a crash; and back in the place of what is there. A copy NULL: nothing. */
+struct sim_kv_copy;
+struct sim_kv_copy *sim_kv_copy_take(const struct sim_kv *kv);
+void sim_kv_copy_put(struct sim_kv *kv, const struct sim_kv_copy *copy);
+void sim_kv_copy_free(struct sim_kv_copy *copy);
 /* Commits that are not durable for certain. */
 uint32_t sim_kv_unflushed(const struct sim_kv *kv);
 

@@ -133,6 +133,20 @@ static void last_power_cut(struct cluster *c)
     }
 }
 
+/* All metads that had their directory put back have their vote again. */
+static void check_stale(struct cluster *c)
+{
+    if (c->plan->weights[FAULT_STALE_COPY] + c->plan->weights[FAULT_EMPTIED] == 0 || c->world->failed) {
+        return;
+    }
+    bool over = run_until(c, stale_is_over, 60 * SECOND);
+    if (!over) {
+        stale_note(c);
+    }
+    WORLD_REQUIRE(c->world, over, "a metad whose directory was put back is no voter with all entries within 60 s");
+    world_note(c->world, "%u directories put back, %u emptied", c->stale.put_back, c->stale.emptied_count);
+}
+
 static void finale(struct cluster *c)
 {
     struct world *world = c->world;
@@ -154,6 +168,7 @@ static void finale(struct cluster *c)
         world_note(world, "%u changes of members", members_changes(c->members));
     }
     verify(c, "after the last fault");
+    check_stale(c);
     bool level = !world->failed && run_until(c, replicas_level, 60 * SECOND);
     WORLD_REQUIRE(world, level, "the replicas do not apply the same in a healed cluster");
     if (!world->failed) {

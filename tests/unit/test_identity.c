@@ -132,6 +132,30 @@ static void test_rejoins_and_is_told_of(void **state)
     node_deinit(&node);
 }
 
+/* A stale member that leads was elected by others, for whom it has its vote again: its word as a leader is followed,
+ * and its vote, and requests for ours, stay refused (seed 11 of `stale`). */
+static void test_stale_leader_is_followed(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node);
+    assert_int_equal(hear(&node, 5, 70, 10, 40), ERR_OK);
+    assert_int_equal(hear(&node, 6, 71, 1, 1), ERR_STALE_PEER);
+    uint8_t uuid[16];
+    Cairn__LogIdentity log = identity(uuid, 6, 71, 1, 2);
+    Cairn__RaftMessage message = CAIRN__RAFT_MESSAGE__INIT;
+    message.kind = RAFT_HEARTBEAT;
+    message.log = &log;
+    assert_int_equal(frame(&node, 2, &message), ERR_OK);
+    message.kind = RAFT_HEARTBEAT_REPLY;
+    assert_int_equal(frame(&node, 2, &message), ERR_STALE_PEER);
+    message.kind = RAFT_VOTE_REPLY;
+    assert_int_equal(frame(&node, 2, &message), ERR_STALE_PEER);
+    assert_int_equal(hear(&node, 6, 71, 1, 2), ERR_STALE_PEER);
+    assert_true(identity_is_stale(node.groups[GROUP], 2));
+    node_deinit(&node);
+}
+
 /* What a leader tells of another is judged like what that one says itself, and clears nobody. */
 static void test_relay_is_judged(void **state)
 {
@@ -186,6 +210,7 @@ int main(void)
         cmocka_unit_test(test_relay_of_an_older_process),
         cmocka_unit_test(test_relay_is_learned),
         cmocka_unit_test(test_rejoins),
+        cmocka_unit_test(test_stale_leader_is_followed),
         cmocka_unit_test(test_rejoins_and_is_told_of),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,292 @@
+/* Directories that go back (stale.h). A look each 100 ms moves the one that is hurt from phase to phase. */
+#include "stale.h"
+
+#include <stdio.h>
+
+#include "base/check.h"
+#include "cluster.h"
+
+#define LOOK_NS 100000000ull
+enum { WELL_LOOKS = 12 }; /* longer than a follower waits that hears nothing */
+
+static bool enabled(const struct cluster *c)
+{
+    return c->plan->weights[FAULT_STALE_COPY] + c->plan->weights[FAULT_EMPTIED] > 0;
+}
+
+static struct node *metad_of(struct cluster *c, uint32_t i)
+{
+    return c->metads[i];
+}
+
+static struct group *group_of(struct cluster *c, uint32_t i, uint32_t g)
+{
+    struct actor *actor = node_actor(metad_of(c, i), ACTOR_GROUP, g);
+    return actor != NULL && group_status(actor->self).term > 0 ? actor->self : NULL;
+}
+
+/* A group has one leader for all of those that count: who hears nothing yet, over a connection whose other end does not
+ * know that it broke, follows nobody. */
+static bool all_follow_one(struct cluster *c, uint32_t g)
+{
+    uint32_t leader = 0;
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        const struct group *group = group_of(c, i, g);
+        if (c->stale.phase != STALE_NONE && metad_of(c, i) == c->stale.node) {
+            continue;
+        }
+        struct raft_status status = group != NULL ? group_status(group) : (struct raft_status){0};
+        bool settled = status.role == RAFT_FOLLOWER || status.role == RAFT_LEADER;
+        uint32_t followed = settled ? status.leader : 0;
+        leader = leader == 0 ? followed : leader;
+        if (followed == 0 || followed != leader) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The metads but the one that is hurt and down are up, none is about to crash, and all that are up hear each other. */
+static bool others_are_well(struct cluster *c)
+{
+    const struct world *world = c->world;
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        const struct node *a = metad_of(c, i);
+        if (c->stale.phase == STALE_DOWN && a == c->stale.node) {
+            continue;
+        }
+        if (!a->up || a->crash_countdown > 0 || c->twice[a->slot] != TWICE_NO) {
+            return false;
+        }
+        for (uint32_t j = 0; j < c->plan->metads; j++) {
+            const struct node *b = metad_of(c, j);
+            if (world->blocked[a->slot][b->slot] || world->lag_ns[a->slot][b->slot] > 0) {
+                return false;
+            }
+        }
+    }
+    bool well = true;
+    for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+        well = well && all_follow_one(c, g);
+    }
+    return well;
+}
+
+/* For all the others the node has no vote in the group, by a committed change. */
+static bool has_no_vote(struct cluster *c, uint32_t g)
+{
+    uint32_t id = c->stale.node->id;
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        const struct group *group = group_of(c, i, g);
+        if (i + 1 == id) {
+            continue;
+        }
+        struct raft_status status = group != NULL ? group_status(group) : (struct raft_status){0};
+        bool committed = status.config.index > 0 && status.config.index <= status.commit;
+        if (!committed || (raft_config_roles(&status.config.config, id) & (RAFT_VOTER | RAFT_OUTGOING)) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* All know it as a voter that is not stale, and it has what any of them knows to be committed. */
+static bool is_whole(struct cluster *c, uint32_t g)
+{
+    uint32_t id = c->stale.node->id;
+    struct group *own = group_of(c, id - 1, g);
+    if (own == NULL || group_health(own).lost || group_health(own).hole != 0) {
+        return false;
+    }
+    uint64_t applied = group_status(own).applied;
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        const struct group *group = group_of(c, i, g);
+        struct raft_status status = group != NULL ? group_status(group) : (struct raft_status){0};
+        const struct raft_config *config = &status.config.config;
+        if (group == NULL || raft_config_is_joint(config) || raft_config_roles(config, id) != RAFT_VOTER ||
+            status.config.index > status.commit || applied < status.commit || group_health(group).stale == id) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool in_all_groups(struct cluster *c, bool (*is)(struct cluster *, uint32_t),
+                          bool (* or)(struct cluster *, uint32_t))
+{
+    for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+        if (!is(c, g) && ! or (c, g)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void end_cut(struct world *world, void *context, uint64_t argument)
+{
+    (void)context;
+    (void)argument;
+    world_heal(world);
+}
+
+/* It comes back to one of the others alone, in half of the cases: the two would be a majority. */
+static void cut_one_other(struct cluster *c)
+{
+    struct rng *rng = &c->world->rng_scenario;
+    struct node *other = metad_of(c, (uint32_t)rng_below(rng, c->plan->metads));
+    if (rng_chance(rng, 500000) || other == c->stale.node) {
+        return;
+    }
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        if (metad_of(c, i) != other) {
+            world_cut(c->world, other, metad_of(c, i), true);
+        }
+    }
+    world_at(c->world, c->world->now_ns + rng_between(rng, SECOND, 4 * SECOND), end_cut, c, 0);
+}
+
+static void put_back(struct cluster *c)
+{
+    struct stale *stale = &c->stale;
+    struct node *node = stale->node;
+    const struct stale_backup none = {0}, *from = stale->emptied ? &none : &stale->backups[node->id - 1];
+    disk_copy_put(node->disks[0], from->disk);
+    sim_kv_copy_put(node->kvs[0], from->kv);
+    log_check_put_back(c->log, node->id, from->log);
+    raft_check_forget(c->raft, node->id);
+    if (stale->emptied) {
+        stale->directories[node->id - 1]++;
+        stale->emptied_count++;
+    } else {
+        stale->directories[node->id - 1] = from->directory;
+        stale->put_back++;
+    }
+    world_note(c->world, "directory of metad:%u is %s", node->id, stale->emptied ? "empty" : "an older copy");
+    stale->phase = STALE_BACK;
+    stale->well = 0;
+    node_start(node);
+    cut_one_other(c);
+}
+
+static void look(struct cluster *c)
+{
+    struct stale *stale = &c->stale;
+    stale->well = others_are_well(c) ? stale->well + 1 : 0;
+    bool well = stale->well >= WELL_LOOKS;
+    if (stale->phase == STALE_DOWN && well) {
+        put_back(c);
+    } else if (stale->phase == STALE_BACK && well && in_all_groups(c, has_no_vote, is_whole)) {
+        world_note(c->world, "metad:%u counts in no majority that it must not", stale->node->id);
+        stale->phase = STALE_LEARNER;
+    } else if (stale->phase == STALE_LEARNER && well && in_all_groups(c, is_whole, is_whole)) {
+        world_note(c->world, "metad:%u is whole again", stale->node->id);
+        stale->phase = STALE_NONE;
+    }
+}
+
+static void call_look(struct world *world, void *context, uint64_t argument)
+{
+    look(context);
+    world_at(world, world->now_ns + LOOK_NS, call_look, context, argument);
+}
+
+void stale_begin(struct cluster *c)
+{
+    if (enabled(c)) {
+        world_at(c->world, c->world->now_ns + LOOK_NS, call_look, c, 0);
+    }
+}
+
+static void backup_free(struct stale_backup *backup)
+{
+    disk_copy_free(backup->disk);
+    sim_kv_copy_free(backup->kv);
+    log_copy_free(backup->log);
+    *backup = (struct stale_backup){0};
+}
+
+void stale_deinit(struct cluster *c)
+{
+    for (uint32_t i = 0; i < PLAN_METADS; i++) {
+        backup_free(&c->stale.backups[i]);
+    }
+}
+
+bool stale_hurt(struct cluster *c, struct node *metad, bool emptied)
+{
+    struct stale *stale = &c->stale;
+    if (stale->phase != STALE_NONE || stale->well < WELL_LOOKS ||
+        (!emptied && stale->backups[metad->id - 1].disk == NULL)) {
+        return false;
+    }
+    stale->phase = STALE_DOWN;
+    stale->node = metad;
+    stale->emptied = emptied;
+    stale->well = 0;
+    node_crash(metad, rng_chance(&c->world->rng_scenario, 500000) ? CRASH_POWER : CRASH_KILL);
+    return true;
+}
+
+void stale_down(struct cluster *c, struct node *node)
+{
+    if (!enabled(c) || node->role != ROLE_METAD) {
+        return;
+    }
+    struct stale_backup *backup = &c->stale.backups[node->id - 1];
+    bool hurt = c->stale.phase != STALE_NONE && c->stale.node == node;
+    if (!hurt && (backup->disk == NULL || rng_chance(&c->world->rng_scenario, 400000))) {
+        backup_free(backup);
+        *backup = (struct stale_backup){.disk = disk_copy_take(node->disks[0]),
+                                        .kv = sim_kv_copy_take(node->kvs[0]),
+                                        .log = log_check_copy(c->log, node->id),
+                                        .directory = c->stale.directories[node->id - 1]};
+    }
+}
+
+bool stale_holds(const struct cluster *c, const struct node *node)
+{
+    return c->stale.phase == STALE_DOWN && c->stale.node == node;
+}
+
+bool stale_shelters(const struct cluster *c)
+{
+    return c->stale.phase == STALE_DOWN || c->stale.phase == STALE_BACK;
+}
+
+void stale_heal(struct cluster *c)
+{
+    if (c->stale.phase == STALE_DOWN) {
+        c->stale.phase = STALE_NONE;
+        if (!c->stale.node->up) {
+            node_start(c->stale.node);
+        }
+    }
+}
+
+void stale_note(struct cluster *c)
+{
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+            const struct group *group = group_of(c, i, g);
+            struct raft_status status = group != NULL ? group_status(group) : (struct raft_status){0};
+            struct group_health health = group != NULL ? group_health(group) : (struct group_health){0};
+            char roles[64] = "";
+            for (uint32_t m = 0, at = 0; m < status.config.config.count && at < sizeof roles; m++) {
+                const struct raft_member *member = &status.config.config.members[m];
+                at += (uint32_t)snprintf(roles + at, sizeof roles - at, " %u:%x", member->node, member->roles);
+            }
+            world_note(c->world,
+                       "metad:%u group %u: role %d term %llu last %llu commit %llu applied %llu stale %u told %d lost "
+                       "%d hole %llu members at %llu:%s",
+                       i + 1, g, (int)status.role, (unsigned long long)status.term, (unsigned long long)status.last,
+                       (unsigned long long)status.commit, (unsigned long long)status.applied, health.stale,
+                       health.told_stale, health.lost, (unsigned long long)health.hole,
+                       (unsigned long long)status.config.index, roles);
+        }
+    }
+}
+
+bool stale_is_over(struct cluster *c)
+{
+    return c->stale.phase == STALE_NONE;
+}

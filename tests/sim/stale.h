@@ -1,0 +1,57 @@
+/* A metad whose directory goes back, log and database, to what a backup copied at an earlier moment while the node was
+ * down, or to nothing (R-E3). One node at a time, until it is a voter again that holds what is committed: between, no
+ * other directory is touched.
+ *
+ * What identity.c names as not recognised is kept out: before the node goes down, and again before its directory is put
+ * back, all the others have been up and connected for a while, so that they heard how far it was; and until the leader
+ * has taken its vote, nobody loses what it heard with its process (stale_shelters). */
+#ifndef CAIRN_SIM_STALE_H
+#define CAIRN_SIM_STALE_H
+
+#include "check_log.h"
+#include "plan.h"
+
+struct cluster;
+
+enum stale_phase {
+    STALE_NONE,
+    STALE_DOWN,    /* it is down, its directory what it was */
+    STALE_BACK,    /* put back, and it may be counted by who does not know yet */
+    STALE_LEARNER, /* it has no vote, or never lacked anything */
+};
+
+struct stale_backup {
+    struct disk_copy *disk; /* NULL: none was taken */
+    struct sim_kv_copy *kv;
+    struct log_copy *log; /* what the checker knew of it */
+    uint8_t directory;
+};
+
+struct stale {
+    enum stale_phase phase;
+    struct node *node;
+    bool emptied;                     /* else an older copy */
+    uint32_t well;                    /* looks in a row at which the others were up and connected */
+    uint8_t directories[PLAN_METADS]; /* an emptied directory is another one */
+    struct stale_backup backups[PLAN_METADS];
+    uint32_t put_back, emptied_count;
+};
+
+void stale_begin(struct cluster *c);
+void stale_deinit(struct cluster *c);
+/* The fault; false where none can be now. */
+bool stale_hurt(struct cluster *c, struct node *metad, bool emptied);
+/* A node went down: a backup may copy it. */
+void stale_down(struct cluster *c, struct node *node);
+/* Is to stay down for now. */
+bool stale_holds(const struct cluster *c, const struct node *node);
+/* No metad may lose its process now. */
+bool stale_shelters(const struct cluster *c);
+/* No fault any more: who is down with its directory as it was starts. */
+void stale_heal(struct cluster *c);
+/* How each group stands on each metad, for who reads a finding. */
+void stale_note(struct cluster *c);
+/* Nobody is hurt: all are voters again. */
+bool stale_is_over(struct cluster *c);
+
+#endif
