@@ -219,6 +219,8 @@ static enum err overlay_merge(struct kv_overlay *overlay, bool forward, const vo
     struct slice value = {0};
     bool fetch = true;
     enum err err = ERR_OK;
+    const struct kv_entry *entry = forward ? kv_batch_next(overlay->batch, from, from_bytes, after)
+                                           : kv_batch_prev(overlay->batch, from, from_bytes);
     for (;;) {
         if (fetch) {
             err = forward ? kv_next(overlay->under, from, from_bytes, after, &key, &value)
@@ -228,8 +230,6 @@ static enum err overlay_merge(struct kv_overlay *overlay, bool forward, const vo
             }
             fetch = false;
         }
-        const struct kv_entry *entry = forward ? kv_batch_next(overlay->batch, from, from_bytes, after)
-                                               : kv_batch_prev(overlay->batch, from, from_bytes);
         int order = -1; /* the batch's is nearer */
         if (entry == NULL) {
             order = 1;
@@ -255,6 +255,7 @@ static enum err overlay_merge(struct kv_overlay *overlay, bool forward, const vo
         from = entry->key.data;
         from_bytes = entry->key.bytes;
         after = true;
+        entry = forward ? kv_entry_next(entry) : kv_batch_prev(overlay->batch, from, from_bytes);
     }
 }
 
