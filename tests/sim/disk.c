@@ -174,7 +174,8 @@ static void image_write(struct file *file, enum image image, uint64_t offset, co
         uint8_t **memory = page_of(page, image);
         page->differ = true;
         if (*memory == NULL && data != NULL) {
-            *memory = mem_alloc(PAGE_BYTES);
+            *memory = part < PAGE_BYTES ? mem_alloc(PAGE_BYTES) : malloc(PAGE_BYTES);
+            CHECK(*memory != NULL);
         }
         if (data != NULL) {
             memcpy(*memory + within, data, part);
