@@ -14,7 +14,7 @@
 #include "limits.h"
 
 #define SLICE_ALIGN        4096u
-#define SLICE_SMALL_OFFSET 64u
+#define SLICE_SMALL_OFFSET 32u
 
 /* Sizes of the pool: each number of pages up to 64 KiB; from there eight for each power of two, so that at most an
  * eighth is lost to rounding. */
