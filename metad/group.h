@@ -201,6 +201,7 @@ struct group {
     struct effects *fx;
     struct kv_batch *batch;
     struct kv_overlay overlay;
+    bool standing_due; /* something was applied since standing_put */
     struct state state;
     struct feed feed;
 };
@@ -223,6 +224,9 @@ enum { COMMAND_ROOT = 1000, COMMAND_MAINTAIN = 1001, COMMAND_DIGEST = 1002, COMM
 
 /* apply.c */
 void group_apply(struct group *group, const struct raft_entry *entry);
+/* What was applied and is only in memory yet goes into the batch: records put, where the machine stands. At the end of
+ * a step, and before the view changes. */
+void group_settle(struct group *group);
 void group_answer(struct group *group, const struct waiter *waiter, struct answer *answer);
 
 /* standing.c */

@@ -93,6 +93,7 @@ static enum err receive_pairs(struct group *group, struct slice pairs)
 static enum err receive_switch(struct group *group, const struct message *message)
 {
     struct snapshot_in *in = &group->in;
+    group_settle(group);
     struct state before = group->state;
     struct standing at = {0};
     group->state.group.view = in->view;
