@@ -191,7 +191,7 @@ static bool take_packed(struct walk *walk, const uint8_t *end, ProtobufCType typ
     }
     const uint8_t *last = walk->at + bytes;
     size_t width = width_of(type), more = numbers_in(walk->at, last, type);
-    uint8_t *member = bytes > 0 ? array_room(walk, *count, more, array, width) : NULL;
+    uint8_t *member = more > 0 ? array_room(walk, *count, more, array, width) : NULL;
     for (; walk->at < last; member += width) {
         if (member == NULL || more-- == 0 || !take_number(walk, last, type, member)) {
             return false;

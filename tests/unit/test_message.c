@@ -257,6 +257,9 @@ static void malformed_bytes_are_refused(void **state)
         assert_int_equal(unpack(&cairn__error_reply__descriptor, bad[i].data, bad[i].bytes), ERR_BAD_PROTO);
     }
     assert_int_equal(unpack(&cairn__error_reply__descriptor, "\x08\x01\x12\x01x", 5), ERR_OK);
+    /* UploadStageReply.unresolved, a packed array: none of its numbers ends; none at all */
+    assert_int_equal(unpack(&cairn__upload_stage_reply__descriptor, "\x1a\x02\x80\x80", 4), ERR_BAD_PROTO);
+    assert_int_equal(unpack(&cairn__upload_stage_reply__descriptor, "\x1a\x00", 2), ERR_OK);
 }
 
 /* Random bytes, and valid messages with random damage: an answer, and no message that the scan refused. */
