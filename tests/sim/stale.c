@@ -147,6 +147,7 @@ static void cut_one_other(struct cluster *c)
 
 static void put_back(struct cluster *c)
 {
+    CHECK(c->stale.phase == STALE_DOWN && !c->stale.node->up);
     struct stale *stale = &c->stale;
     struct node *node = stale->node;
     const struct stale_backup none = {0}, *from = stale->emptied ? &none : &stale->backups[node->id - 1];
@@ -157,15 +158,82 @@ static void put_back(struct cluster *c)
     if (stale->emptied) {
         stale->directories[node->id - 1]++;
         stale->emptied_count++;
+        c->boots[node->id - 1].count = 0;
     } else {
         stale->directories[node->id - 1] = from->directory;
+        c->boots[node->id - 1] = from->boots;
         stale->put_back++;
     }
     world_note(c->world, "directory of metad:%u is %s", node->id, stale->emptied ? "empty" : "an older copy");
     stale->phase = STALE_BACK;
     stale->well = 0;
     node_start(node);
-    cut_one_other(c);
+}
+
+/* ---- one of the others lags behind what the node acknowledged ---- */
+
+/* Who leads all groups, or NULL. */
+static struct node *leader_of_all(struct cluster *c)
+{
+    struct node *leader = NULL;
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        uint32_t leads = 0;
+        for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+            const struct group *group = group_of(c, i, g);
+            leads += group != NULL && group_status(group).role == RAFT_LEADER;
+        }
+        leader = leads == CLUSTER_GROUPS ? metad_of(c, i) : leader;
+    }
+    return leader;
+}
+
+static void down(struct cluster *c)
+{
+    c->stale.phase = STALE_DOWN;
+    node_crash(c->stale.node, rng_chance(&c->world->rng_scenario, 500000) ? CRASH_POWER : CRASH_KILL);
+}
+
+/* The leader is gone, and who was cut off meets the node as it was long ago. */
+static void ahead_back(struct world *world, void *context, uint64_t argument)
+{
+    struct cluster *c = context;
+    struct stale *stale = &c->stale;
+    if (stale->phase != STALE_DOWN || argument != stale->ahead_count) {
+        return;
+    }
+    world_heal(world);
+    world_cut(world, stale->leads, stale->behind, true);
+    world_cut(world, stale->leads, stale->node, true);
+    put_back(c);
+    world_at(world, world->now_ns + rng_between(&world->rng_scenario, 2 * SECOND, 5 * SECOND), end_cut, c, 0);
+}
+
+/* What it said last arrives before its directory is another. */
+static void ahead_end(struct world *world, void *context, uint64_t argument)
+{
+    struct cluster *c = context;
+    if (c->stale.phase == STALE_AHEAD && argument == c->stale.ahead_count) {
+        down(c);
+        world_at(world, world->now_ns + SECOND / 2, ahead_back, c, argument);
+    }
+}
+
+static bool ahead_begin(struct cluster *c)
+{
+    struct stale *stale = &c->stale;
+    struct rng *rng = &c->world->rng_scenario;
+    stale->leads = leader_of_all(c);
+    if (c->plan->metads != 3 || stale->leads == NULL || stale->leads == stale->node || rng_chance(rng, 500000)) {
+        return false;
+    }
+    stale->behind = metad_of(c, 6 - stale->leads->id - stale->node->id - 1);
+    stale->phase = STALE_AHEAD;
+    stale->ahead_count++;
+    world_cut(c->world, stale->behind, stale->leads, true);
+    world_cut(c->world, stale->behind, stale->node, true);
+    world_note(c->world, "metad:%u is cut off, and metad:%u goes on without it", stale->behind->id, stale->node->id);
+    world_at(c->world, c->world->now_ns + rng_between(rng, SECOND, 2 * SECOND), ahead_end, c, stale->ahead_count);
+    return true;
 }
 
 static void look(struct cluster *c)
@@ -175,6 +243,7 @@ static void look(struct cluster *c)
     bool well = stale->well >= WELL_LOOKS;
     if (stale->phase == STALE_DOWN && well) {
         put_back(c);
+        cut_one_other(c);
     } else if (stale->phase == STALE_BACK && well && in_all_groups(c, has_no_vote, is_whole)) {
         world_note(c->world, "metad:%u counts in no majority that it must not", stale->node->id);
         stale->phase = STALE_LEARNER;
@@ -219,11 +288,12 @@ bool stale_hurt(struct cluster *c, struct node *metad, bool emptied)
         (!emptied && stale->backups[metad->id - 1].disk == NULL)) {
         return false;
     }
-    stale->phase = STALE_DOWN;
     stale->node = metad;
     stale->emptied = emptied;
     stale->well = 0;
-    node_crash(metad, rng_chance(&c->world->rng_scenario, 500000) ? CRASH_POWER : CRASH_KILL);
+    if (!ahead_begin(c)) {
+        down(c);
+    }
     return true;
 }
 
@@ -239,7 +309,8 @@ void stale_down(struct cluster *c, struct node *node)
         *backup = (struct stale_backup){.disk = disk_copy_take(node->disks[0]),
                                         .kv = sim_kv_copy_take(node->kvs[0]),
                                         .log = log_check_copy(c->log, node->id),
-                                        .directory = c->stale.directories[node->id - 1]};
+                                        .directory = c->stale.directories[node->id - 1],
+                                        .boots = c->boots[node->id - 1]};
     }
 }
 
@@ -250,11 +321,12 @@ bool stale_holds(const struct cluster *c, const struct node *node)
 
 bool stale_shelters(const struct cluster *c)
 {
-    return c->stale.phase == STALE_DOWN || c->stale.phase == STALE_BACK;
+    return c->stale.phase != STALE_NONE && c->stale.phase != STALE_LEARNER;
 }
 
 void stale_heal(struct cluster *c)
 {
+    c->stale.phase = c->stale.phase == STALE_AHEAD ? STALE_NONE : c->stale.phase;
     if (c->stale.phase == STALE_DOWN) {
         c->stale.phase = STALE_NONE;
         if (!c->stale.node->up) {
@@ -270,10 +342,11 @@ void stale_note(struct cluster *c)
             const struct group *group = group_of(c, i, g);
             struct raft_status status = group != NULL ? group_status(group) : (struct raft_status){0};
             struct group_health health = group != NULL ? group_health(group) : (struct group_health){0};
-            char roles[64] = "";
+            char roles[160] = ""; /* with what the leader knows that each has */
             for (uint32_t m = 0, at = 0; m < status.config.config.count && at < sizeof roles; m++) {
                 const struct raft_member *member = &status.config.config.members[m];
-                at += (uint32_t)snprintf(roles + at, sizeof roles - at, " %u:%x", member->node, member->roles);
+                at += (uint32_t)snprintf(roles + at, sizeof roles - at, " %u:%x@%llu", member->node, member->roles,
+                                         (unsigned long long)status.match[m]);
             }
             world_note(c->world,
                        "metad:%u group %u: role %d term %llu last %llu commit %llu applied %llu stale %u told %d lost "

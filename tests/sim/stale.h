@@ -2,12 +2,17 @@
  * down, or to nothing (R-E3). One node at a time, until it is a voter again that holds what is committed: between, no
  * other directory is touched.
  *
- * What identity.c names as not recognised is kept out: before the node goes down, and again before its directory is put
- * back, all the others have been up and connected for a while, so that they heard how far it was; and until the leader
- * has taken its vote, nobody loses what it heard with its process (stale_shelters). */
+ * Half of the time, where one node leads all groups, the third one is cut off for a while first, and comes back
+ * together with the node that is hurt, without the leader: it knows that the node had more, and not what. The two are a
+ * majority and must not elect.
+ *
+ * What identity.c names as not recognised is kept out: before the node goes down, and else also before its directory is
+ * put back, all the others have been up and connected for a while, so that they heard how far it was; and until the
+ * leader has taken its vote, nobody loses what it heard with its process (stale_shelters). */
 #ifndef CAIRN_SIM_STALE_H
 #define CAIRN_SIM_STALE_H
 
+#include "base/limits.h"
 #include "check_log.h"
 #include "plan.h"
 
@@ -15,9 +20,16 @@ struct cluster;
 
 enum stale_phase {
     STALE_NONE,
+    STALE_AHEAD,   /* it is to be, and acknowledges what one of the others does not get */
     STALE_DOWN,    /* it is down, its directory what it was */
     STALE_BACK,    /* put back, and it may be counted by who does not know yet */
     STALE_LEARNER, /* it has no vote, or never lacked anything */
+};
+
+/* Of a directory: the processes it had. */
+struct boots {
+    uint64_t list[LIMIT_LOG_BOOTS];
+    uint32_t count;
 };
 
 struct stale_backup {
@@ -25,6 +37,7 @@ struct stale_backup {
     struct sim_kv_copy *kv;
     struct log_copy *log; /* what the checker knew of it */
     uint8_t directory;
+    struct boots boots;
 };
 
 struct stale {
@@ -35,6 +48,8 @@ struct stale {
     uint8_t directories[PLAN_METADS]; /* an emptied directory is another one */
     struct stale_backup backups[PLAN_METADS];
     uint32_t put_back, emptied_count;
+    struct node *leads, *behind; /* of STALE_AHEAD: the leader, and who is cut off */
+    uint32_t ahead_count;
 };
 
 void stale_begin(struct cluster *c);
