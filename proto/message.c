@@ -1,5 +1,5 @@
-/* The table of message types, and the way from a header's bytes to a message: scan (scan.c), then protobuf-c into a
- * capped arena. What does not pass is BAD_PROTO and never reaches an actor. */
+/* The table of message types, and the way from a header's bytes to a message: one walk (unpack.c) into a capped arena.
+ * What does not pass is BAD_PROTO and never reaches an actor. */
 #include "message.h"
 
 #include <stdlib.h>
@@ -8,7 +8,7 @@
 #include "base/check.h"
 #include "base/limits.h"
 #include "proto/cairn.pb-c.h"
-#include "proto/scan.h"
+#include "proto/unpack.h"
 
 #define MESSAGE(name, number, roles, actor, right)                                                                     \
     _Static_assert((right) >= RIGHT_NONE && (right) <= RIGHT_CAPABILITY, #name " names the right it needs");           \
@@ -45,11 +45,12 @@ struct proto_block {
     size_t used;
     _Alignas(16) uint8_t data[];
 };
+#define ARENA_FIRST_BYTES 992u /* most messages; with its head of the sizes that malloc keeps ready */
 #define ARENA_BLOCK_BYTES 4096u
 
-static void *arena_alloc(void *allocator_data, size_t bytes)
+static void *arena_alloc(void *memory_of, size_t bytes)
 {
-    struct proto_arena *arena = allocator_data;
+    struct proto_arena *arena = memory_of;
     if (arena->failed || bytes > LIMIT_PROTO_ARENA_BYTES) {
         arena->failed = true;
         return NULL;
@@ -57,7 +58,8 @@ static void *arena_alloc(void *allocator_data, size_t bytes)
     bytes = (bytes + 15) / 16 * 16;
     struct proto_block *block = arena->blocks;
     if (block == NULL || bytes > block->bytes - block->used) {
-        size_t block_bytes = bytes < ARENA_BLOCK_BYTES ? ARENA_BLOCK_BYTES : bytes;
+        size_t least = block == NULL ? ARENA_FIRST_BYTES : ARENA_BLOCK_BYTES;
+        size_t block_bytes = bytes < least ? least : bytes;
         if (arena->bytes + block_bytes > arena->limit) {
             arena->failed = true;
             return NULL;
@@ -71,12 +73,6 @@ static void *arena_alloc(void *allocator_data, size_t bytes)
     void *memory = block->data + block->used;
     block->used += bytes;
     return memory;
-}
-
-static void arena_free(void *allocator_data, void *memory)
-{
-    (void)allocator_data;
-    (void)memory;
 }
 
 /* Frees blocks down to `keep`, which may be NULL. */
@@ -123,17 +119,12 @@ void *proto_arena_take(struct proto_arena *arena, size_t bytes)
 enum err proto_unpack(const ProtobufCMessageDescriptor *descriptor, struct slice header, struct proto_arena *arena,
                       void **ret_message)
 {
-    if (!proto_scan(descriptor, header.data, header.bytes)) {
-        return ERR_BAD_PROTO;
-    }
     arena->limit = arena->bytes + LIMIT_PROTO_ARENA_BYTES;
     struct proto_block *keep = arena->blocks;
     size_t keep_used = keep != NULL ? keep->used : 0;
-    ProtobufCAllocator allocator = {.alloc = arena_alloc, .free = arena_free, .allocator_data = arena};
     static const uint8_t nothing[1];
-    void *message =
-        protobuf_c_message_unpack(descriptor, &allocator, header.bytes, header.bytes > 0 ? header.data : nothing);
-    if (message == NULL || arena->failed) {
+    void *message = proto_walk(descriptor, header.bytes > 0 ? header.data : nothing, header.bytes, arena_alloc, arena);
+    if (message == NULL) {
         /* Messages unpacked into this arena before stay good. */
         arena_cut(arena, keep, keep_used);
         arena->failed = false;

@@ -14,7 +14,7 @@
  * no majority nothing is done: an operator decides.
  *
  * What is left over: what was heard and not yet written when this node itself crashed; a copy put back whose process
- * wrote past the old position and was started again before this node heard of it. */
+ * wrote past the old position and was started again before this node heard of it, or while this node was down. */
 #include <string.h>
 
 #include "base/check.h"
@@ -125,13 +125,16 @@ static void identity_raft_forget(struct group *group, uint32_t node)
     group_raft(group, &event);
 }
 
+/* Who was found to lack something stays stale until it has rejoined: it writes while it is not counted, and its next
+ * process has more than what it lacked was counted by. */
 static void identity_judge(struct group *group, struct identity *known, const Cairn__LogIdentity *told)
 {
-    known->stale = identity_lacks(known, told);
+    bool was_stale = known->stale;
+    known->stale = was_stale || identity_lacks(known, told);
     if (known->stale) {
         identity_raft_forget(group, known->peer.node);
     }
-    known->boot_before = known->peer.boot;
+    known->boot_before = was_stale ? known->boot_before : known->peer.boot;
     known->peer.boot = told->boot;
     known->found = told->boot_position;
 }

@@ -12,13 +12,14 @@
 #include "base/limits.h"
 #include "proto/cairn.pb-c.h"
 #include "proto/message.h"
-#include "proto/scan.h"
+#include "tests/proto_oracle.h"
 
 static enum err unpack(const ProtobufCMessageDescriptor *descriptor, const void *data, size_t bytes)
 {
     struct proto_arena arena = {0};
     void *message = NULL;
     enum err err = proto_unpack(descriptor, slice_borrow(data, bytes), &arena, &message);
+    assert_true(proto_agrees(descriptor, data, bytes) == (err == ERR_OK));
     assert_true((err == ERR_OK) == (message != NULL));
     assert_true(err != ERR_OK || arena.bytes <= LIMIT_PROTO_ARENA_BYTES);
     if (err != ERR_OK) {
@@ -103,6 +104,10 @@ static const ProtobufCFieldDescriptor nest_fields[] = {{.name = "inner",
                                                         .type = PROTOBUF_C_TYPE_MESSAGE,
                                                         .offset = offsetof(struct nest_message, inner),
                                                         .descriptor = &nest_descriptor}};
+static void nest_init(ProtobufCMessage *message)
+{
+    *(struct nest_message *)(void *)message = (struct nest_message){.base = {.descriptor = &nest_descriptor}};
+}
 static const ProtobufCIntRange nest_ranges[] = {{1, 0}, {0, 1}};
 static const unsigned nest_names[] = {0};
 const ProtobufCMessageDescriptor nest_descriptor = {.magic = PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
@@ -115,7 +120,8 @@ const ProtobufCMessageDescriptor nest_descriptor = {.magic = PROTOBUF_C__MESSAGE
                                                     .fields = nest_fields,
                                                     .fields_sorted_by_name = nest_names,
                                                     .n_field_ranges = 1,
-                                                    .field_ranges = nest_ranges};
+                                                    .field_ranges = nest_ranges,
+                                                    .message_init = nest_init};
 
 static void nesting_is_bounded(void **state)
 {
