@@ -16,7 +16,7 @@
 
 struct key key_begin(struct prefix group, char letter)
 {
-    struct key key; /* its room is not cleared: a thousand bytes for keys of twenty */
+    struct key key; /* a kilobyte: not cleared */
     key.count = 9;
     put_be32(key.bytes, group.group);
     put_be32(key.bytes + 4, group.view);

@@ -11,6 +11,8 @@
 #include "base/check.h"
 #include "base/limits.h"
 
+#define SHORT_BYTES 5 /* of a tag, or a length: neither is longer written by anybody */
+
 struct walk {
     proto_alloc *alloc;
     void *arena;
@@ -38,6 +40,17 @@ static bool take_varint(struct walk *walk, const uint8_t *end, uint64_t *ret_val
         }
     }
     return false;
+}
+
+static bool take_short(struct walk *walk, const uint8_t *end, uint64_t *ret_value)
+{
+    return take_varint(walk, end - walk->at > SHORT_BYTES ? walk->at + SHORT_BYTES : end, ret_value);
+}
+
+/* A length, of what lies there. */
+static bool take_length(struct walk *walk, const uint8_t *end, uint64_t *ret_bytes)
+{
+    return take_short(walk, end, ret_bytes) && *ret_bytes <= (uint64_t)(end - walk->at);
 }
 
 static bool take_skip(struct walk *walk, const uint8_t *end, uint64_t bytes)
@@ -116,7 +129,7 @@ static bool take_delimited(struct walk *walk, const uint8_t *end, const Protobuf
                            void *ret_member)
 {
     uint64_t bytes = 0;
-    if (!take_varint(walk, end, &bytes) || bytes > (uint64_t)(end - walk->at)) {
+    if (!take_length(walk, end, &bytes)) {
         return false;
     }
     if (field->type == PROTOBUF_C_TYPE_MESSAGE) {
@@ -186,12 +199,12 @@ static size_t numbers_in(const uint8_t *at, const uint8_t *end, ProtobufCType ty
 static bool take_packed(struct walk *walk, const uint8_t *end, ProtobufCType type, size_t *count, void **array)
 {
     uint64_t bytes = 0;
-    if (!take_varint(walk, end, &bytes) || bytes > (uint64_t)(end - walk->at)) {
+    if (!take_length(walk, end, &bytes)) {
         return false;
     }
     const uint8_t *last = walk->at + bytes;
     size_t width = width_of(type), more = numbers_in(walk->at, last, type);
-    uint8_t *member = bytes > 0 ? array_room(walk, *count, more, array, width) : NULL;
+    uint8_t *member = more > 0 ? array_room(walk, *count, more, array, width) : NULL;
     for (; walk->at < last; member += width) {
         if (member == NULL || more-- == 0 || !take_number(walk, last, type, member)) {
             return false;
@@ -237,7 +250,7 @@ static bool take_unknown(struct walk *walk, const uint8_t *end, uint32_t number,
         good = take_skip(walk, end, 8);
         break;
     case PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED:
-        good = take_varint(walk, end, &value) && take_skip(walk, end, value);
+        good = take_length(walk, end, &value) && take_skip(walk, end, value);
         break;
     case PROTOBUF_C_WIRE_TYPE_32BIT:
         good = take_skip(walk, end, 4);
@@ -279,7 +292,7 @@ static bool walk_field(struct walk *walk, const uint8_t *end, unsigned depth, un
                        ProtobufCMessage *message)
 {
     uint64_t tag = 0;
-    if (!take_varint(walk, end, &tag) || tag >> 3 == 0 || tag >> 3 >= 1u << 29) {
+    if (!take_short(walk, end, &tag) || tag >> 3 == 0 || tag >> 3 >= 1u << 29) {
         return false;
     }
     uint32_t number = (uint32_t)(tag >> 3);

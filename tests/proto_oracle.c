@@ -1,5 +1,6 @@
 /* The scan that must stand before protobuf-c 1.4.1, which recurses once a nesting level, takes 80 MB for 1 MiB of empty
- * sub-messages, and merges a singular sub-message given twice; and protobuf-c behind it. The descriptor tells which
+ * sub-messages, merges a singular sub-message given twice, and takes what is over 64 bits in a packed array; and
+ * protobuf-c behind it. The descriptor tells which
  * length-delimited fields are messages; the walk keeps its own short stack. Source: protobuf.dev, Encoding. */
 #include "proto_oracle.h"
 
@@ -101,6 +102,16 @@ static bool scan_delimited(struct scan *scan, const uint8_t *end, const Protobuf
         }
         scan->levels[scan->depth++] =
             (struct scan_level){.descriptor = field->descriptor, .end = scan->at + (size_t)bytes};
+        return true;
+    }
+    if (field != NULL && wire_type_of(field->type) == PROTOBUF_C_WIRE_TYPE_VARINT) { /* a packed array */
+        const uint8_t *last = scan->at + (size_t)bytes;
+        uint64_t number;
+        while (scan->at < last) {
+            if (!scan_varint(scan, last, &number)) {
+                return false;
+            }
+        }
         return true;
     }
     if (field != NULL && field->type == PROTOBUF_C_TYPE_STRING && memchr(scan->at, 0, (size_t)bytes) != NULL) {

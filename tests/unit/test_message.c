@@ -252,11 +252,20 @@ static void malformed_bytes_are_refused(void **state)
         {"\x08\x01\x08\x02", 4},                                  /* singular twice */
         {"\x09\x01\x02\x03\x04\x05\x06\x07", 8},                  /* 64-bit cut */
         {"\x7d\x01\x02\x03", 4},                                  /* 32-bit cut */
+        {"\x80\xff\xff\xff\x80\x00\x44", 7},                      /* a tag of six bytes */
+        {"\x12\x80\x80\x80\x80\x80\x00", 7},                      /* a length of six bytes */
     };
     for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         assert_int_equal(unpack(&cairn__error_reply__descriptor, bad[i].data, bad[i].bytes), ERR_BAD_PROTO);
     }
     assert_int_equal(unpack(&cairn__error_reply__descriptor, "\x08\x01\x12\x01x", 5), ERR_OK);
+    /* UploadStageReply.unresolved, a packed array: none of its numbers ends; none at all */
+    assert_int_equal(unpack(&cairn__upload_stage_reply__descriptor, "\x1a\x02\x80\x80", 4), ERR_BAD_PROTO);
+    assert_int_equal(unpack(&cairn__upload_stage_reply__descriptor, "\x1a\x00", 2), ERR_OK);
+    /* one that is over 64 bits */
+    assert_int_equal(
+        unpack(&cairn__upload_stage_reply__descriptor, "\x1a\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x28", 12),
+        ERR_BAD_PROTO);
 }
 
 /* Random bytes, and valid messages with random damage: an answer, and no message that the scan refused. */
