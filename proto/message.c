@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/limits.h"
 #include "proto/cairn.pb-c.h"
+#include "proto/pack.h"
 #include "proto/unpack.h"
 
 #define MESSAGE(name, number, roles, actor, right)                                                                     \
@@ -134,14 +135,23 @@ enum err proto_unpack(const ProtobufCMessageDescriptor *descriptor, struct slice
     return ERR_OK;
 }
 
+void proto_pack_into(const void *message, struct proto_packed *ret_packed)
+{
+    ret_packed->large = (struct slice){0};
+    ret_packed->data = proto_pack_back(message, ret_packed->room, sizeof ret_packed->room, &ret_packed->bytes);
+    if (ret_packed->data == NULL) {
+        ret_packed->bytes = protobuf_c_message_get_packed_size(message);
+        ret_packed->large = slice_alloc(ret_packed->bytes);
+        ret_packed->data = ret_packed->large.data;
+        CHECK(protobuf_c_message_pack(message, ret_packed->large.data) == ret_packed->bytes);
+    }
+}
+
 struct slice proto_pack(const void *message)
 {
-    size_t bytes = protobuf_c_message_get_packed_size(message);
-    struct slice packed = slice_alloc(bytes);
-    if (bytes > 0) {
-        CHECK(protobuf_c_message_pack(message, packed.data) == bytes);
-    }
-    return packed;
+    struct proto_packed packed;
+    proto_pack_into(message, &packed);
+    return packed.data == packed.large.data ? packed.large : slice_copy(packed.data, packed.bytes);
 }
 
 struct slice error_reply_encode_leader(enum err err, const char *text, uint32_t leader, const char *address)
