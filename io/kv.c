@@ -114,6 +114,11 @@ static enum err kv_read_fail(struct runtime_kv *kv, char *error)
     return err;
 }
 
+void runtime_kv_thread(void)
+{
+    rocksdb_set_perf_level(rocksdb_disable);
+}
+
 /* ---- room ---- */
 
 /* Free space of the file system that holds `path`; ample when it cannot be told, for then it shows where it is used. */

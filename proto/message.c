@@ -49,6 +49,17 @@ struct proto_block {
 #define ARENA_FIRST_BYTES 992u /* most messages; with its head of the sizes that malloc keeps ready */
 #define ARENA_BLOCK_BYTES 4096u
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define BLOCKS_GO 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(BLOCKS_GO)
+static const bool blocks_stay = false; /* a sanitizer is to see each message end */
+#else
+static const bool blocks_stay = true;
+#endif
+
 static void *arena_alloc(void *memory_of, size_t bytes)
 {
     struct proto_arena *arena = memory_of;
@@ -95,6 +106,23 @@ void proto_arena_deinit(struct proto_arena *arena)
     arena_cut(arena, NULL, 0);
     CHECK(arena->bytes == 0);
     arena->failed = false;
+}
+
+void proto_arena_reuse(struct proto_arena *arena)
+{
+    struct proto_block *keep = arena->blocks;
+    if (keep == NULL || keep->bytes != ARENA_BLOCK_BYTES || !blocks_stay) {
+        proto_arena_deinit(arena);
+        return;
+    }
+    struct proto_block *others = keep->next;
+    keep->next = NULL;
+    arena->blocks = others;
+    arena->bytes -= keep->bytes;
+    proto_arena_deinit(arena);
+    keep->used = 0;
+    arena->blocks = keep;
+    arena->bytes = keep->bytes;
 }
 
 void *proto_arena_take(struct proto_arena *arena, size_t bytes)

@@ -49,6 +49,8 @@ struct proto_arena {
     bool failed;
 };
 void proto_arena_deinit(struct proto_arena *arena);
+/* The same for who goes on with the next message: a block of it stays. proto_arena_deinit ends it all the same. */
+void proto_arena_reuse(struct proto_arena *arena);
 /* Zeroed memory that lives as long as the arena, for what is built beside a message; not counted against any message's
  * limit. */
 void *proto_arena_take(struct proto_arena *arena, size_t bytes);
