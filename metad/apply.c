@@ -106,15 +106,15 @@ void group_answer(struct group *group, const struct waiter *waiter, struct answe
 
 static enum err command_apply(struct group *group, struct slice packed, struct answer *ret_answer)
 {
-    struct proto_arena arena = {0};
+    struct proto_arena *arena = &group->arena;
     void *command = NULL;
-    enum err err = proto_unpack(&cairn__command__descriptor, packed, &arena, &command);
+    enum err err = proto_unpack(&cairn__command__descriptor, packed, arena, &command);
     if (err == ERR_OK) {
         struct apply apply = {
             .state = &group->state,
             .bootstrap = group->params.bootstrap,
             .command = command,
-            .arena = &arena,
+            .arena = arena,
             .feed = &group->feed,
         };
         uint16_t op = (uint16_t)apply.command->op;
@@ -126,7 +126,7 @@ static enum err command_apply(struct group *group, struct slice packed, struct a
             group->own_command_out = false;
         }
     }
-    proto_arena_deinit(&arena);
+    proto_arena_reuse(arena);
     return err;
 }
 

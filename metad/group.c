@@ -47,6 +47,7 @@ void group_destroy(struct group *group)
     }
     answers_forget(&group->state);
     records_deinit(&group->state);
+    proto_arena_deinit(&group->arena);
     writer_deinit(&group->feed.packed);
     keyring_deinit(&group->keyring);
     root_deinit(&group->root);

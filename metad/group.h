@@ -206,6 +206,7 @@ struct group {
     bool standing_due; /* something was applied since standing_put */
     struct state state;
     struct feed feed;
+    struct proto_arena arena; /* of the command that is applied */
 };
 
 /* requests.c */

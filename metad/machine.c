@@ -84,9 +84,10 @@ bool state_has(struct state *state, const struct key *key)
 
 void state_put(struct state *state, const struct key *key, const void *record)
 {
-    struct slice packed = proto_pack(record);
+    struct proto_packed packed;
+    proto_pack_into(record, &packed);
     kv_batch_put(state->kv->batch, key->bytes, key->count, packed.data, packed.bytes);
-    slice_drop(&packed);
+    slice_drop(&packed.large);
 }
 
 void state_put_bytes(struct state *state, const struct key *key, const void *data, size_t bytes)
@@ -124,14 +125,16 @@ void answer_set(struct answer *answer, const void *message)
 /* The event as an element of a FeedBatch's list: tag, length, bytes, as protobuf packs it. */
 static void change_pack(struct writer *packed, const Cairn__Change *change)
 {
-    size_t bytes = cairn__change__get_packed_size(change);
+    struct proto_packed bytes;
+    proto_pack_into(change, &bytes);
     writer_u8(packed, FEED_CHANGE_TAG);
-    size_t left = bytes;
+    size_t left = bytes.bytes;
     for (; left >= 0x80; left >>= 7) {
         writer_u8(packed, (uint8_t)(left | 0x80));
     }
     writer_u8(packed, (uint8_t)left);
-    cairn__change__pack(change, writer_reserve(packed, bytes));
+    writer_put(packed, bytes.data, bytes.bytes);
+    slice_drop(&bytes.large);
 }
 
 uint64_t feed_add(struct apply *apply, Cairn__NamespaceRecord *ns, uint32_t kind, const Cairn__Entry *entry,

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/limits.h"
 #include "proto/cairn.pb-c.h"
+#include "proto/pack.h"
 #include "proto/unpack.h"
 
 #define MESSAGE(name, number, roles, actor, right)                                                                     \
@@ -47,6 +48,17 @@ struct proto_block {
 };
 #define ARENA_FIRST_BYTES 992u /* most messages; with its head of the sizes that malloc keeps ready */
 #define ARENA_BLOCK_BYTES 4096u
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define BLOCKS_GO 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(BLOCKS_GO)
+static const bool blocks_stay = false; /* a sanitizer is to see each message end */
+#else
+static const bool blocks_stay = true;
+#endif
 
 static void *arena_alloc(void *memory_of, size_t bytes)
 {
@@ -96,6 +108,23 @@ void proto_arena_deinit(struct proto_arena *arena)
     arena->failed = false;
 }
 
+void proto_arena_reuse(struct proto_arena *arena)
+{
+    struct proto_block *keep = arena->blocks;
+    if (keep == NULL || keep->bytes != ARENA_BLOCK_BYTES || !blocks_stay) {
+        proto_arena_deinit(arena);
+        return;
+    }
+    struct proto_block *others = keep->next;
+    keep->next = NULL;
+    arena->blocks = others;
+    arena->bytes -= keep->bytes;
+    proto_arena_deinit(arena);
+    keep->used = 0;
+    arena->blocks = keep;
+    arena->bytes = keep->bytes;
+}
+
 void *proto_arena_take(struct proto_arena *arena, size_t bytes)
 {
     CHECK(bytes < SIZE_MAX / 2);
@@ -134,14 +163,23 @@ enum err proto_unpack(const ProtobufCMessageDescriptor *descriptor, struct slice
     return ERR_OK;
 }
 
+void proto_pack_into(const void *message, struct proto_packed *ret_packed)
+{
+    ret_packed->large = (struct slice){0};
+    ret_packed->data = proto_pack_back(message, ret_packed->room, sizeof ret_packed->room, &ret_packed->bytes);
+    if (ret_packed->data == NULL) {
+        ret_packed->bytes = protobuf_c_message_get_packed_size(message);
+        ret_packed->large = slice_alloc(ret_packed->bytes);
+        ret_packed->data = ret_packed->large.data;
+        CHECK(protobuf_c_message_pack(message, ret_packed->large.data) == ret_packed->bytes);
+    }
+}
+
 struct slice proto_pack(const void *message)
 {
-    size_t bytes = protobuf_c_message_get_packed_size(message);
-    struct slice packed = slice_alloc(bytes);
-    if (bytes > 0) {
-        CHECK(protobuf_c_message_pack(message, packed.data) == bytes);
-    }
-    return packed;
+    struct proto_packed packed;
+    proto_pack_into(message, &packed);
+    return packed.data == packed.large.data ? packed.large : slice_copy(packed.data, packed.bytes);
 }
 
 struct slice error_reply_encode_leader(enum err err, const char *text, uint32_t leader, const char *address)

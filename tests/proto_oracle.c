@@ -188,7 +188,8 @@ bool proto_agrees(const ProtobufCMessageDescriptor *descriptor, const uint8_t *d
                                    : NULL;
     CHECK(taken == (theirs != NULL) || (!taken && bytes > 65536));
     if (taken) {
-        struct slice a = proto_pack(ours), b = proto_pack(theirs);
+        struct slice a = proto_pack(ours), b = slice_alloc(protobuf_c_message_get_packed_size(theirs));
+        CHECK(protobuf_c_message_pack(theirs, b.data) == b.bytes);
         CHECK(slice_equal(a, b));
         slice_drop(&a);
         slice_drop(&b);
