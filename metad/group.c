@@ -229,7 +229,8 @@ static void group_log_appended(struct group *group, struct slice header)
         group_start_raft(group, &start);
         return;
     }
-    if (number == group->reset_number) {
+    group->persisted_number = number;
+    if (group->reset_number != 0 && number >= group->reset_number) {
         standing_reset_done(group);
     }
     if (group->phase == GROUP_RESETTING) {

@@ -163,10 +163,11 @@ struct group {
         uint64_t mutations; /* applied of it since */
         uint64_t begin_ns, end_ns;
     } reapply;
-    bool flush_due;          /* the log asks for it */
-    uint64_t pinned;         /* up to there the log keeps no entries for members that lag */
-    uint64_t load_first;     /* of the read that is out */
-    uint64_t persist_number; /* of the last append sent to the log */
+    bool flush_due;            /* the log asks for it */
+    uint64_t pinned;           /* up to there the log keeps no entries for members that lag */
+    uint64_t load_first;       /* of the read that is out */
+    uint64_t persist_number;   /* of the last append sent to the log */
+    uint64_t persisted_number; /* of the last one it has answered */
 
     struct proposal *queue; /* waits for an entry: [head, tail) */
     unsigned long queue_head, queue_tail, queue_capacity;

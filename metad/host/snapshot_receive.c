@@ -204,8 +204,11 @@ void snapshot_receive_flushed(struct group *group, uint64_t flush)
     if (!in.config_same) { /* who was stale may have rejoined since; else what was heard is held to */
         identity_forget(group);
     }
-    if (group->phase == GROUP_RUNNING && group->reset_number == 0) {
-        standing_reset_done(group); /* the log holds the snapshot's last entry */
+    if (group->phase == GROUP_RUNNING && group->reset_number == 0) { /* Raft's log holds the snapshot's last entry */
+        group->reset_number = group->persist_number;
+        if (group->persisted_number == group->persist_number) {
+            standing_reset_done(group); /* and the one on disk */
+        }
     }
     receive_answer(group, &in.answer, in.next + 1, true);
     if (group->params.group == 0) {

@@ -632,7 +632,12 @@ void log_check_commit(struct log_check *check, uint32_t g, const struct raft_con
 void log_check_agree(struct log_check *check, uint32_t node, uint32_t g, uint64_t base, uint64_t applied)
 {
     CHECK(node < NODES && g < GROUPS);
-    const struct held_log *log = &check->shadows[node][g].log;
+    const struct shadow *shadow = &check->shadows[node][g];
+    const struct held_log *log = &shadow->log;
+    for (unsigned long i = 0; i < shadow->append_count; i++) { /* what these replace a snapshot may stand for */
+        const struct append *append = &shadow->appends[i];
+        applied = append->count > 0 && append->first <= applied ? append->first - 1 : applied;
+    }
     struct held_log *agreed = &check->agreed[g];
     uint64_t *at = &check->compared[node][g];
     *at = *at < base ? base : *at; /* a snapshot: what its log held there may be anything */
