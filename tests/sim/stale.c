@@ -8,6 +8,9 @@
 
 #define LOOK_NS 100000000ull
 enum { WELL_LOOKS = 12 }; /* longer than a follower waits that hears nothing */
+enum { HEARD_LOOKS = 8 }; /* and so many before its end everybody heard how far each was */
+enum { DOWN_LOOKS = 4 };  /* longer than what was acknowledged takes to be durable where it was counted */
+#define AHEAD_NS (3 * SECOND)
 
 static bool enabled(const struct cluster *c)
 {
@@ -145,6 +148,20 @@ static void cut_one_other(struct cluster *c)
     world_at(c->world, c->world->now_ns + rng_between(rng, SECOND, 4 * SECOND), end_cut, c, 0);
 }
 
+/* Who has what the two lack is with neither of them. */
+static void cut_the_rest(struct cluster *c)
+{
+    const struct stale *stale = &c->stale;
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        struct node *other = metad_of(c, i);
+        if (other != stale->node && other != stale->behind) {
+            world_cut(c->world, other, stale->node, true);
+            world_cut(c->world, other, stale->behind, true);
+        }
+    }
+    world_at(c->world, c->world->now_ns + rng_between(&c->world->rng_scenario, SECOND, 4 * SECOND), end_cut, c, 0);
+}
+
 static void put_back(struct cluster *c)
 {
     struct stale *stale = &c->stale;
@@ -165,13 +182,133 @@ static void put_back(struct cluster *c)
     stale->phase = STALE_BACK;
     stale->well = 0;
     node_start(node);
-    cut_one_other(c);
+    if (stale->behind != NULL) {
+        cut_the_rest(c);
+    } else {
+        cut_one_other(c);
+    }
+}
+
+/* ---- what one of the others does not hear of ---- */
+
+static struct raft_status status_of(struct cluster *c, const struct node *node, uint32_t g)
+{
+    const struct group *group = group_of(c, node->id - 1, g);
+    return group != NULL ? group_status(group) : (struct raft_status){0};
+}
+
+static void note_entries(struct cluster *c)
+{
+    struct stale *stale = &c->stale;
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        uint64_t sum = 0;
+        for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+            uint64_t last = status_of(c, metad_of(c, i), g).last;
+            sum += last;
+            stale->heard[i][g] = stale->well == HEARD_LOOKS ? last : stale->heard[i][g];
+        }
+        stale->begun[i] = stale->well == 1 ? sum : stale->begun[i];
+    }
+}
+
+/* Its log grew since its last start, and all heard of it: any older copy lacks what they know. */
+static bool has_written(const struct cluster *c, const struct node *node)
+{
+    uint64_t sum = 0;
+    for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+        sum += c->stale.heard[node->id - 1][g];
+    }
+    return sum > c->stale.begun[node->id - 1];
+}
+
+static bool leads_nothing(struct cluster *c, const struct node *node)
+{
+    bool none = true;
+    for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+        none = none && status_of(c, node, g).role == RAFT_FOLLOWER;
+    }
+    return none;
+}
+
+/* One of the others, that leads nothing, hears nothing from now on. */
+static bool ahead_begin(struct cluster *c)
+{
+    struct stale *stale = &c->stale;
+    struct rng *rng = &c->world->rng_scenario;
+    struct node *behind = metad_of(c, (uint32_t)rng_below(rng, c->plan->metads));
+    if (rng_chance(rng, 300000) || behind == stale->node || !leads_nothing(c, behind) || !has_written(c, stale->node)) {
+        return false;
+    }
+    stale->behind = behind;
+    stale->ahead_until_ns = c->world->now_ns + AHEAD_NS;
+    bool kept = true;
+    for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+        struct raft_status status = status_of(c, behind, g);
+        stale->behind_last[g] = status.last;
+        kept = kept && status.applied > stale->heard[behind->id - 1][g];
+    }
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        if (metad_of(c, i) != behind) {
+            world_cut(c->world, behind, metad_of(c, i), true);
+        }
+    }
+    bool crashes = kept && rng_chance(rng, 700000);
+    if (crashes) {
+        node_crash(behind, rng_chance(rng, 500000) ? CRASH_POWER : CRASH_KILL);
+    }
+    world_note(c->world, "metad:%u hears nothing%s", behind->id, crashes ? ", and crashed" : "");
+    return true;
+}
+
+/* Something is committed that it lacks. */
+static bool is_ahead(struct cluster *c)
+{
+    const struct stale *stale = &c->stale;
+    bool ahead = false;
+    for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+        ahead = ahead || status_of(c, stale->node, g).commit > stale->behind_last[g];
+    }
+    return ahead && stale->behind->up && stale->node->up;
+}
+
+static void ahead_look(struct cluster *c)
+{
+    struct stale *stale = &c->stale;
+    if (is_ahead(c)) {
+        stale->phase = STALE_DOWN;
+        stale->ahead_count++;
+        stale->down_looks = 0;
+        node_crash(stale->node, rng_chance(&c->world->rng_scenario, 500000) ? CRASH_POWER : CRASH_KILL);
+    } else if (c->world->now_ns >= stale->ahead_until_ns) {
+        world_heal(c->world);
+        stale->phase = STALE_NONE;
+    }
+}
+
+/* It stays down for a moment: what it acknowledged last is counted, and durable with the other. */
+static void ahead_down_look(struct cluster *c)
+{
+    if (++c->stale.down_looks >= DOWN_LOOKS) {
+        world_heal(c->world);
+        put_back(c);
+    }
 }
 
 static void look(struct cluster *c)
 {
     struct stale *stale = &c->stale;
+    if (stale->phase == STALE_AHEAD) {
+        ahead_look(c);
+        return;
+    }
+    if (stale->phase == STALE_DOWN && stale->behind != NULL) {
+        ahead_down_look(c);
+        return;
+    }
     stale->well = others_are_well(c) ? stale->well + 1 : 0;
+    if (stale->well == 1 || stale->well == HEARD_LOOKS) {
+        note_entries(c);
+    }
     bool well = stale->well >= WELL_LOOKS;
     if (stale->phase == STALE_DOWN && well) {
         put_back(c);
@@ -219,9 +356,15 @@ bool stale_hurt(struct cluster *c, struct node *metad, bool emptied)
         (!emptied && stale->backups[metad->id - 1].disk == NULL)) {
         return false;
     }
-    stale->phase = STALE_DOWN;
     stale->node = metad;
     stale->emptied = emptied;
+    stale->behind = NULL;
+    if (ahead_begin(c)) {
+        stale->phase = STALE_AHEAD;
+        stale->well = 0;
+        return true;
+    }
+    stale->phase = STALE_DOWN;
     stale->well = 0;
     node_crash(metad, rng_chance(&c->world->rng_scenario, 500000) ? CRASH_POWER : CRASH_KILL);
     return true;
@@ -250,12 +393,14 @@ bool stale_holds(const struct cluster *c, const struct node *node)
 
 bool stale_shelters(const struct cluster *c)
 {
-    return c->stale.phase == STALE_DOWN || c->stale.phase == STALE_BACK;
+    return c->stale.phase == STALE_AHEAD || c->stale.phase == STALE_DOWN || c->stale.phase == STALE_BACK;
 }
 
 void stale_heal(struct cluster *c)
 {
-    if (c->stale.phase == STALE_DOWN) {
+    if (c->stale.phase == STALE_AHEAD) {
+        c->stale.phase = STALE_NONE;
+    } else if (c->stale.phase == STALE_DOWN) {
         c->stale.phase = STALE_NONE;
         if (!c->stale.node->up) {
             node_start(c->stale.node);
