@@ -245,7 +245,7 @@ static bool ahead_begin(struct cluster *c)
     for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
         struct raft_status status = status_of(c, behind, g);
         stale->behind_last[g] = status.last;
-        kept = kept && status.applied > stale->heard[behind->id - 1][g];
+        kept = kept && status.config.index == 0 && status.applied > stale->heard[behind->id - 1][g];
     }
     for (uint32_t i = 0; i < c->plan->metads; i++) {
         if (metad_of(c, i) != behind) {

@@ -8,7 +8,8 @@
  *
  * Often (COUNTEREXAMPLES E3) one of the others hears nothing for a while, and the rest commits without it. Then the one
  * that goes back meets it alone: the two lack what was acknowledged, and must not be a majority. Who hears nothing may
- * crash meanwhile, if its log holds what it had heard. */
+ * crash meanwhile, if its log holds what it had heard, and no members were changed yet: behind a restart an older
+ * committed configuration is applied first, and one that was a learner in it is believed anew (README.md, "Known"). */
 #ifndef CAIRN_SIM_STALE_H
 #define CAIRN_SIM_STALE_H
 
