@@ -288,7 +288,7 @@ bool identity_is_lost(const struct group *group, uint32_t node);
 /* Before an append: what was learned goes into the log with it. */
 void identity_tell_log(struct group *group);
 /* A configuration is committed: who is no voter in it begins anew. */
-void identity_config(struct group *group, const struct raft_config *config);
+void identity_config(struct group *group, uint64_t index, const struct raft_config *config);
 /* A snapshot was installed: configurations were passed over. */
 void identity_forget(struct group *group);
 /* Leader: a stale voter is made a learner, to be promoted when it has caught up. */

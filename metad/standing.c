@@ -144,7 +144,7 @@ void standing_config(struct group *group, uint64_t index, const struct raft_conf
     writer_deinit(&writer);
     slice_drop(&packed);
     group->at.config = (struct raft_config_at){.index = index, .config = *config};
-    identity_config(group, config);
+    identity_config(group, index, config);
 }
 
 void standing_digest(struct group *group, uint64_t value)

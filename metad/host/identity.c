@@ -14,8 +14,9 @@
  * is no voter in the committed configuration is believed anew, and catches up like any learner. Where what is left has
  * no majority nothing is done: an operator decides.
  *
- * What is left over: what was heard and not yet written when this node itself crashed; a copy put back that holds all
- * that this node ever heard of the member (it was cut off since before the member's last start). */
+ * What is left over: what was heard and not yet written when this node itself crashed, or was written before members
+ * changed and not since (an idle group writes nothing); a copy put back that holds all that this node ever heard of the
+ * member (it was cut off since before the member's last start). */
 #include <string.h>
 
 #include "base/check.h"
@@ -43,10 +44,14 @@ bool identity_open(struct group *group, struct reader *reader)
     if (!log_peers_read(reader, peers, &count) || reader->left != 0) {
         return false;
     }
+    group->identity_count = 0;
     for (uint32_t i = 0; i < count; i++) {
-        group->identities[i] = (struct identity){.peer = peers[i], .found = peers[i].position};
+        /* heard before members changed, and not written again since: it may have rejoined */
+        if (peers[i].config >= group->at.config.index) {
+            group->identities[group->identity_count++] =
+                (struct identity){.peer = peers[i], .found = peers[i].position};
+        }
     }
-    group->identity_count = count;
     return true;
 }
 
@@ -81,11 +86,18 @@ static struct identity *identity_row(struct group *group)
     return NULL;
 }
 
+static void identity_heard_now(const struct group *group, struct identity *known)
+{
+    uint64_t index = group->at.config.index;
+    known->peer.config = index > known->peer.config ? index : known->peer.config;
+}
+
 static void identity_take(struct group *group, struct identity *known, uint32_t node, const Cairn__LogIdentity *told)
 {
     *known = (struct identity){.peer = {.node = node, .boot = told->boot, .position = told->position},
                                .found = told->boot_position};
     memcpy(known->peer.directory.bytes, told->directory.data, sizeof known->peer.directory.bytes);
+    identity_heard_now(group, known);
     group->identities_due = true;
 }
 
@@ -111,11 +123,13 @@ void identity_relay(const struct group *group, Cairn__LogIdentity *ret, Cairn__L
     *ret_count = count;
 }
 
-/* In the committed configuration. Where that was lost with the state (R-E5) all that was heard is held to. */
-static bool identity_votes(const struct group *group, uint32_t node)
+/* In the committed configuration. One that was heard under a later one is held to that: behind a restart older ones are
+ * applied again one by one. Where all was lost with the state (R-E5) all that was heard is held to. */
+static bool identity_votes(const struct group *group, uint32_t node, const struct identity *known)
 {
-    const struct raft_config *config = &group->at.config.config;
-    return config->count == 0 || (raft_config_roles(config, node) & (RAFT_VOTER | RAFT_OUTGOING)) != 0;
+    const struct raft_config_at *at = &group->at.config;
+    return at->config.count == 0 || (known != NULL && known->peer.config > at->index) ||
+           (raft_config_roles(&at->config, node) & (RAFT_VOTER | RAFT_OUTGOING)) != 0;
 }
 
 /* Its directory never had the process `boot`. One that remembers all it can may have forgotten it. */
@@ -180,7 +194,7 @@ enum err identity_hear(struct group *group, uint32_t node, const Cairn__LogIdent
         return ERR_OK;
     }
     struct identity *known = identity_find(group, node);
-    bool votes = identity_votes(group, node);
+    bool votes = identity_votes(group, node, known);
     if (known == NULL || !votes) {
         identity_believe(group, known, node, told);
         return ERR_OK;
@@ -206,6 +220,7 @@ enum err identity_hear(struct group *group, uint32_t node, const Cairn__LogIdent
     }
     if (told->position > known->peer.position) {
         known->peer.position = told->position;
+        identity_heard_now(group, known);
         group->identities_due = true;
     }
     return ERR_OK;
@@ -217,7 +232,7 @@ enum err identity_hear(struct group *group, uint32_t node, const Cairn__LogIdent
 static void identity_learn_one(struct group *group, const Cairn__LogIdentity *told)
 {
     struct identity *known = identity_find(group, told->node);
-    bool votes = identity_votes(group, told->node);
+    bool votes = identity_votes(group, told->node, known);
     if (known == NULL || !votes) {
         known = known != NULL ? known : identity_row(group);
         bool news = known != NULL && (known->peer.node != told->node || told->position > known->peer.position ||
@@ -235,6 +250,7 @@ static void identity_learn_one(struct group *group, const Cairn__LogIdentity *to
         known->told_of = true;
     }
     known->peer.position = told->position;
+    identity_heard_now(group, known);
     group->identities_due = true;
 }
 
@@ -298,12 +314,13 @@ void identity_tell_log(struct group *group)
     group_log_send(group, MESSAGE_LOG_PEERS, 0, &header, (struct slice){0});
 }
 
-void identity_config(struct group *group, const struct raft_config *config)
+void identity_config(struct group *group, uint64_t index, const struct raft_config *config)
 {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < group->identity_count; i++) {
-        uint8_t roles = raft_config_roles(config, group->identities[i].peer.node);
-        if ((roles & (RAFT_VOTER | RAFT_OUTGOING)) != 0) {
+        const struct log_peer *peer = &group->identities[i].peer;
+        bool votes = (raft_config_roles(config, peer->node) & (RAFT_VOTER | RAFT_OUTGOING)) != 0;
+        if (votes || peer->config >= index) {
             group->identities[kept++] = group->identities[i];
         }
     }

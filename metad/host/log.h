@@ -88,8 +88,11 @@ struct log_peer {
     struct uuid directory;
     uint64_t boot;     /* random, of the process that was heard last */
     uint64_t position; /* the highest durable one that it told */
+    uint64_t
+        config; /* index of the committed configuration under which it was heard last; 0: of the first, or not known */
 };
-#define LOG_PEER_BYTES 36u
+#define LOG_PEER_BYTES     44u
+#define LOG_PEER_OLD_BYTES 36u /* without the configuration, as it was written first */
 struct writer;
 struct reader;
 void log_peers_put(const struct log_peer *peers, uint32_t count, struct writer *w);

@@ -191,13 +191,15 @@ void log_peers_put(const struct log_peer *peers, uint32_t count, struct writer *
         writer_put(w, peers[i].directory.bytes, sizeof peers[i].directory.bytes);
         writer_u64(w, peers[i].boot);
         writer_u64(w, peers[i].position);
+        writer_u64(w, peers[i].config);
     }
 }
 
 bool log_peers_read(struct reader *r, struct log_peer *ret_peers, uint32_t *ret_count)
 {
     uint32_t count = reader_u32(r);
-    if (r->failed || count > RAFT_MEMBERS_MAX || r->left < (size_t)count * LOG_PEER_BYTES) {
+    bool old = r->left == (size_t)count * LOG_PEER_OLD_BYTES; /* they are the last of what they stand in */
+    if (r->failed || count > RAFT_MEMBERS_MAX || (!old && r->left < (size_t)count * LOG_PEER_BYTES)) {
         return false;
     }
     for (uint32_t i = 0; i < count; i++) {
@@ -207,6 +209,7 @@ bool log_peers_read(struct reader *r, struct log_peer *ret_peers, uint32_t *ret_
         memcpy(ret_peers[i].directory.bytes, directory, sizeof ret_peers[i].directory.bytes);
         ret_peers[i].boot = reader_u64(r);
         ret_peers[i].position = reader_u64(r);
+        ret_peers[i].config = old ? 0 : reader_u64(r);
     }
     *ret_count = count;
     return true;

@@ -170,9 +170,26 @@ static void test_rejoins(void **state)
     assert_int_equal(hear(&node, 6, 71, 1, 1), ERR_STALE_PEER);
     struct raft_config config = {.members = {{1, RAFT_VOTER}, {2, RAFT_LEARNER}, {3, RAFT_VOTER}}, .count = 3};
     node.groups[GROUP]->at.config = (struct raft_config_at){.index = 1, .config = config};
-    identity_config(node.groups[GROUP], &config);
+    identity_config(node.groups[GROUP], 1, &config);
     assert_int_equal(hear(&node, 6, 71, 1, 1), ERR_OK);
     assert_false(identity_is_stale(node.groups[GROUP], 2));
+    node_deinit(&node);
+}
+
+/* Behind a restart an older configuration is applied again, in which it was a learner: what was heard under the one
+ * that came later is held to, and its row stays. */
+static void test_heard_under_a_later_configuration(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node);
+    struct raft_config voter = {.members = {{1, RAFT_VOTER}, {2, RAFT_VOTER}, {3, RAFT_VOTER}}, .count = 3};
+    struct raft_config learner = {.members = {{1, RAFT_VOTER}, {2, RAFT_LEARNER}, {3, RAFT_VOTER}}, .count = 3};
+    node.groups[GROUP]->at.config = (struct raft_config_at){.index = 9, .config = voter};
+    assert_int_equal(hear(&node, 5, 70, 10, 40), ERR_OK);
+    node.groups[GROUP]->at.config = (struct raft_config_at){.index = 7, .config = learner};
+    identity_config(node.groups[GROUP], 7, &learner);
+    assert_int_equal(hear(&node, 5, 71, 30, 30), ERR_STALE_PEER);
     node_deinit(&node);
 }
 
@@ -185,7 +202,7 @@ static void test_rejoins_and_is_told_of(void **state)
     start(&node);
     assert_int_equal(relay(&node, 0, 5, 70, 10, 40), ERR_OK);
     struct raft_config config = {.members = {{1, RAFT_VOTER}, {2, RAFT_LEARNER}, {3, RAFT_VOTER}}, .count = 3};
-    identity_config(node.groups[GROUP], &config);
+    identity_config(node.groups[GROUP], 1, &config);
     assert_int_equal(relay(&node, 0, 5, 71, 12, 20), ERR_OK);
     assert_int_equal(hear(&node, 5, 71, 12, 21), ERR_OK);
     assert_false(identity_is_stale(node.groups[GROUP], 2));
@@ -265,11 +282,17 @@ static void test_relay_is_learned(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_less_than_was_heard),       cmocka_unit_test(test_process_that_is_missing),
-        cmocka_unit_test(test_process_that_is_forgotten), cmocka_unit_test(test_process_that_was_told_of),
-        cmocka_unit_test(test_relay_is_judged),           cmocka_unit_test(test_relay_of_an_older_process),
-        cmocka_unit_test(test_relay_is_learned),          cmocka_unit_test(test_rejoins),
-        cmocka_unit_test(test_stale_leader_is_followed),  cmocka_unit_test(test_rejoins_and_is_told_of),
+        cmocka_unit_test(test_less_than_was_heard),
+        cmocka_unit_test(test_process_that_is_missing),
+        cmocka_unit_test(test_process_that_is_forgotten),
+        cmocka_unit_test(test_process_that_was_told_of),
+        cmocka_unit_test(test_relay_is_judged),
+        cmocka_unit_test(test_relay_of_an_older_process),
+        cmocka_unit_test(test_relay_is_learned),
+        cmocka_unit_test(test_heard_under_a_later_configuration),
+        cmocka_unit_test(test_rejoins),
+        cmocka_unit_test(test_stale_leader_is_followed),
+        cmocka_unit_test(test_rejoins_and_is_told_of),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
