@@ -29,11 +29,18 @@ _Noreturn void check_failed(const char *file, int line, const char *function, co
     abort();
 }
 
+#define MEM_SMALL 1024u
+
 void *mem_alloc(unsigned long bytes)
 {
-    void *memory = calloc(1, bytes ? bytes : 1);
+    if (bytes > MEM_SMALL) {
+        void *fresh = calloc(1, bytes); /* pages that come from the kernel are clear */
+        CHECK(fresh != NULL);
+        return fresh;
+    }
+    void *memory = malloc(bytes ? bytes : 1); /* calloc passes by what malloc keeps for the thread */
     CHECK(memory != NULL);
-    return memory;
+    return memset(memory, 0, bytes);
 }
 
 void *mem_grow(void *items, unsigned long *capacity, unsigned long count, unsigned long item_bytes)
@@ -42,7 +49,7 @@ void *mem_grow(void *items, unsigned long *capacity, unsigned long count, unsign
     if (count <= *capacity) {
         return items;
     }
-    unsigned long grown = *capacity ? *capacity * 2 : 8;
+    unsigned long grown = *capacity ? *capacity * 2 : item_bytes < 8 ? 64 / item_bytes : 8;
     if (grown < count) {
         grown = count;
     }

@@ -17,9 +17,7 @@ struct crypto {
     EVP_MD_CTX *digest;
     EVP_CIPHER_CTX *encrypt;
     EVP_CIPHER_CTX *decrypt;
-    EVP_MAC_CTX *hmac;     /* set to SHA-256 */
-    EVP_PKEY *sign_key;    /* Ed25519, of sign_seed; NULL: none yet */
-    uint8_t sign_seed[32]; /* wiped with the thread */
+    uint8_t sign_key[64]; /* Ed25519: seed and public key, wiped with the thread; of `signature_count` > 0 */
     struct {
         struct sha256 data;
         uint8_t signature[64];

@@ -19,15 +19,9 @@ struct batch_node {
 struct kv_batch {
     size_t count;
     uint64_t random;
+    unsigned levels; /* in use */
     struct batch_node *heads[BATCH_LEVELS];
 };
-
-static int key_compare(const void *a, size_t a_bytes, const void *b, size_t b_bytes)
-{
-    size_t common = a_bytes < b_bytes ? a_bytes : b_bytes;
-    int order = common > 0 ? memcmp(a, b, common) : 0;
-    return order != 0 ? order : (a_bytes > b_bytes) - (a_bytes < b_bytes);
-}
 
 struct kv_batch *kv_batch_create(void)
 {
@@ -72,14 +66,14 @@ static struct batch_node *batch_seek(const struct kv_batch *batch, const void *k
                                      struct batch_node ***ret_links)
 {
     struct batch_node *at = NULL;
-    for (unsigned level = BATCH_LEVELS; level-- > 0;) {
+    for (unsigned level = batch->levels; level-- > 0;) {
         struct batch_node *const *links = at != NULL ? at->next : batch->heads;
         for (;;) {
             struct batch_node *next = links[level];
             if (next == NULL) {
                 break;
             }
-            int order = key_compare(next->entry.key.data, next->entry.key.bytes, key, key_bytes);
+            int order = kv_key_compare(next->entry.key.data, next->entry.key.bytes, key, key_bytes);
             if (order > 0 || (order == 0 && !equal)) {
                 break;
             }
@@ -103,8 +97,11 @@ static void batch_set(struct kv_batch *batch, const void *key, size_t key_bytes,
     CHECK(key_bytes <= KV_KEY_BYTES);
     struct batch_node **links[BATCH_LEVELS];
     struct batch_node *node = node_after(batch, batch_seek(batch, key, key_bytes, false, links));
-    if (node == NULL || key_compare(node->entry.key.data, node->entry.key.bytes, key, key_bytes) != 0) {
+    if (node == NULL || kv_key_compare(node->entry.key.data, node->entry.key.bytes, key, key_bytes) != 0) {
         unsigned height = batch_height(batch);
+        for (; batch->levels < height; batch->levels++) {
+            links[batch->levels] = &batch->heads[batch->levels];
+        }
         node = mem_alloc(sizeof *node + height * sizeof node->next[0]);
         node->entry.key = slice_copy(key, key_bytes);
         for (unsigned level = 0; level < height; level++) {
@@ -137,7 +134,7 @@ size_t kv_batch_count(const struct kv_batch *batch)
 const struct kv_entry *kv_batch_find(const struct kv_batch *batch, const void *key, size_t key_bytes)
 {
     const struct kv_entry *entry = kv_batch_next(batch, key, key_bytes, false);
-    return entry != NULL && key_compare(entry->key.data, entry->key.bytes, key, key_bytes) == 0 ? entry : NULL;
+    return entry != NULL && kv_key_compare(entry->key.data, entry->key.bytes, key, key_bytes) == 0 ? entry : NULL;
 }
 
 const struct kv_entry *kv_batch_next(const struct kv_batch *batch, const void *from, size_t from_bytes, bool after)
@@ -219,6 +216,8 @@ static enum err overlay_merge(struct kv_overlay *overlay, bool forward, const vo
     struct slice value = {0};
     bool fetch = true;
     enum err err = ERR_OK;
+    const struct kv_entry *entry = forward ? kv_batch_next(overlay->batch, from, from_bytes, after)
+                                           : kv_batch_prev(overlay->batch, from, from_bytes);
     for (;;) {
         if (fetch) {
             err = forward ? kv_next(overlay->under, from, from_bytes, after, &key, &value)
@@ -228,13 +227,11 @@ static enum err overlay_merge(struct kv_overlay *overlay, bool forward, const vo
             }
             fetch = false;
         }
-        const struct kv_entry *entry = forward ? kv_batch_next(overlay->batch, from, from_bytes, after)
-                                               : kv_batch_prev(overlay->batch, from, from_bytes);
         int order = -1; /* the batch's is nearer */
         if (entry == NULL) {
             order = 1;
         } else if (err == ERR_OK) {
-            order = key_compare(entry->key.data, entry->key.bytes, key.data, key.bytes);
+            order = kv_key_compare(entry->key.data, entry->key.bytes, key.data, key.bytes);
             order = forward ? order : -order;
         }
         if (order > 0) {
@@ -255,6 +252,7 @@ static enum err overlay_merge(struct kv_overlay *overlay, bool forward, const vo
         from = entry->key.data;
         from_bytes = entry->key.bytes;
         after = true;
+        entry = forward ? kv_entry_next(entry) : kv_batch_prev(overlay->batch, from, from_bytes);
     }
 }
 

@@ -11,7 +11,8 @@
 #define LIMIT_DRAIN_SECONDS      300                  /* the longest an end in order may be given */
 #define DRAIN_SECONDS            10                   /* unless the configuration says else */
 #define LIMIT_PROTO_DEPTH        16                   /* nested messages */
-#define LIMIT_PROTO_FIELDS       10000                /* fields of one message, nested ones counted (proto/scan.h) */
+#define LIMIT_LOG_BOOTS          16                   /* processes that a metadata node's directory remembers */
+#define LIMIT_PROTO_FIELDS       10000                /* fields of one message, nested ones counted (proto/unpack.h) */
 #define LIMIT_PROTO_ARENA_BYTES  (4u << 20)           /* memory one unpacked message may take */
 
 #define LIMIT_NAME_BYTES   255

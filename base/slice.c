@@ -8,12 +8,13 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/single_threaded.h>
 
 #include "check.h"
 #include "limits.h"
 
 #define SLICE_ALIGN        4096u
-#define SLICE_SMALL_OFFSET 64u
+#define SLICE_SMALL_OFFSET 32u
 
 /* Sizes of the pool: each number of pages up to 64 KiB; from there eight for each power of two, so that at most an
  * eighth is lost to rounding. */
@@ -43,6 +44,27 @@ struct buf {
 };
 
 static _Atomic uint64_t live_bytes;
+
+/* A process of one thread (the simulator's) need not lock the bus for each count. */
+static uint32_t refs_add(_Atomic uint32_t *refs, uint32_t change)
+{
+    if (__libc_single_threaded) {
+        uint32_t before = atomic_load_explicit(refs, memory_order_relaxed);
+        atomic_store_explicit(refs, before + change, memory_order_relaxed);
+        return before;
+    }
+    return atomic_fetch_add_explicit(refs, change, change == 1 ? memory_order_relaxed : memory_order_acq_rel);
+}
+
+static void live_add(uint64_t change)
+{
+    if (__libc_single_threaded) {
+        uint64_t before = atomic_load_explicit(&live_bytes, memory_order_relaxed);
+        atomic_store_explicit(&live_bytes, before + change, memory_order_relaxed);
+    } else {
+        atomic_fetch_add_explicit(&live_bytes, change, memory_order_relaxed);
+    }
+}
 
 static struct {
     pthread_mutex_t lock;
@@ -155,7 +177,7 @@ struct slice slice_alloc(size_t bytes)
     buf->capacity = (uint32_t)capacity;
     atomic_init(&buf->refs, 1);
     memset(buf->data + bytes, 0, capacity - bytes);
-    atomic_fetch_add_explicit(&live_bytes, capacity, memory_order_relaxed);
+    live_add(capacity);
     return (struct slice){.buf = buf, .data = buf->data, .bytes = (uint32_t)bytes};
 }
 
@@ -177,7 +199,7 @@ struct slice slice_borrow(const void *data, size_t bytes)
 struct slice slice_ref(struct slice slice)
 {
     if (slice.buf != NULL) {
-        uint32_t before = atomic_fetch_add_explicit(&slice.buf->refs, 1, memory_order_relaxed);
+        uint32_t before = refs_add(&slice.buf->refs, 1);
         CHECK(before > 0 && before < UINT32_MAX);
     }
     return slice;
@@ -199,12 +221,12 @@ void slice_drop(struct slice *slice)
     if (buf == NULL) {
         return;
     }
-    uint32_t before = atomic_fetch_sub_explicit(&buf->refs, 1, memory_order_acq_rel);
+    uint32_t before = refs_add(&buf->refs, UINT32_MAX);
     CHECK(before > 0);
     if (before > 1) {
         return;
     }
-    atomic_fetch_sub_explicit(&live_bytes, buf->capacity, memory_order_relaxed);
+    live_add(-(uint64_t)buf->capacity);
     buf->next = NULL;
     struct buf *surplus = pool_takes(buf->capacity) ? pool_keep(buf) : buf;
     while (surplus != NULL) {

@@ -171,6 +171,7 @@ static struct request *request_create(struct client *c, struct owner owner, uint
     CHECK(c->request_free_count > 0);
     struct request *r = &c->requests[c->request_free[--c->request_free_count]];
     CHECK(r->state == REQUEST_FREE);
+    c->requests_high = request_slot(c, r) >= c->requests_high ? request_slot(c, r) + 1 : c->requests_high;
     uint64_t budget = c->params.budget_ns;
     if (owner.kind != OWNER_MAP && owner.kind != OWNER_RESOLVE && c->slots[owner.op].op->budget_ns > 0) {
         budget = c->slots[owner.op].op->budget_ns;
@@ -404,7 +405,7 @@ void call_on_reply(struct client *c, const struct message *message, struct effec
 void call_on_closed(struct client *c, struct address peer, enum err err, struct effects *fx)
 {
     uint64_t until = c->stream_next << REQUEST_BITS; /* requests made on the way are not of that connection */
-    for (uint32_t i = 0; i < REQUESTS; i++) {
+    for (uint32_t i = 0; i < c->requests_high; i++) {
         struct request *r = &c->requests[i];
         if (r->state != REQUEST_SENT || r->stream >= until || r->to.role != peer.role || r->to.node != peer.node) {
             continue;
@@ -449,7 +450,7 @@ void call_on_timer(struct client *c, uint64_t id, struct effects *fx)
 
 void call_on_keys(struct client *c, struct effects *fx)
 {
-    for (uint32_t i = 0; i < REQUESTS; i++) {
+    for (uint32_t i = 0; i < c->requests_high; i++) {
         if (c->requests[i].state == REQUEST_KEY) {
             request_begin(c, &c->requests[i], fx);
         }
@@ -458,7 +459,7 @@ void call_on_keys(struct client *c, struct effects *fx)
 
 void call_cancel_op(struct client *c, uint32_t slot, struct effects *fx)
 {
-    for (uint32_t i = 0; i < REQUESTS; i++) {
+    for (uint32_t i = 0; i < c->requests_high; i++) {
         struct request *r = &c->requests[i];
         bool mine = r->owner.kind != OWNER_MAP && r->owner.kind != OWNER_RESOLVE && r->owner.op == slot;
         if (r->state == REQUEST_FREE || !mine) {
@@ -473,7 +474,7 @@ void call_cancel_op(struct client *c, uint32_t slot, struct effects *fx)
 
 void call_deinit(struct client *c)
 {
-    for (uint32_t i = 0; i < REQUESTS; i++) {
+    for (uint32_t i = 0; i < c->requests_high; i++) {
         if (c->requests[i].state != REQUEST_FREE) {
             request_free(c, &c->requests[i]);
         }

@@ -153,6 +153,7 @@ struct client {
     struct request requests[REQUESTS];
     uint32_t request_free[REQUESTS];
     uint32_t request_free_count;
+    uint32_t requests_high; /* those ever in use lie below */
 
     struct proto_arena map_arena;
     Cairn__ClusterMap *map; /* NULL: none yet */

@@ -243,6 +243,8 @@ void disk_files_destroy(struct disk_files *files);
 
 /* kv.c */
 /* WOULD_BLOCK: not taken now, flushes are behind; ask again. */
+/* RocksDB counts each comparison of keys for the thread unless told not to: a twelfth of what a commit costs. */
+void runtime_kv_thread(void);
 MUST_CHECK enum err runtime_kv_commit(struct runtime_kv *kv, struct kv_batch *batch, char *ret_text);
 MUST_CHECK enum err runtime_kv_flush(struct runtime_kv *kv, char *ret_text);
 /* The state that `actor` pinned under `number`, pinned now when it was not. Loop thread. */

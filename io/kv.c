@@ -30,6 +30,7 @@
 #define KV_CACHE_BYTES        ((size_t)16 << 20)
 #define KV_OPEN_FILES         512
 #define KV_BLOOM_BITS         10
+#define KV_BUFFER_BLOOM       0.02 /* of a write buffer: 30 bits a key of small records; most that is asked is new */
 /* What a compaction takes at most: its level 0 files and as much of the next level. */
 #define KV_LEVEL_BYTES      ((uint64_t)64 << 20)
 #define KV_COMPACTION_BYTES (2 * KV_LEVEL_BYTES)
@@ -111,6 +112,11 @@ static enum err kv_read_fail(struct runtime_kv *kv, char *error)
     enum err err = kv_fail(error, true, text);
     runtime_kv_failed(kv->runtime, err, "read", text);
     return err;
+}
+
+void runtime_kv_thread(void)
+{
+    rocksdb_set_perf_level(rocksdb_disable);
 }
 
 /* ---- room ---- */
@@ -415,6 +421,8 @@ static void kv_options_init(struct runtime_kv *kv)
     rocksdb_block_based_options_destroy(table);
     rocksdb_options_set_create_if_missing(options, 1);
     rocksdb_options_set_write_buffer_size(options, KV_WRITE_BUFFER_BYTES);
+    rocksdb_options_set_memtable_prefix_bloom_size_ratio(options, KV_BUFFER_BLOOM);
+    rocksdb_options_set_memtable_whole_key_filtering(options, 1);
     rocksdb_options_set_max_write_buffer_number(options, 3);
     rocksdb_options_set_max_background_jobs(options, 2);
     rocksdb_options_set_target_file_size_base(options, KV_WRITE_BUFFER_BYTES);

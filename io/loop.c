@@ -373,6 +373,7 @@ void loop_run(struct loop *loop)
 {
     loop_of_thread = loop;
     io_log_set_thread(loop->runtime->node);
+    runtime_kv_thread();
     loop->disk = disk_create(loop);
     uv_poll_start(&loop->wake, UV_READABLE, loop_woken);
     uv_prepare_start(&loop->prepare, loop_turn);

@@ -91,13 +91,23 @@ static void answers_trim(struct state *state, uint32_t device, uint64_t highest)
     }
 }
 
+/* A number above all that the device had has no answer yet: nothing is searched for it. */
+static bool answer_find(struct apply *apply, uint64_t highest, Cairn__AnswerRecord **ret_record)
+{
+    const Cairn__Command *command = apply->command;
+    if (command->key > highest) {
+        return false;
+    }
+    struct key key = key_answer(apply->state->group, command->device, command->key);
+    return state_get(apply->state, &key, &cairn__answer_record__descriptor, apply->arena, ret_record) == ERR_OK;
+}
+
 bool answer_remembered(struct apply *apply, struct answer *answer)
 {
     const Cairn__Command *command = apply->command;
-    struct key key = key_answer(apply->state->group, command->device, command->key);
+    uint64_t highest = device_find(apply->state, command->device)->highest;
     Cairn__AnswerRecord *record = NULL;
-    enum err err = state_get(apply->state, &key, &cairn__answer_record__descriptor, apply->arena, &record);
-    if (err == ERR_OK) {
+    if (answer_find(apply, highest, &record)) {
         bool same = record->op == command->op && record->digest.len == command->digest.len &&
                     memcmp(record->digest.data, command->digest.data, record->digest.len) == 0;
         answer->err = same ? (enum err)record->code : ERR_KEY_REUSED;
@@ -107,7 +117,6 @@ bool answer_remembered(struct apply *apply, struct answer *answer)
         }
         return true;
     }
-    uint64_t highest = device_find(apply->state, command->device)->highest;
     if (highest > ANSWER_WINDOW && command->key < highest - ANSWER_WINDOW) {
         answer->err = ERR_TOO_OLD;
         return true;

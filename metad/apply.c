@@ -10,6 +10,7 @@
 #include "metad/answers.h"
 #include "metad/group.h"
 #include "metad/namespace/operations.h"
+#include "metad/records.h"
 
 /* A device's mutation: once, whatever happens. Operations check everything before their first write, so a refusal
  * leaves no trace but its answer. */
@@ -19,10 +20,7 @@ static void apply_mutation(struct apply *apply, const struct operation *operatio
     if (keyed && answer_remembered(apply, answer)) {
         return;
     }
-    struct key key = key_user(apply->state->group, apply->command->user);
-    Cairn__UserRecord *user = NULL;
-    enum err err = keyed ? state_get(apply->state, &key, &cairn__user_record__descriptor, apply->arena, &user) : ERR_OK;
-    apply->user = user;
+    enum err err = keyed ? records_user(apply->state, apply->command->user, apply->arena, &apply->user) : ERR_OK;
     void *request = NULL;
     if (err == ERR_OK) {
         struct slice packed = slice_borrow(apply->command->request.data, apply->command->request.len);
@@ -108,15 +106,15 @@ void group_answer(struct group *group, const struct waiter *waiter, struct answe
 
 static enum err command_apply(struct group *group, struct slice packed, struct answer *ret_answer)
 {
-    struct proto_arena arena = {0};
+    struct proto_arena *arena = &group->arena;
     void *command = NULL;
-    enum err err = proto_unpack(&cairn__command__descriptor, packed, &arena, &command);
+    enum err err = proto_unpack(&cairn__command__descriptor, packed, arena, &command);
     if (err == ERR_OK) {
         struct apply apply = {
             .state = &group->state,
             .bootstrap = group->params.bootstrap,
             .command = command,
-            .arena = &arena,
+            .arena = arena,
             .feed = &group->feed,
         };
         uint16_t op = (uint16_t)apply.command->op;
@@ -128,7 +126,7 @@ static enum err command_apply(struct group *group, struct slice packed, struct a
             group->own_command_out = false;
         }
     }
-    proto_arena_deinit(&arena);
+    proto_arena_reuse(arena);
     return err;
 }
 
@@ -214,8 +212,20 @@ void group_apply(struct group *group, const struct raft_entry *entry)
         group->at.checkpoint = entry->index;
         group->at.checkpoint_digest = group->at.digest;
     }
-    standing_put(group);
+    group->standing_due = true;
+    if (records_are_full(&group->state)) {
+        records_settle(&group->state);
+    }
     if (group->params.group == 0 && entry->type == RAFT_ENTRY_COMMANDS) {
         group_share_root(group);
+    }
+}
+
+void group_settle(struct group *group)
+{
+    records_settle(&group->state);
+    if (group->standing_due) {
+        group->standing_due = false;
+        standing_put(group);
     }
 }

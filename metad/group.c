@@ -19,6 +19,7 @@
 #include "metad/answers.h"
 #include "metad/host/log.h"
 #include "metad/members.h"
+#include "metad/records.h"
 
 #define TIMER_TICK    1u
 #define FLUSH_ENTRIES 20000u         /* applied entries that may have to be applied again after a crash */
@@ -45,6 +46,9 @@ void group_destroy(struct group *group)
         raft_destroy(group->raft);
     }
     answers_forget(&group->state);
+    records_deinit(&group->state);
+    proto_arena_deinit(&group->arena);
+    writer_deinit(&group->feed.packed);
     keyring_deinit(&group->keyring);
     root_deinit(&group->root);
     free(group->queue);
@@ -225,7 +229,8 @@ static void group_log_appended(struct group *group, struct slice header)
         group_start_raft(group, &start);
         return;
     }
-    if (number == group->reset_number) {
+    group->persisted_number = number;
+    if (group->reset_number != 0 && number >= group->reset_number) {
         standing_reset_done(group);
     }
     if (group->phase == GROUP_RESETTING) {
@@ -485,6 +490,7 @@ static void group_event(struct group *group, const struct event *event)
 /* The step's writes leave as one batch with the applied index; now and then the database is flushed. */
 static void group_commit_batch(struct group *group)
 {
+    group_settle(group);
     if (kv_batch_count(group->batch) == 0) {
         kv_batch_destroy(group->batch);
     } else {

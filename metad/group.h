@@ -60,6 +60,7 @@ struct snapshot_in {
     uint64_t flush; /* switched: durable once this flush is done */
     bool flush_asked, mends;
     struct raft_config_at config; /* switched: in force at index */
+    bool config_same;             /* as in the state before */
     struct message answer;        /* whom to tell; its slices are not kept */
 };
 
@@ -103,6 +104,7 @@ struct identity {
     uint64_t found; /* the position that this process began with; at most the one told, where only the log knows */
     uint64_t boot_before; /* of the process before the present one: its last frames may come late */
     bool stale;           /* the present one came back with less than it had acknowledged */
+    bool told_of;         /* the present one was told of by a leader: whom it follows is not known yet */
     bool lost;            /* it says that its state is (R-E5) */
 };
 
@@ -161,10 +163,11 @@ struct group {
         uint64_t mutations; /* applied of it since */
         uint64_t begin_ns, end_ns;
     } reapply;
-    bool flush_due;          /* the log asks for it */
-    uint64_t pinned;         /* up to there the log keeps no entries for members that lag */
-    uint64_t load_first;     /* of the read that is out */
-    uint64_t persist_number; /* of the last append sent to the log */
+    bool flush_due;            /* the log asks for it */
+    uint64_t pinned;           /* up to there the log keeps no entries for members that lag */
+    uint64_t load_first;       /* of the read that is out */
+    uint64_t persist_number;   /* of the last append sent to the log */
+    uint64_t persisted_number; /* of the last one it has answered */
 
     struct proposal *queue; /* waits for an entry: [head, tail) */
     unsigned long queue_head, queue_tail, queue_capacity;
@@ -201,8 +204,10 @@ struct group {
     struct effects *fx;
     struct kv_batch *batch;
     struct kv_overlay overlay;
+    bool standing_due; /* something was applied since standing_put */
     struct state state;
     struct feed feed;
+    struct proto_arena arena; /* of the command that is applied */
 };
 
 /* requests.c */
@@ -223,6 +228,9 @@ enum { COMMAND_ROOT = 1000, COMMAND_MAINTAIN = 1001, COMMAND_DIGEST = 1002, COMM
 
 /* apply.c */
 void group_apply(struct group *group, const struct raft_entry *entry);
+/* What was applied and is only in memory yet goes into the batch: records put, where the machine stands. At the end of
+ * a step, and before the view changes. */
+void group_settle(struct group *group);
 void group_answer(struct group *group, const struct waiter *waiter, struct answer *answer);
 
 /* standing.c */
@@ -248,6 +256,8 @@ void snapshot_send_start(struct group *group);
 void snapshot_send_scanned(struct group *group, uint64_t pin, struct slice pairs);
 void snapshot_send_answered(struct group *group, const struct message *message);
 void snapshot_send_tick(struct group *group);
+/* Gives up what is under way to a member that was found to be another than it was. */
+void snapshot_send_forget(struct group *group, uint32_t peer);
 /* No more leader: gives all up but what mends. */
 void snapshot_send_end(struct group *group);
 void snapshot_send_deinit(struct group *group);
@@ -264,7 +274,7 @@ void snapshot_receive_tick(struct group *group);
 /* What the log kept, from the end of a LOG_OPEN's answer. False: malformed. */
 MUST_CHECK bool identity_open(struct group *group, struct reader *reader);
 /* This node's own, for a message to a member. */
-void identity_put(const struct group *group, Cairn__LogIdentity *ret);
+void identity_put(const struct group *group, Cairn__LogIdentity *ret, bool whole);
 /* A member says which log speaks (NULL: it does not know how to). STALE_PEER: nothing it says counts (R-E3). */
 MUST_CHECK enum err identity_hear(struct group *group, uint32_t node, const Cairn__LogIdentity *told);
 /* What a leader tells of the others: at most RAFT_MEMBERS_MAX; and what a follower makes of it. */

@@ -11,11 +11,13 @@
 #include "base/hash.h"
 #include "base/name.h"
 
-#define FEED_BATCH_EVENTS 256u /* events in one packed value */
+#define FEED_BATCH_EVENTS 256u  /* events in one packed value */
+#define FEED_CHANGE_TAG   0x0au /* FeedBatch.changes: field 1, by length */
 
 struct key key_begin(struct prefix group, char letter)
 {
-    struct key key = {.count = 9};
+    struct key key; /* a kilobyte: not cleared */
+    key.count = 9;
     put_be32(key.bytes, group.group);
     put_be32(key.bytes + 4, group.view);
     key.bytes[8] = (uint8_t)letter;
@@ -82,9 +84,10 @@ bool state_has(struct state *state, const struct key *key)
 
 void state_put(struct state *state, const struct key *key, const void *record)
 {
-    struct slice packed = proto_pack(record);
+    struct proto_packed packed;
+    proto_pack_into(record, &packed);
     kv_batch_put(state->kv->batch, key->bytes, key->count, packed.data, packed.bytes);
-    slice_drop(&packed);
+    slice_drop(&packed.large);
 }
 
 void state_put_bytes(struct state *state, const struct key *key, const void *data, size_t bytes)
@@ -119,16 +122,19 @@ void answer_set(struct answer *answer, const void *message)
 
 /* ---- events ---- */
 
-/* A deep copy, through its packed form: events outlive the arena of the command that made them. */
-static Cairn__Change *change_copy(const Cairn__Change *change)
+/* The event as an element of a FeedBatch's list: tag, length, bytes, as protobuf packs it. */
+static void change_pack(struct writer *packed, const Cairn__Change *change)
 {
-    size_t bytes = cairn__change__get_packed_size(change);
-    uint8_t *packed = mem_alloc(bytes);
-    cairn__change__pack(change, packed);
-    Cairn__Change *copy = cairn__change__unpack(NULL, bytes, packed);
-    free(packed);
-    CHECK(copy != NULL);
-    return copy;
+    struct proto_packed bytes;
+    proto_pack_into(change, &bytes);
+    writer_u8(packed, FEED_CHANGE_TAG);
+    size_t left = bytes.bytes;
+    for (; left >= 0x80; left >>= 7) {
+        writer_u8(packed, (uint8_t)(left | 0x80));
+    }
+    writer_u8(packed, (uint8_t)left);
+    writer_put(packed, bytes.data, bytes.bytes);
+    slice_drop(&bytes.large);
 }
 
 uint64_t feed_add(struct apply *apply, Cairn__NamespaceRecord *ns, uint32_t kind, const Cairn__Entry *entry,
@@ -136,6 +142,9 @@ uint64_t feed_add(struct apply *apply, Cairn__NamespaceRecord *ns, uint32_t kind
 {
     struct feed *feed = apply->feed;
     CHECK(ns->sequence < UINT64_MAX && (feed->count == 0 || feed->ns == ns->ns));
+    if (feed->count == FEED_BATCH_EVENTS) {
+        feed_flush(apply->state, feed);
+    }
     ns->sequence++;
     Cairn__Change change = CAIRN__CHANGE__INIT;
     Cairn__Entry stamped = *entry;
@@ -149,25 +158,20 @@ uint64_t feed_add(struct apply *apply, Cairn__NamespaceRecord *ns, uint32_t kind
     }
     change.wall_ns = apply->command->wall_ns;
     feed->ns = ns->ns;
-    feed->changes = mem_grow(feed->changes, &feed->capacity, feed->count + 1, sizeof *feed->changes);
-    feed->changes[feed->count++] = change_copy(&change);
+    feed->sequence = ns->sequence;
+    change_pack(&feed->packed, &change);
+    feed->count++;
     return ns->sequence;
 }
 
 void feed_flush(struct state *state, struct feed *feed)
 {
-    for (unsigned long first = 0; first < feed->count; first += FEED_BATCH_EVENTS) {
-        Cairn__FeedBatch batch = CAIRN__FEED_BATCH__INIT;
-        batch.n_changes = feed->count - first < FEED_BATCH_EVENTS ? feed->count - first : FEED_BATCH_EVENTS;
-        batch.changes = feed->changes + first;
+    if (feed->count > 0) {
         struct key key = key_begin(state->group, 'V');
         key_u64(&key, feed->ns);
-        key_u64(&key, batch.changes[batch.n_changes - 1]->sequence);
-        state_put(state, &key, &batch);
+        key_u64(&key, feed->sequence);
+        state_put_bytes(state, &key, feed->packed.data, feed->packed.bytes);
+        feed->count = 0;
+        feed->packed.bytes = 0;
     }
-    for (unsigned long i = 0; i < feed->count; i++) {
-        cairn__change__free_unpacked(feed->changes[i], NULL);
-    }
-    free(feed->changes);
-    *feed = (struct feed){0};
 }

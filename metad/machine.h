@@ -64,6 +64,7 @@ struct state {
     struct prefix group;
     struct kv_overlay *kv;
     struct answers *answers; /* answers.c: read from the state, for speed; NULL: nothing yet */
+    struct records *records; /* records.c: of this step; NULL: nothing yet */
 };
 /* Reads and unpacks the record under `key` into the arena; NOT_FOUND; any other failure is CORRUPT. */
 MUST_CHECK enum err state_get(struct state *state, const struct key *key, const ProtobufCMessageDescriptor *descriptor,
@@ -153,9 +154,9 @@ struct query {
 
 /* Events gather while a batch is applied and are written as one packed value (R-D4). */
 struct feed {
-    Cairn__Change **changes; /* owned copies */
-    unsigned long count, capacity;
-    uint64_t ns;
+    struct writer packed; /* a FeedBatch of what gathered */
+    uint32_t count;
+    uint64_t ns, sequence; /* of the last one */
 };
 /* Gives the namespace its next sequence and records the event; returns the sequence. Entries are copied. */
 uint64_t feed_add(struct apply *apply, Cairn__NamespaceRecord *ns, uint32_t kind, const Cairn__Entry *entry,

@@ -38,6 +38,9 @@ struct group_params {
     uint32_t group;                    /* 0: root */
     uint32_t self;                     /* this node */
     struct uuid directory;             /* of this node's data */
+    const uint64_t *boots; /* numbers of the last processes that this directory had, in order, and of this one (random),
+                              durable before anything is said; borrowed, outlives the group; at most LIMIT_LOG_BOOTS */
+    uint32_t boot_count;   /* 0: nothing is known, not even this one's; 1: none is remembered before this one */
     const struct bootstrap *bootstrap; /* borrowed, outlives the group */
     uint8_t cluster_key[32];
     struct kv_view *kv;                   /* the node's database, borrowed */

@@ -17,6 +17,7 @@
 #include "base/check.h"
 #include "metad/group.h"
 #include "metad/namespace/operations.h"
+#include "metad/records.h"
 
 const struct group_recovery *group_recovery(const struct group *group)
 {
@@ -108,19 +109,19 @@ void recover_appended(struct group *group)
  * the same numbers with another content (P3, R-A1). */
 static enum err namespaces_raise(struct apply *apply, uint64_t incarnation)
 {
+    records_settle(apply->state);
     struct key from = key_begin(apply->state->group, 'N');
     size_t prefix_bytes = from.count;
     enum err err = ERR_OK;
     while (err == ERR_OK) {
         struct slice key = {0}, value = {0};
-        void *record = NULL;
+        Cairn__NamespaceRecord *ns = NULL;
         err = kv_next(&apply->state->kv->view, from.bytes, from.count, from.count > prefix_bytes, &key, &value);
         bool inside = err == ERR_OK && key.bytes == prefix_bytes + 8 && memcmp(key.data, from.bytes, prefix_bytes) == 0;
         if (inside) {
-            err = proto_unpack(&cairn__namespace_record__descriptor, value, apply->arena, &record);
+            err = records_namespace(apply->state, get_be64(key.data + prefix_bytes), apply->arena, &ns);
         }
         if (inside && err == ERR_OK) {
-            Cairn__NamespaceRecord *ns = record;
             ns->incarnation = incarnation;
             namespace_put(apply->state, ns);
             from = key_namespace(apply->state->group, ns->ns);

@@ -196,10 +196,11 @@ void standing_clean(struct group *group)
 {
     struct prefix prefix = {.group = group->params.group, .view = 1};
     struct key from = key_begin(prefix, 0);
+    bool after = false; /* the key `from` itself was deleted */
     from.count = 8;
     for (uint32_t deleted = 0; deleted < CLEAN_KEYS && group->leftover;) {
         struct slice key = {0}, value = {0};
-        enum err err = kv_next(&group->state.kv->view, from.bytes, from.count, false, &key, &value);
+        enum err err = kv_next(&group->state.kv->view, from.bytes, from.count, after, &key, &value);
         bool found = err == ERR_OK && key.bytes >= 9 && get_be32(key.data) == group->params.group;
         uint32_t view = found ? get_be32(key.data + 4) : 0;
         if (!found) {
@@ -208,8 +209,13 @@ void standing_clean(struct group *group)
             prefix.view = view + 1;
             from = key_begin(prefix, 0);
             from.count = 8;
+            after = false;
         } else {
             kv_batch_delete(group->state.kv->batch, key.data, key.bytes);
+            CHECK(key.bytes <= sizeof from.bytes);
+            memcpy(from.bytes, key.data, key.bytes);
+            from.count = (uint32_t)key.bytes;
+            after = true;
             deleted++;
         }
         slice_drop(&key);

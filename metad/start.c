@@ -68,7 +68,7 @@ void group_start_raft(struct group *group, struct raft_start *start)
         start->config = (struct raft_config_at){0}; /* joins: a leader will say who the members are */
     }
     /* Raft counts what it writes from 1 on; nothing of what was written before it is left over */
-    group->persist_number = 0;
+    group->persist_number = group->persisted_number = 0;
     group->raft = raft_create(&params, start);
     group->flushed_applied = group->at.applied;
     group->reapply.last = start->last;

@@ -1,5 +1,5 @@
-/* The table of message types, and the way from a header's bytes to a message: scan (scan.c), then protobuf-c into a
- * capped arena. What does not pass is BAD_PROTO and never reaches an actor. */
+/* The table of message types, and the way from a header's bytes to a message: one walk (unpack.c) into a capped arena.
+ * What does not pass is BAD_PROTO and never reaches an actor. */
 #include "message.h"
 
 #include <stdlib.h>
@@ -8,7 +8,8 @@
 #include "base/check.h"
 #include "base/limits.h"
 #include "proto/cairn.pb-c.h"
-#include "proto/scan.h"
+#include "proto/pack.h"
+#include "proto/unpack.h"
 
 #define MESSAGE(name, number, roles, actor, right)                                                                     \
     _Static_assert((right) >= RIGHT_NONE && (right) <= RIGHT_CAPABILITY, #name " names the right it needs");           \
@@ -45,11 +46,23 @@ struct proto_block {
     size_t used;
     _Alignas(16) uint8_t data[];
 };
+#define ARENA_FIRST_BYTES 992u /* most messages; with its head of the sizes that malloc keeps ready */
 #define ARENA_BLOCK_BYTES 4096u
 
-static void *arena_alloc(void *allocator_data, size_t bytes)
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define BLOCKS_GO 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(BLOCKS_GO)
+static const bool blocks_stay = false; /* a sanitizer is to see each message end */
+#else
+static const bool blocks_stay = true;
+#endif
+
+static void *arena_alloc(void *memory_of, size_t bytes)
 {
-    struct proto_arena *arena = allocator_data;
+    struct proto_arena *arena = memory_of;
     if (arena->failed || bytes > LIMIT_PROTO_ARENA_BYTES) {
         arena->failed = true;
         return NULL;
@@ -57,7 +70,8 @@ static void *arena_alloc(void *allocator_data, size_t bytes)
     bytes = (bytes + 15) / 16 * 16;
     struct proto_block *block = arena->blocks;
     if (block == NULL || bytes > block->bytes - block->used) {
-        size_t block_bytes = bytes < ARENA_BLOCK_BYTES ? ARENA_BLOCK_BYTES : bytes;
+        size_t least = block == NULL ? ARENA_FIRST_BYTES : ARENA_BLOCK_BYTES;
+        size_t block_bytes = bytes < least ? least : bytes;
         if (arena->bytes + block_bytes > arena->limit) {
             arena->failed = true;
             return NULL;
@@ -71,12 +85,6 @@ static void *arena_alloc(void *allocator_data, size_t bytes)
     void *memory = block->data + block->used;
     block->used += bytes;
     return memory;
-}
-
-static void arena_free(void *allocator_data, void *memory)
-{
-    (void)allocator_data;
-    (void)memory;
 }
 
 /* Frees blocks down to `keep`, which may be NULL. */
@@ -98,6 +106,23 @@ void proto_arena_deinit(struct proto_arena *arena)
     arena_cut(arena, NULL, 0);
     CHECK(arena->bytes == 0);
     arena->failed = false;
+}
+
+void proto_arena_reuse(struct proto_arena *arena)
+{
+    struct proto_block *keep = arena->blocks;
+    if (keep == NULL || keep->bytes != ARENA_BLOCK_BYTES || !blocks_stay) {
+        proto_arena_deinit(arena);
+        return;
+    }
+    struct proto_block *others = keep->next;
+    keep->next = NULL;
+    arena->blocks = others;
+    arena->bytes -= keep->bytes;
+    proto_arena_deinit(arena);
+    keep->used = 0;
+    arena->blocks = keep;
+    arena->bytes = keep->bytes;
 }
 
 void *proto_arena_take(struct proto_arena *arena, size_t bytes)
@@ -123,17 +148,12 @@ void *proto_arena_take(struct proto_arena *arena, size_t bytes)
 enum err proto_unpack(const ProtobufCMessageDescriptor *descriptor, struct slice header, struct proto_arena *arena,
                       void **ret_message)
 {
-    if (!proto_scan(descriptor, header.data, header.bytes)) {
-        return ERR_BAD_PROTO;
-    }
     arena->limit = arena->bytes + LIMIT_PROTO_ARENA_BYTES;
     struct proto_block *keep = arena->blocks;
     size_t keep_used = keep != NULL ? keep->used : 0;
-    ProtobufCAllocator allocator = {.alloc = arena_alloc, .free = arena_free, .allocator_data = arena};
     static const uint8_t nothing[1];
-    void *message =
-        protobuf_c_message_unpack(descriptor, &allocator, header.bytes, header.bytes > 0 ? header.data : nothing);
-    if (message == NULL || arena->failed) {
+    void *message = proto_walk(descriptor, header.bytes > 0 ? header.data : nothing, header.bytes, arena_alloc, arena);
+    if (message == NULL) {
         /* Messages unpacked into this arena before stay good. */
         arena_cut(arena, keep, keep_used);
         arena->failed = false;
@@ -143,14 +163,23 @@ enum err proto_unpack(const ProtobufCMessageDescriptor *descriptor, struct slice
     return ERR_OK;
 }
 
+void proto_pack_into(const void *message, struct proto_packed *ret_packed)
+{
+    ret_packed->large = (struct slice){0};
+    ret_packed->data = proto_pack_back(message, ret_packed->room, sizeof ret_packed->room, &ret_packed->bytes);
+    if (ret_packed->data == NULL) {
+        ret_packed->bytes = protobuf_c_message_get_packed_size(message);
+        ret_packed->large = slice_alloc(ret_packed->bytes);
+        ret_packed->data = ret_packed->large.data;
+        CHECK(protobuf_c_message_pack(message, ret_packed->large.data) == ret_packed->bytes);
+    }
+}
+
 struct slice proto_pack(const void *message)
 {
-    size_t bytes = protobuf_c_message_get_packed_size(message);
-    struct slice packed = slice_alloc(bytes);
-    if (bytes > 0) {
-        CHECK(protobuf_c_message_pack(message, packed.data) == bytes);
-    }
-    return packed;
+    struct proto_packed packed;
+    proto_pack_into(message, &packed);
+    return packed.data == packed.large.data ? packed.large : slice_copy(packed.data, packed.bytes);
 }
 
 struct slice error_reply_encode_leader(enum err err, const char *text, uint32_t leader, const char *address)

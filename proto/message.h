@@ -49,6 +49,8 @@ struct proto_arena {
     bool failed;
 };
 void proto_arena_deinit(struct proto_arena *arena);
+/* The same for who goes on with the next message: a block of it stays. proto_arena_deinit ends it all the same. */
+void proto_arena_reuse(struct proto_arena *arena);
 /* Zeroed memory that lives as long as the arena, for what is built beside a message; not counted against any message's
  * limit. */
 void *proto_arena_take(struct proto_arena *arena, size_t bytes);
@@ -56,6 +58,16 @@ MUST_CHECK enum err proto_unpack(const ProtobufCMessageDescriptor *descriptor, s
                                  struct proto_arena *arena, void **ret_message);
 /* Packs a message into a new slice. */
 struct slice proto_pack(const void *message);
+/* The same for who copies the bytes on: they lie in `room`, or in `large` where they are many. The caller drops
+ * `large`. */
+#define PROTO_ROOM_BYTES 2048u
+struct proto_packed {
+    const uint8_t *data;
+    size_t bytes;
+    struct slice large;
+    uint8_t room[PROTO_ROOM_BYTES];
+};
+void proto_pack_into(const void *message, struct proto_packed *ret_packed);
 
 /* An error reply: ErrorReply{code, text, leader} for a request. `leader` is the node number of the group's leader, or
  * 0. */

@@ -22,7 +22,7 @@
 #define RAFT_DELIVER_BYTES     (4u << 20)  /* committed entries of one update */
 #define RAFT_DELIVER_ENTRIES   1024u       /* committed entries of one update */
 #define RAFT_UNCOMMITTED_BYTES (16u << 20) /* a leader holding more answers BUSY */
-#define RAFT_LOAD_ENTRIES      256u        /* entries of one load */
+#define RAFT_LOAD_ENTRIES      65536u      /* entries asked of one load; the host gives what it may of them */
 #define RAFT_INFLIGHT          128u        /* appends in flight per follower */
 #define RAFT_READS             65536u      /* reads that wait; more are BUSY */
 #define RAFT_CAUGHT_UP         256u        /* a learner so few entries behind the commit index may become a voter */

@@ -208,7 +208,8 @@ struct raft_update {
                                   behind the log's beginning and answers each with SNAPSHOT_DONE */
     uint32_t snapshot_count;
     uint64_t load_first;
-    uint32_t load_count; /* entries to read back from the log; 0 none. One load is out at a time */
+    uint32_t load_count; /* entries to read back from the log; 0 none. One load is out at a time; the host gives fewer
+                            where they are many, and is asked for the next ones then */
     enum err propose_err;
     uint64_t propose_index, propose_term;
     bool role_changed; /* role, term or the known leader is another than after the last step */

@@ -45,7 +45,7 @@ struct lab {
     enum err halt_err;
     char halt_reason[160];
     bool no_writes, no_syncs, full, read_fails, sync_fails, write_fails, scan_done;
-    uint64_t now, stream, mark_at, syncs, writes, removed;
+    uint64_t now, stream, mark_at, syncs, writes, reads, removed;
     uint64_t last_write_file, last_write_at, last_write_bytes;
 };
 
@@ -108,6 +108,7 @@ static inline void lab_write(struct lab *lab, struct effect *e)
 static inline void lab_read(struct lab *lab, struct effect *e)
 {
     uint32_t at = e->disk.file.number - 1;
+    lab->reads++;
     assert_true(e->disk.bytes <= 1 << 20 && e->disk.offset <= lab->bytes[at]);
     uint64_t left = lab->bytes[at] - e->disk.offset;
     struct slice data = slice_copy(lab->files[at] + e->disk.offset, left < e->disk.bytes ? left : e->disk.bytes);

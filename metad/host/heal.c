@@ -391,7 +391,7 @@ static void fetch_reply(struct group *group, const struct message *asker, uint32
 {
     Cairn__EntryFetchReply reply = CAIRN__ENTRY_FETCH_REPLY__INIT;
     Cairn__LogIdentity log = CAIRN__LOG_IDENTITY__INIT;
-    identity_put(group, &log);
+    identity_put(group, &log, true);
     reply.log = &log;
     reply.verdict = verdict;
     fx_reply(group->fx, asker, proto_pack(&reply), body);

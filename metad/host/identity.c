@@ -2,19 +2,20 @@
  * node has forgotten votes and entries that others counted, and must not be counted again.
  *
  * Each Raft frame and each answer about an entry names the sender's directory, a random number of its process, and two
- * positions of its node-wide log: what the process found at its start and what is durable now. The highest that was
- * heard of a member goes into this node's log with the group's next append. A member that comes back, a new process,
- * with another directory or with less than that is *stale*: what it says is refused (STALE_PEER), votes and requests
- * for them too, for its vote for itself would count. Only as a leader it is followed: others elected it, for whom it
- * may have its vote again. A leader's heartbeats tell its followers of the others, who seldom speak to them; that is
- * judged alike, and clears nobody.
+ * positions of its node-wide log: what the process found at its start and what is durable now; most also the numbers of
+ * the processes that its directory had before. The highest that was heard of a member goes into this node's log with
+ * the group's next append. A member that comes back, a new process, with another directory, with less than that, or out
+ * of a directory that never had the process which was heard is *stale*: what it says is refused (STALE_PEER), votes and
+ * requests for them too, for its vote for itself would count. Only as a leader it is followed: others elected it, for
+ * whom it may have its vote again. A leader's heartbeats tell its followers of the others, who seldom speak to them;
+ * that is judged alike, and clears nobody.
  *
  * The way back is a committed change of members: the leader makes a stale voter a learner, then one to be promoted. Who
  * is no voter in the committed configuration is believed anew, and catches up like any learner. Where what is left has
  * no majority nothing is done: an operator decides.
  *
- * What is left over: what was heard and not yet written when this node itself crashed; a copy put back whose process
- * wrote past the old position and was started again before this node heard of it. */
+ * What is left over: what was heard and not yet written when this node itself crashed; a copy put back that holds all
+ * that this node ever heard of the member (it was cut off since before the member's last start). */
 #include <string.h>
 
 #include "base/check.h"
@@ -36,7 +37,8 @@ bool identity_open(struct group *group, struct reader *reader)
 {
     struct log_peer peers[RAFT_MEMBERS_MAX];
     uint32_t count = 0;
-    group->boot = group->event->random;
+    group->boot =
+        group->params.boot_count > 0 ? group->params.boots[group->params.boot_count - 1] : group->event->random;
     group->boot_position = group->position = reader_u64(reader);
     if (!log_peers_read(reader, peers, &count) || reader->left != 0) {
         return false;
@@ -48,8 +50,13 @@ bool identity_open(struct group *group, struct reader *reader)
     return true;
 }
 
-void identity_put(const struct group *group, Cairn__LogIdentity *ret)
+void identity_put(const struct group *group, Cairn__LogIdentity *ret, bool whole)
 {
+    ret->lists = group->params.boot_count > 1;
+    if (ret->lists && whole) {
+        ret->boots = (uint64_t *)(uintptr_t)group->params.boots;
+        ret->n_boots = group->params.boot_count;
+    }
     const struct uuid *directory = &group->params.directory;
     ret->directory = (ProtobufCBinaryData){sizeof directory->bytes, (uint8_t *)(uintptr_t)directory->bytes};
     ret->boot = group->boot;
@@ -111,27 +118,44 @@ static bool identity_votes(const struct group *group, uint32_t node)
     return config->count == 0 || (raft_config_roles(config, node) & (RAFT_VOTER | RAFT_OUTGOING)) != 0;
 }
 
+/* Its directory never had the process `boot`. One that remembers all it can may have forgotten it. */
+static bool identity_never_had(const Cairn__LogIdentity *told, uint64_t boot)
+{
+    for (size_t i = 0; i < told->n_boots; i++) {
+        if (told->boots[i] == boot) {
+            return false;
+        }
+    }
+    return told->n_boots > 0 && told->n_boots < LIMIT_LOG_BOOTS;
+}
+
 /* Another process than the one heard last has less than that had. */
 static bool identity_lacks(const struct identity *known, const Cairn__LogIdentity *told)
 {
     bool same = memcmp(known->peer.directory.bytes, told->directory.data, sizeof known->peer.directory.bytes) == 0;
-    return told->boot != known->peer.boot && (!same || told->boot_position < known->peer.position);
+    bool less = told->boot_position < known->peer.position || identity_never_had(told, known->peer.boot);
+    return told->boot != known->peer.boot && (!same || less);
 }
 
 /* What Raft counts of a member is of a log that is no more. */
 static void identity_raft_forget(struct group *group, uint32_t node)
 {
     struct raft_event event = {.kind = RAFT_EVENT_PEER_FORGOT, .random = group->event->random, .peer = node};
+    snapshot_send_forget(group, node); /* Raft asks for another one; two at once would undo each other for ever */
     group_raft(group, &event);
 }
 
+/* Who was found to lack something stays stale until it has rejoined: it writes while it is not counted, and its next
+ * process has more than what it lacked was counted by. */
 static void identity_judge(struct group *group, struct identity *known, const Cairn__LogIdentity *told)
 {
-    known->stale = identity_lacks(known, told);
+    bool was_stale = known->stale;
+    known->stale = was_stale || identity_lacks(known, told);
     if (known->stale) {
         identity_raft_forget(group, known->peer.node);
     }
-    known->boot_before = known->peer.boot;
+    known->boot_before = was_stale ? known->boot_before : known->peer.boot;
+    known->told_of = false;
     known->peer.boot = told->boot;
     known->found = told->boot_position;
 }
@@ -161,12 +185,21 @@ enum err identity_hear(struct group *group, uint32_t node, const Cairn__LogIdent
         identity_believe(group, known, node, told);
         return ERR_OK;
     }
+    if ((told->boot != known->peer.boot || known->told_of) && told->lists && told->n_boots == 0) {
+        return ERR_NOT_READY; /* its next word tells what processes came before it */
+    }
     if (told->boot != known->peer.boot) {
         if (told->boot == known->boot_before && told->boot != 0) {
             return ERR_STALE_PEER; /* a late frame of a process that is gone */
         }
         identity_judge(group, known, told);
         group->identities_due = true;
+    } else if (known->told_of && told->n_boots > 0) {
+        known->told_of = false;
+        if (!known->stale && identity_never_had(told, known->boot_before)) {
+            known->stale = group->identities_due = true;
+            identity_raft_forget(group, node);
+        }
     }
     if (known->stale) {
         return ERR_STALE_PEER;
@@ -199,6 +232,7 @@ static void identity_learn_one(struct group *group, const Cairn__LogIdentity *to
     }
     if (told->boot != known->peer.boot) {
         identity_judge(group, known, told);
+        known->told_of = true;
     }
     known->peer.position = told->position;
     group->identities_due = true;

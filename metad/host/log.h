@@ -29,8 +29,9 @@
  *                       flush, and cut. Those up to `index` (0: none) keep more than may be kept for members that lag.
  *
  *   LOG_READ    header: u32 group, u64 first, u32 count
- *               reply:  body: packed entries, fewer than asked when over 1 MiB or up to a hole; none only when `first`
- * is a hole, behind what is durable, or not behind the base.
+ *               reply:  body: packed entries, fewer than asked when over 1 MiB or 256 of them or up to a hole; none
+ * only when `first` is a hole, behind what is durable, or not behind the base. What was asked beyond that is read
+ * meanwhile, for the next one.
  *
  *   LOG_ROTTEN  from the log to a group; header: u32 group, u64 index, u64 term. A read found the entry's bytes
  *                       damaged: it is a hole (LOG_HOLE_ROT) from now on. Comes before the answer to the read, again

@@ -156,7 +156,10 @@ struct log_read {
     uint32_t segment;
     uint64_t offset, bytes, done; /* range of the file, blocks */
     struct slice buffer;
+    bool ahead; /* nobody has asked for it yet */
 };
+#define LOG_READ_ENTRIES 256u
+#define LOG_AHEADS       4u /* reads ahead that are out, and that are kept until they are asked for */
 
 /* A segment and the file that holds it. */
 struct log_segment {
@@ -259,6 +262,8 @@ struct log {
     unsigned long open_count, open_capacity;
     struct log_read **reads; /* slots, NULL: free */
     unsigned long read_capacity;
+    struct log_read *held[LOG_AHEADS]; /* read ahead and not asked for yet, NULL: none */
+    uint32_t held_next;                /* the one that makes room */
     struct log_status status;
 };
 

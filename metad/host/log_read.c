@@ -1,6 +1,9 @@
 /* LOG_READ: finds the places of the entries asked for, reads the blocks that hold them (as many entries as lie within
  * one MiB of the first, at least one), checks every sector and record, and answers them packed. Only durable entries
  * are read, so that a write under way is never mistaken for damage.
+ * What was asked beyond is read ahead (L19): a step's effects leave when it ends, so without, the disk would wait for
+ * the group to apply what it has and the group for the disk. Such a read is of use to the next LOG_READ as far as the
+ * places it read are still those of the entries asked for; it is judged only then, as if it had been made for it.
  * How it fails: an entry that does not check, or a disk that does not give it, is a hole from now on, as if the start
  * had found it (R-E1): the group hears LOG_ROTTEN and has it fetched. A disk that reads nothing any more shows where it
  * is written to. */
@@ -24,6 +27,11 @@ void log_read_deinit(struct log *log)
         }
     }
     free(log->reads);
+    for (uint32_t i = 0; i < LOG_AHEADS; i++) {
+        if (log->held[i] != NULL) {
+            log_read_free(log->held[i]);
+        }
+    }
 }
 
 static uint32_t log_read_slot(struct log *log)
@@ -41,6 +49,7 @@ static uint32_t log_read_slot(struct log *log)
 /* Chooses the entries and the range of blocks that holds them. */
 static void log_read_choose(const struct log_group *group, struct log_read *read, uint32_t count)
 {
+    count = count < LOG_READ_ENTRIES ? count : LOG_READ_ENTRIES;
     struct log_place place = log_group_place(group, read->first);
     read->segment = place.segment;
     read->offset = place.offset / LOG_BLOCK_BYTES * LOG_BLOCK_BYTES;
@@ -132,45 +141,6 @@ static void log_fetch_refuse(const struct message *m, enum log_verdict verdict, 
     fx_reply(fx, m, slice_copy(header, sizeof header), (struct slice){0});
 }
 
-void log_read_start(struct log *log, const struct message *m, struct effects *fx)
-{
-    struct reader r = reader_of(m->header.data, m->header.bytes);
-    uint32_t number = reader_u32(&r), count = 1;
-    uint64_t first = reader_u64(&r), term = 0;
-    bool fetch = m->type == MESSAGE_LOG_FETCH;
-    if (fetch) {
-        term = reader_u64(&r);
-    } else {
-        count = reader_u32(&r);
-    }
-    CHECK(!r.failed && r.left == 0 && number < LIMIT_GROUPS); /* from a group of this process */
-    const struct log_group *group = &log->groups[number];
-    enum log_verdict verdict = fetch ? log_fetch_verdict(log, group, first, term) : LOG_HAS;
-    if (verdict != LOG_HAS) {
-        log_fetch_refuse(m, verdict, fx);
-        return;
-    }
-    bool there = log->state == LOG_OPEN && first > group->base && count > 0 && first <= group->readable;
-    bool hole = there && log_place_is_hole(log_group_place(group, first));
-    if (hole) {
-        log_rotten_tell(log, number, first, fx); /* the group did not know it yet */
-    }
-    if (!there || hole) {
-        fx_reply(fx, m, (struct slice){0}, (struct slice){0});
-        return;
-    }
-    if (count > group->readable - first + 1) {
-        count = (uint32_t)(group->readable - first + 1);
-    }
-    struct log_read *read = mem_alloc(sizeof *read);
-    *read = (struct log_read){.from = m->from, .stream = m->stream, .type = m->type, .group = number, .first = first};
-    log_read_choose(group, read, count);
-    read->buffer = slice_alloc(read->bytes);
-    uint32_t slot = log_read_slot(log);
-    log->reads[slot] = read;
-    log_read_part(log, read, slot, fx);
-}
-
 /* One record out of the blocks read. False when anything does not check. */
 static bool log_read_entry(const struct log *log, const struct log_read *read, uint32_t at, struct raft_entry *ret,
                            uint64_t *ret_previous_term)
@@ -229,6 +199,153 @@ static void log_read_answer(struct log *log, const struct log_read *read, bool w
     free(entries);
 }
 
+/* ---- a read begins ---- */
+
+static void log_read_begin(struct log *log, struct log_read *read, uint32_t count, struct effects *fx)
+{
+    log_read_choose(&log->groups[read->group], read, count);
+    read->buffer = slice_alloc(read->bytes);
+    uint32_t slot = log_read_slot(log);
+    log->reads[slot] = read;
+    log_read_part(log, read, slot, fx);
+}
+
+/* How many entries of a read made ahead are still what the log holds under their indexes: a place that was synced is
+ * never written again. */
+static uint32_t log_ahead_good(const struct log_group *group, const struct log_read *read, uint32_t count)
+{
+    uint32_t good = 0;
+    while (good < count && good < read->count && read->first + good <= group->readable) {
+        struct log_place was = read->places[good], now = log_group_place(group, read->first + good);
+        if (was.segment != now.segment || was.offset != now.offset || was.bytes != now.bytes) {
+            break;
+        }
+        good++;
+    }
+    return good;
+}
+
+static void log_read_asked(struct log_read *read, const struct message *m, uint32_t count)
+{
+    read->from = m->from;
+    read->stream = m->stream;
+    read->type = m->type;
+    read->count = count;
+    read->ahead = false;
+}
+
+/* Answers from a read made ahead, or leaves the answer to one that is out. How many entries; 0: there is none. */
+static uint32_t log_ahead_take(struct log *log, const struct message *m, const struct log_read *asked,
+                               struct effects *fx)
+{
+    const struct log_group *group = &log->groups[asked->group];
+    for (uint32_t i = 0; i < LOG_AHEADS; i++) {
+        struct log_read *read = log->held[i];
+        if (read == NULL || read->group != asked->group || read->first != asked->first) {
+            continue;
+        }
+        uint32_t good = log_ahead_good(group, read, asked->count);
+        log->held[i] = NULL;
+        if (good > 0) {
+            log_read_asked(read, m, good);
+            log_read_answer(log, read, true, fx);
+        }
+        log_read_free(read);
+        return good;
+    }
+    for (unsigned long i = 0; i < log->read_capacity; i++) {
+        struct log_read *read = log->reads[i];
+        if (read != NULL && read->ahead && read->group == asked->group && read->first == asked->first) {
+            uint32_t good = log_ahead_good(group, read, asked->count);
+            if (good > 0) {
+                log_read_asked(read, m, good);
+            }
+            return good;
+        }
+    }
+    return 0;
+}
+
+/* Reads what the group will ask for next: one a group, and few of all. */
+static void log_ahead_start(struct log *log, struct log_read next, struct effects *fx)
+{
+    uint32_t out = 0;
+    bool there = log_place_is_hole(log_group_place(&log->groups[next.group], next.first));
+    for (unsigned long i = 0; i < log->read_capacity; i++) {
+        const struct log_read *read = log->reads[i];
+        out += read != NULL && read->ahead;
+        there = there || (read != NULL && read->ahead && read->group == next.group);
+    }
+    for (uint32_t i = 0; i < LOG_AHEADS; i++) {
+        const struct log_read *read = log->held[i];
+        there = there || (read != NULL && read->group == next.group && read->first == next.first);
+    }
+    if (there || out == LOG_AHEADS) {
+        return;
+    }
+    struct log_read *read = mem_alloc(sizeof *read);
+    *read = (struct log_read){.group = next.group, .first = next.first, .type = MESSAGE_LOG_READ, .ahead = true};
+    log_read_begin(log, read, next.count, fx);
+}
+
+/* Kept until it is asked for, or others take its room. */
+static void log_ahead_hold(struct log *log, struct log_read *read)
+{
+    uint32_t at = log->held_next;
+    for (uint32_t i = 0; i < LOG_AHEADS; i++) {
+        at = log->held[i] == NULL ? i : at;
+    }
+    if (log->held[at] != NULL) {
+        log_read_free(log->held[at]);
+        log->held_next = (at + 1) % LOG_AHEADS;
+    }
+    log->held[at] = read;
+}
+
+void log_read_start(struct log *log, const struct message *m, struct effects *fx)
+{
+    struct reader r = reader_of(m->header.data, m->header.bytes);
+    uint32_t number = reader_u32(&r), count = 1;
+    uint64_t first = reader_u64(&r), term = 0;
+    bool fetch = m->type == MESSAGE_LOG_FETCH;
+    if (fetch) {
+        term = reader_u64(&r);
+    } else {
+        count = reader_u32(&r);
+    }
+    CHECK(!r.failed && r.left == 0 && number < LIMIT_GROUPS); /* from a group of this process */
+    const struct log_group *group = &log->groups[number];
+    enum log_verdict verdict = fetch ? log_fetch_verdict(log, group, first, term) : LOG_HAS;
+    if (verdict != LOG_HAS) {
+        log_fetch_refuse(m, verdict, fx);
+        return;
+    }
+    bool there = log->state == LOG_OPEN && first > group->base && count > 0 && first <= group->readable;
+    bool hole = there && log_place_is_hole(log_group_place(group, first));
+    if (hole) {
+        log_rotten_tell(log, number, first, fx); /* the group did not know it yet */
+    }
+    if (!there || hole) {
+        fx_reply(fx, m, (struct slice){0}, (struct slice){0});
+        return;
+    }
+    if (count > group->readable - first + 1) {
+        count = (uint32_t)(group->readable - first + 1);
+    }
+    struct log_read asked = {.group = number, .first = first, .count = count};
+    uint32_t given = fetch ? 0 : log_ahead_take(log, m, &asked, fx);
+    if (given == 0) {
+        struct log_read *read = mem_alloc(sizeof *read);
+        *read =
+            (struct log_read){.from = m->from, .stream = m->stream, .type = m->type, .group = number, .first = first};
+        log_read_begin(log, read, count, fx);
+        given = read->count;
+    }
+    if (given < count) {
+        log_ahead_start(log, (struct log_read){.group = number, .first = first + given, .count = count - given}, fx);
+    }
+}
+
 void log_read_done(struct log *log, const struct event *event, struct effects *fx)
 {
     uint32_t slot = (uint32_t)event->disk.token;
@@ -246,6 +363,12 @@ void log_read_done(struct log *log, const struct event *event, struct effects *f
         return;
     }
     log->reads[slot] = NULL;
-    log_read_answer(log, read, given, fx);
+    if (read->ahead && given) {
+        log_ahead_hold(log, read);
+        return;
+    }
+    if (!read->ahead) {
+        log_read_answer(log, read, given, fx);
+    }
     log_read_free(read);
 }

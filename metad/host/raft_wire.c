@@ -29,7 +29,7 @@ void raft_wire_send(struct group *group, const struct raft_message *message)
     wire.short_of_room = !kv_room(group->params.kv);
     wire.lost = group->heal.lost;
     Cairn__LogIdentity log = CAIRN__LOG_IDENTITY__INIT;
-    identity_put(group, &log);
+    identity_put(group, &log, message->kind != RAFT_APPEND && message->kind != RAFT_APPEND_REPLY);
     wire.log = &log;
     Cairn__LogIdentity known[RAFT_MEMBERS_MAX], *list[RAFT_MEMBERS_MAX];
     if (message->kind == RAFT_HEARTBEAT) {

@@ -93,6 +93,7 @@ static enum err receive_pairs(struct group *group, struct slice pairs)
 static enum err receive_switch(struct group *group, const struct message *message)
 {
     struct snapshot_in *in = &group->in;
+    group_settle(group);
     struct state before = group->state;
     struct standing at = {0};
     group->state.group.view = in->view;
@@ -101,6 +102,7 @@ static enum err receive_switch(struct group *group, const struct message *messag
         group->state = before;
         return ERR_BAD_PROTO;
     }
+    in->config_same = at.config.index == group->at.config.index;
     standing_switch(group, in->view, in->index, in->index_term);
     group->at = at;
     in->config = at.config;
@@ -199,9 +201,14 @@ void snapshot_receive_flushed(struct group *group, uint64_t flush)
                                    .config_index = in.config.index};
     group_raft(group, &installed);
     heal_passed(group, in.index);
-    identity_forget(group);
-    if (group->phase == GROUP_RUNNING && group->reset_number == 0) {
-        standing_reset_done(group); /* the log holds the snapshot's last entry */
+    if (!in.config_same) { /* who was stale may have rejoined since; else what was heard is held to */
+        identity_forget(group);
+    }
+    if (group->phase == GROUP_RUNNING && group->reset_number == 0) { /* Raft's log holds the snapshot's last entry */
+        group->reset_number = group->persist_number;
+        if (group->persisted_number == group->persist_number) {
+            standing_reset_done(group); /* and the one on disk */
+        }
     }
     receive_answer(group, &in.answer, in.next + 1, true);
     if (group->params.group == 0) {

@@ -232,6 +232,22 @@ void snapshot_send_tick(struct group *group)
     }
 }
 
+void snapshot_send_forget(struct group *group, uint32_t peer)
+{
+    for (uint32_t i = 0; i < SNAPSHOTS_OUT; i++) {
+        if (group->out[i].peer == peer && !group->out[i].mends && !group->out[i].ending) {
+            out_end(group, &group->out[i]);
+        }
+    }
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < group->wanted_count; i++) {
+        if (group->wanted[i].mends || group->wanted[i].peer != peer) {
+            group->wanted[kept++] = group->wanted[i];
+        }
+    }
+    group->wanted_count = kept;
+}
+
 void snapshot_send_end(struct group *group)
 {
     uint32_t kept = 0;

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "metad/namespace/operations.h"
+#include "metad/records.h"
 
 #define FIRST_FOLDER 1u
 /* Content-defined cutting: 256 KiB / 1 MiB / 4 MiB; in simulation 64 / 256 / 1024 bytes. */
@@ -46,8 +47,7 @@ static void bootstrap_workspace(struct state *state, const struct bootstrap *boo
     Cairn__FolderRecord folder = CAIRN__FOLDER_RECORD__INIT;
     folder.n_digest = 4;
     folder.digest = lanes;
-    struct key key = key_folder(state->group, ns.ns, ns.root);
-    state_put(state, &key, &folder);
+    records_folder_put(state, ns.ns, ns.root, &folder);
 }
 
 void namespace_bootstrap(struct state *state, const struct bootstrap *bootstrap)
@@ -56,4 +56,5 @@ void namespace_bootstrap(struct state *state, const struct bootstrap *bootstrap)
     if (state->group.group == 1) {
         bootstrap_workspace(state, bootstrap);
     }
+    records_settle(state);
 }

@@ -1,6 +1,7 @@
 /* MKDIR: makes a folder, or a symlink when a target is given. One commit: entry, folder record, sums, event. */
 #include "base/check.h"
 #include "metad/namespace/operations.h"
+#include "metad/records.h"
 
 static uint32_t folder_depth(struct state *state, Cairn__NamespaceRecord *ns, uint64_t folder,
                              struct proto_arena *arena)
@@ -54,8 +55,7 @@ static void mkdir_commit(struct apply *apply, const Cairn__MkdirRequest *request
         folder.key = (ProtobufCBinaryData){.len = place->name_key.bytes, .data = place->name_key.data};
         folder.n_digest = 4;
         folder.digest = lanes;
-        struct key key = key_folder(apply->state->group, ns->ns, entry.file);
-        state_put(apply->state, &key, &folder);
+        records_folder_put(apply->state, ns->ns, entry.file, &folder);
     }
     entry_put(apply->state, ns, place->name_key, &record, NULL, apply->arena);
     namespace_put(apply->state, ns);

@@ -2,6 +2,7 @@
  * cannot be moved below itself, because the walk from the target folder to the root must not meet it. */
 #include "base/check.h"
 #include "metad/namespace/operations.h"
+#include "metad/records.h"
 
 /* CYCLE when `folder` stands on the way from `at` to the root. */
 static enum err move_check_cycle(struct state *state, Cairn__NamespaceRecord *ns, uint64_t folder, uint64_t at,
@@ -56,8 +57,7 @@ static enum err move_subtree(struct apply *apply, Cairn__NamespaceRecord *ns, co
     folder_sums_add(apply->state, ns, to->parent, folder, false, apply->arena);
     folder->parent = to->parent;
     folder->key = (ProtobufCBinaryData){.len = to->name_key.bytes, .data = to->name_key.data};
-    struct key key = key_folder(apply->state->group, ns->ns, entry->file);
-    state_put(apply->state, &key, folder);
+    records_folder_put(apply->state, ns->ns, entry->file, folder);
     return ERR_OK;
 }
 

@@ -2,6 +2,7 @@
  * entries stay under the folder's id, which no live entry leads to any more). */
 #include "base/check.h"
 #include "metad/namespace/operations.h"
+#include "metad/records.h"
 
 static enum err remove_check(struct apply *apply, const Cairn__RemoveRequest *request, const struct place *place,
                              Cairn__FolderRecord **ret_folder)
@@ -39,8 +40,7 @@ enum err remove_apply(struct apply *apply, struct answer *answer)
         uint64_t sequence = feed_add(apply, place.ns, CHANGE_REMOVE, entry, 0, NULL);
         if (folder != NULL) {
             folder_sums_add(apply->state, place.ns, entry->parent, folder, true, apply->arena);
-            struct key key = key_folder(apply->state->group, place.ns->ns, entry->file);
-            state_delete(apply->state, &key);
+            records_folder_delete(apply->state, place.ns->ns, entry->file);
         }
         entry_remove(apply->state, place.ns, place.name_key, place.entry, sequence, apply->arena);
         namespace_put(apply->state, place.ns);

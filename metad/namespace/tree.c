@@ -6,7 +6,7 @@
 #include "base/check.h"
 #include "base/hash.h"
 #include "base/name.h"
-#include "metad/machine.h"
+#include "metad/records.h"
 
 struct key key_namespace(struct prefix group, uint64_t ns)
 {
@@ -47,33 +47,24 @@ static struct key key_history(struct prefix group, uint64_t ns, uint64_t parent,
 
 enum err namespace_get(struct state *state, uint64_t ns, struct proto_arena *arena, Cairn__NamespaceRecord **ret)
 {
-    struct key key = key_namespace(state->group, ns);
-    enum err err = state_get(state, &key, &cairn__namespace_record__descriptor, arena, ret);
+    enum err err = records_namespace(state, ns, arena, ret);
     return err == ERR_NOT_FOUND ? ERR_DENIED : err;
 }
 
 void namespace_put(struct state *state, const Cairn__NamespaceRecord *ns)
 {
-    struct key key = key_namespace(state->group, ns->ns);
-    state_put(state, &key, ns);
+    records_namespace_put(state, ns);
 }
 
 enum err folder_get(struct state *state, const Cairn__NamespaceRecord *ns, uint64_t id, struct proto_arena *arena,
                     uint64_t *ret_id, Cairn__FolderRecord **ret)
 {
     uint64_t folder = id == 0 ? ns->root : id;
-    struct key key = key_folder(state->group, ns->ns, folder);
-    Cairn__FolderRecord *record = NULL;
-    enum err err = state_get(state, &key, &cairn__folder_record__descriptor, arena, &record);
-    if (err != ERR_OK) {
-        return err;
+    enum err err = records_folder(state, ns->ns, folder, arena, ret);
+    if (err == ERR_OK) {
+        *ret_id = folder;
     }
-    if (record->n_digest != 4) {
-        return ERR_CORRUPT;
-    }
-    *ret_id = folder;
-    *ret = record;
-    return ERR_OK;
+    return err;
 }
 
 enum err folder_get_live(struct state *state, const Cairn__NamespaceRecord *ns, uint64_t id, struct proto_arena *arena,
@@ -157,8 +148,7 @@ void folder_sums_add(struct state *state, Cairn__NamespaceRecord *ns, uint64_t p
         for (int i = 0; i < 4; i++) {
             folder->digest[i] = subtract ? folder->digest[i] - sums->digest[i] : folder->digest[i] + sums->digest[i];
         }
-        struct key key = key_folder(state->group, ns->ns, at);
-        state_put(state, &key, folder);
+        records_folder_put(state, ns->ns, at, folder);
         at = folder->parent;
     }
     ns->entries = subtract ? ns->entries - sums->entries : ns->entries + sums->entries;

@@ -51,6 +51,10 @@ void metad_config_deinit(struct metad_config *config);
 /* The identity of a data directory, DIR/directory: made at the first start, checked at each later one. NOT_OURS when it
  * belongs to another node or cluster, or when data lie there without it. DIR must be locked by the caller. */
 MUST_CHECK enum err metad_directory_identity(const struct metad_config *config, struct uuid *ret_uuid, char *ret_text);
+/* Writes down durably, in DIR/boots, that a process with a new random number begins, and returns the last ones of the
+ * directory, this one at the end (R-E3). Count 0: the disk is full and nothing is remembered. */
+MUST_CHECK enum err metad_directory_boot(const char *dir, uint64_t ret_boots[LIMIT_LOG_BOOTS], uint32_t *ret_count,
+                                         char *ret_text);
 /* The incarnation of the cluster that DIR/directory names; 0 where there is none to read. */
 uint64_t metad_directory_incarnation(const char *dir);
 

@@ -206,6 +206,60 @@ enum err metad_directory_identity(const struct metad_config *config, struct uuid
     return err;
 }
 
+/* ---- the processes it had ---- */
+
+/* DIR/boots: the numbers of the last processes, a line each, oldest first. What is no such line is passed over: a
+ * directory that remembers less is believed by its positions (host/identity.c). */
+static uint32_t boots_read(const char *path, uint64_t ret_boots[LIMIT_LOG_BOOTS])
+{
+    uint32_t count = 0;
+    char line[64];
+    FILE *file = fopen(path, "re");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        char *end = NULL;
+        uint64_t boot = strtoull(line, &end, 16);
+        if (end == line || *end != '\n' || boot == 0) {
+            continue;
+        }
+        if (count == LIMIT_LOG_BOOTS) {
+            memmove(&ret_boots[0], &ret_boots[1], --count * sizeof ret_boots[0]);
+        }
+        ret_boots[count++] = boot;
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return count;
+}
+
+enum err metad_directory_boot(const char *dir, uint64_t ret_boots[LIMIT_LOG_BOOTS], uint32_t *ret_count, char *ret_text)
+{
+    char path[CONFIG_STRING_BYTES + 32], text[LIMIT_LOG_BOOTS * 20];
+    uint64_t boot = 0;
+    snprintf(path, sizeof path, "%s/boots", dir);
+    uint32_t count = boots_read(path, ret_boots);
+    while (boot == 0) {
+        if (getrandom(&boot, sizeof boot, 0) != sizeof boot) {
+            return refuse(ERR_IO, ret_text, "no random bytes: %s", strerror(errno));
+        }
+    }
+    if (count == LIMIT_LOG_BOOTS) {
+        memmove(&ret_boots[0], &ret_boots[1], --count * sizeof ret_boots[0]);
+    }
+    ret_boots[count++] = boot;
+    size_t at = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        at += (size_t)snprintf(text + at, sizeof text - at, "%016llx\n", (unsigned long long)ret_boots[i]);
+    }
+    CHECK(at < sizeof text);
+    enum err err = write_durably(dir, path, text, ret_text);
+    *ret_count = err == ERR_OK ? count : 0;
+    if (err == ERR_DISK_FULL && (unlink(path) == 0 || errno == ENOENT) && sync_directory(dir)) {
+        return ERR_OK; /* nothing is remembered, and nothing said, until there is room at a start */
+    }
+    return err;
+}
+
 /* ---- a recovery under way ---- */
 
 static void recovery_path(const char *dir, char ret_path[CONFIG_STRING_BYTES + 32])

@@ -81,8 +81,10 @@ struct metad {
     struct log *log;
     struct seat seats[LIMIT_GROUPS]; /* a group each; group g lives on loop g modulo the loops */
     uint32_t group_count;
-    uint64_t addresses_epoch;                           /* of the map whose addresses are known */
-    uint32_t peers[LIMIT_RAFT_MEMBERS + 1];             /* that the configuration names; ends with 0 */
+    uint64_t addresses_epoch;               /* of the map whose addresses are known */
+    uint32_t peers[LIMIT_RAFT_MEMBERS + 1]; /* that the configuration names; ends with 0 */
+    uint64_t boots[LIMIT_LOG_BOOTS];        /* processes of the directory, this one last */
+    uint32_t boot_count;
     struct node_counters counters[RUNTIME_THREADS_MAX]; /* one a loop, kept by the first group there */
     _Atomic uint64_t log_syncs, log_records;            /* as the log's loop says */
 };
@@ -170,6 +172,9 @@ static enum err open_directory(struct metad *metad, struct uuid *ret_uuid, uint3
     }
     if (err == ERR_OK) {
         err = metad_directory_identity(&metad->config, ret_uuid, ret_text);
+    }
+    if (err == ERR_OK && !metad->recovering) {
+        err = metad_directory_boot(dir, metad->boots, &metad->boot_count, ret_text);
     }
     if (err != ERR_OK) {
         return err;
@@ -301,6 +306,8 @@ static void make_actors(struct metad *metad, struct uuid directory, uint32_t fil
             .group = i,
             .self = config->node,
             .directory = directory,
+            .boots = metad->boots,
+            .boot_count = metad->boot_count,
             .bootstrap = &config->bootstrap,
             .kv = runtime_kv_view(metad->kv),
             .group_count = config->groups,

@@ -23,7 +23,7 @@ void cells_deinit(struct cells *cells)
     *cells = (struct cells){0};
 }
 
-static char *name_form(const char *name)
+static char *form_make(const char *name)
 {
     struct slice key = {0};
     if (name_key(name, strlen(name), &key) != ERR_OK) {
@@ -32,6 +32,17 @@ static char *name_form(const char *name)
     char *form = history_string(key.data, key.bytes);
     slice_drop(&key);
     return form;
+}
+
+/* The name itself where it is ASCII; else its form, in new memory that is also *ret_made. */
+static const char *form_of(const char *name, char **ret_made)
+{
+    const char *p = name;
+    while (*p != '\0' && ((unsigned char)*p & 0x80) == 0) {
+        p++;
+    }
+    *ret_made = *p != '\0' ? form_make(name) : NULL;
+    return *ret_made != NULL ? *ret_made : name;
 }
 
 static uint64_t cell_hash(uint32_t space, uint64_t parent, const char *form)
@@ -69,14 +80,16 @@ static void cells_grow(struct cells *cells)
 
 uint32_t cells_take(struct cells *cells, uint32_t space, uint64_t parent, const char *name)
 {
-    char *form = name_form(name);
+    char *made = NULL;
+    const char *form = form_of(name, &made);
     unsigned long slot = slot_of(cells, space, parent, form);
     if (cells->slots[slot] != 0) {
-        free(form);
+        free(made);
         return cells->slots[slot] - 1;
     }
     cells->items = mem_grow(cells->items, &cells->capacity, cells->count + 1, sizeof *cells->items);
-    cells->items[cells->count++] = (struct cell){space, parent, form};
+    cells->items[cells->count++] =
+        (struct cell){space, parent, made != NULL ? made : history_string(name, strlen(name))};
     cells->slots[slot] = (uint32_t)cells->count;
     if (cells->count * 2 > cells->slot_count) {
         cells_grow(cells);
@@ -86,9 +99,9 @@ uint32_t cells_take(struct cells *cells, uint32_t space, uint64_t parent, const 
 
 uint32_t cells_find(const struct cells *cells, uint32_t space, uint64_t parent, const char *name)
 {
-    char *form = name_form(name);
-    unsigned long slot = slot_of(cells, space, parent, form);
-    free(form);
+    char *made = NULL;
+    unsigned long slot = slot_of(cells, space, parent, form_of(name, &made));
+    free(made);
     return cells->slots[slot] != 0 ? cells->slots[slot] - 1 : CELL_NONE;
 }
 

@@ -56,6 +56,14 @@ class Cluster:
     def down(self):
         self.dev("down")
 
+    def set_threads(self, threads):
+        """Starts all nodes again, each with so many event loops and compute workers."""
+        self.down()
+        for node in self.ps():
+            with open(os.path.join(self.dir, node["name"], "node.toml"), "a", encoding="utf-8") as f:
+                f.write("loops = %s\nworkers = %s\n" % (threads, threads))
+        self.up()
+
     def ps(self):
         return [json.loads(line) for line in self.dev("ps", "--json")[1].splitlines()]
 

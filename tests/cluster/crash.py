@@ -34,14 +34,6 @@ class Putter(threading.Thread):
             self.failure = failure
 
 
-def set_threads(cluster, threads):
-    cluster.down()
-    for node in cluster.ps():
-        with open(os.path.join(cluster.dir, node["name"], "node.toml"), "a", encoding="utf-8") as f:
-            f.write("loops = %s\nworkers = %s\n" % (threads, threads))
-    cluster.up()
-
-
 def read_back(cluster, expected, target):
     cluster.get("home:/crash", target)
     compare(expected, tree_sha256(target))
@@ -51,7 +43,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="cairn-crash-") as work:
         with running(sys.argv[1], os.path.join(work, "cluster")) as cluster:
             if len(sys.argv) > 2:
-                set_threads(cluster, sys.argv[2])
+                cluster.set_threads(sys.argv[2])
             cluster.run("mkdir", "home:/crash", codes=(0, 9))
             putter = Putter(cluster, os.path.join(work, "source"), "home:/crash")
             putter.start()

@@ -49,6 +49,8 @@ struct shadow {
 struct log_check {
     struct world *world;
     struct shadow shadows[NODES][GROUPS];
+    struct held_log agreed[GROUPS];   /* what a node has applied */
+    uint64_t compared[NODES][GROUPS]; /* up to here */
     uint64_t reopened;
 };
 
@@ -84,6 +86,9 @@ void log_check_destroy(struct log_check *check)
         for (unsigned g = 0; g < GROUPS; g++) {
             shadow_deinit(&check->shadows[n][g]);
         }
+    }
+    for (unsigned g = 0; g < GROUPS; g++) {
+        free(check->agreed[g].entries);
     }
     free(check);
 }
@@ -132,6 +137,7 @@ void log_check_put_back(struct log_check *check, uint32_t node, const struct log
     CHECK(node < NODES);
     for (unsigned g = 0; g < GROUPS; g++) {
         shadow_deinit(&check->shadows[node][g]);
+        check->compared[node][g] = 0;
         if (copy != NULL) {
             check->shadows[node][g] = shadow_copy(&copy->shadows[g]);
         }
@@ -621,6 +627,33 @@ void log_check_commit(struct log_check *check, uint32_t g, const struct raft_con
     WORLD_REQUIRE(
         check->world, g >= GROUPS || quorum_has(check, g, before, commit) || quorum_has(check, g, after, commit),
         "commit: group %u has committed entry %lu, which is not durable on a majority", g, (unsigned long)commit);
+}
+
+void log_check_agree(struct log_check *check, uint32_t node, uint32_t g, uint64_t base, uint64_t applied)
+{
+    CHECK(node < NODES && g < GROUPS);
+    const struct shadow *shadow = &check->shadows[node][g];
+    const struct held_log *log = &shadow->log;
+    for (unsigned long i = 0; i < shadow->append_count; i++) { /* what these replace a snapshot may stand for */
+        const struct append *append = &shadow->appends[i];
+        applied = append->count > 0 && append->first <= applied ? append->first - 1 : applied;
+    }
+    struct held_log *agreed = &check->agreed[g];
+    uint64_t *at = &check->compared[node][g];
+    *at = *at < base ? base : *at; /* a snapshot: what its log held there may be anything */
+    for (; *at < applied && *at < log->count; ++*at) {
+        const struct held *own = &log->entries[*at];
+        agreed->entries = mem_grow(agreed->entries, &agreed->capacity, *at + 1, sizeof *agreed->entries);
+        agreed->count = *at + 1 > agreed->count ? *at + 1 : agreed->count;
+        struct held *first = &agreed->entries[*at];
+        if (own->name == 0 || own->hole) { /* behind a snapshot, or damaged */
+            continue;
+        }
+        WORLD_REQUIRE(check->world, first->term == 0 || (first->term == own->term && first->name == own->name),
+                      "agreement: node %u applies entry %lu of group %u with term %lu, and another did with term %lu",
+                      node, (unsigned long)*at + 1, g, (unsigned long)own->term, (unsigned long)first->term);
+        *first = *own;
+    }
 }
 
 /* The term of an entry, as any log has it; 0: none knows. */

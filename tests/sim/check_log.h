@@ -5,7 +5,8 @@
  *   order        acknowledgements of one group come in order
  *   promises     a vote, a request for votes and an acknowledged append leave a node only when the log has acknowledged
  *                what they promise: term, vote, entries
- *   majority     what a leader has committed is durable on a majority */
+ *   majority     what a leader has committed is durable on a majority
+ *   agreement    what two nodes apply at an index is the same */
 #ifndef CAIRN_SIM_CHECK_LOG_H
 #define CAIRN_SIM_CHECK_LOG_H
 
@@ -27,6 +28,8 @@ void log_check_send(struct log_check *check, struct node *node, const struct act
  * or of those after it; on majorities of both halves of a joint configuration. */
 void log_check_commit(struct log_check *check, uint32_t group, const struct raft_config *before,
                       const struct raft_config *after, uint64_t commit);
+/* After a step: the node's log begins behind `base`, and it has applied up to `applied`. */
+void log_check_agree(struct log_check *check, uint32_t node, uint32_t group, uint64_t base, uint64_t applied);
 /* After a step in which a leader appended a configuration: it has committed in its term, and who becomes a voter is
  * caught up (4.1, 4.2.1). */
 void log_check_config(struct log_check *check, uint32_t group, const struct raft_config *before,

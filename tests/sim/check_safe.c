@@ -26,7 +26,7 @@ struct table {
 /* What receipts show of one chunk: a row a code, the store of each index. */
 struct shown {
     uint8_t k[CODES], m[CODES];
-    uint32_t stores[CODES][LIMIT_SHARDS];
+    uint64_t stores[CODES][LIMIT_SHARDS]; /* each that gave a receipt for the index, by its bit */
     unsigned codes;
 };
 
@@ -189,7 +189,7 @@ static void receipt_show(struct safe_check *check, const struct receipt *receipt
     shown->codes = at == shown->codes ? at + 1 : shown->codes;
     shown->k[at] = receipt->shard.k;
     shown->m[at] = receipt->shard.m;
-    shown->stores[at][receipt->shard.index] = receipt->store;
+    shown->stores[at][receipt->shard.index] |= 1ull << (receipt->store - 1);
 }
 
 /* Which receipt of how many the client spoils; `count`: none. */
@@ -311,20 +311,43 @@ static void note_complete(struct safe_check *check, const struct node *client, c
     proto_arena_deinit(&arena);
 }
 
-static bool bears_out(const struct safe_check *check, uint32_t store)
+static uint64_t stores_up(const struct safe_check *check)
 {
-    uint64_t down_ns = store > 0 ? check->down_ns[check->slot_of[store]] : 0;
-    return store > 0 && (down_ns == 0 || check->world->now_ns < down_ns + LONG_DOWN_NS);
+    uint64_t up = 0;
+    for (uint32_t store = 1; store <= STORES; store++) {
+        uint64_t down_ns = check->down_ns[check->slot_of[store]];
+        up |= down_ns == 0 || check->world->now_ns < down_ns + LONG_DOWN_NS ? 1ull << (store - 1) : 0;
+    }
+    return up;
+}
+
+/* Finds a store for an index that nobody has, or whose index can have another one (Kuhn, 1955). */
+static bool index_place(const uint64_t *stores, uint64_t up, unsigned index, uint64_t *tried, unsigned *index_of)
+{
+    for (uint32_t store = 1; store <= STORES; store++) {
+        if ((stores[index] & up & ~*tried & 1ull << (store - 1)) == 0) {
+            continue;
+        }
+        *tried |= 1ull << (store - 1);
+        if (index_of[store] == 0 || index_place(stores, up, index_of[store] - 1, tried, index_of)) {
+            index_of[store] = index + 1;
+            return true;
+        }
+    }
+    return false;
 }
 
 /* How many stores may vanish of those that hold this chunk, by its best code. */
 static uint32_t chunk_safe(const struct safe_check *check, const struct shown *shown)
 {
     uint32_t best = 0;
+    uint64_t up = stores_up(check);
     for (unsigned c = 0; c < shown->codes; c++) {
         uint32_t live = 0;
+        unsigned index_of[STORES + 1] = {0};
         for (unsigned i = 0; i < (unsigned)shown->k[c] + shown->m[c]; i++) {
-            live += bears_out(check, shown->stores[c][i]);
+            uint64_t tried = 0;
+            live += index_place(shown->stores[c], up, i, &tried, index_of);
         }
         best = live > shown->k[c] + best ? live - shown->k[c] : best;
     }

@@ -35,10 +35,21 @@ static void client_end(void *self)
     client_destroy(self);
 }
 
+/* As the shell writes it down before a process says anything. */
+static void boots_add(struct boots *boots, const struct node *node)
+{
+    if (boots->count == LIMIT_LOG_BOOTS) {
+        boots->count--;
+        memmove(&boots->list[0], &boots->list[1], boots->count * sizeof boots->list[0]);
+    }
+    boots->list[boots->count++] = (uint64_t)node->id << 32 | node->boot;
+}
+
 static void metad_boot(struct world *world, struct node *node, void *context)
 {
     (void)world;
     struct cluster *c = context;
+    boots_add(&c->boots[node->id - 1], node);
     struct log_params log = {.segment_bytes = c->log_segment_bytes};
     struct file_info *files = NULL;
     memset(log.directory.bytes, (int)node->id, sizeof log.directory.bytes);
@@ -60,7 +71,9 @@ static void metad_boot(struct world *world, struct node *node, void *context)
                                      .flush_entries = c->flush_entries,
                                      .keep_entries = c->keep_entries,
                                      .piece_bytes = c->piece_bytes,
-                                     .cache_bytes = c->cache_bytes};
+                                     .cache_bytes = c->cache_bytes,
+                                     .boots = c->boots[node->id - 1].list,
+                                     .boot_count = c->boots[node->id - 1].count};
         if (c->plan->spares > 0) {
             group.address = c->addresses[node->id - 1];
             group.peers = c->peers[node->id - 1];
@@ -178,6 +191,7 @@ static void on_step(struct world *world, struct node *node, struct actor *actor,
     }
     struct raft_status status = group_status(actor->self), *before = &c->before[node->id - 1][actor->index];
     raft_check_status(c->raft, node, actor->index, &status);
+    log_check_agree(c->log, node->id, actor->index, status.base, status.applied);
     /* Who may change its mind within a step counts by the members before or by those after; and what was committed
      * under members of before need not be durable on a majority of those that come. */
     bool same = c->before_boot[node->id - 1][actor->index] == node->boot;

@@ -38,6 +38,7 @@ struct cluster {
     struct safe_check *safe;
     struct late late;
     struct stale stale;
+    struct boots boots[PLAN_METADS]; /* what each metad's directory remembers */
     enum twice twice[WORLD_NODES];
     uint64_t away_ns[PLAN_BLOCKDS]; /* a block server's next start comes so much later */
     bool rebuild[PLAN_BLOCKDS];     /* the index is gone at the next start */

@@ -1,6 +1,7 @@
 /* The simulated disk (disk.h). Per file two images: `current`, what reads see, and `durable`; between them a list of
  * writes that are in `current` and not yet synced, kept to draw from at a crash. An operation in flight has touched
- * neither image. An image is a table of pages; one that was never written is not there and reads as zeros. */
+ * neither image. An image is a table of pages that share their bytes as long as they are the same, and end where only
+ * zeros follow: most of a log's block is empty. */
 #include "disk.h"
 
 #include <assert.h>
@@ -18,9 +19,9 @@ struct written { /* a finished, unsynced write or hole (no data) */
     struct slice data;
 };
 
+/* The bytes are not changed, but replaced; behind their end are zeros. */
 struct page {
-    uint8_t *current, *durable; /* NULL: zeros */
-    bool differ;                /* they may */
+    struct slice current, durable;
 };
 
 struct file {
@@ -67,8 +68,8 @@ static void file_free(struct file *file)
         slice_drop(&file->written[i].data);
     }
     for (unsigned long i = 0; i < file->page_count; i++) {
-        free(file->pages[i].current);
-        free(file->pages[i].durable);
+        slice_drop(&file->pages[i].current);
+        slice_drop(&file->pages[i].durable);
     }
     free(file->written);
     free(file->pages);
@@ -159,9 +160,40 @@ static void file_reserve(struct file *file, uint64_t bytes)
 
 enum image { IMAGE_CURRENT, IMAGE_DURABLE };
 
-static uint8_t **page_of(struct page *page, enum image image)
+static struct slice *page_of(struct page *page, enum image image)
 {
     return image == IMAGE_CURRENT ? &page->current : &page->durable;
+}
+
+/* How many bytes there are to the last that is not zero, about. */
+static uint32_t bytes_to_zeros(const uint8_t *data, uint32_t bytes)
+{
+    static const uint8_t zeros[64];
+    while (bytes >= sizeof zeros && memcmp(data + bytes - sizeof zeros, zeros, sizeof zeros) == 0) {
+        bytes -= (uint32_t)sizeof zeros;
+    }
+    return bytes;
+}
+
+static void page_set(struct page *page, enum image image, const uint8_t *data)
+{
+    struct slice *bytes = page_of(page, image),
+                 *other = page_of(page, image == IMAGE_CURRENT ? IMAGE_DURABLE : IMAGE_CURRENT);
+    uint32_t count = bytes_to_zeros(data, PAGE_BYTES);
+    bool same = other->bytes == count && (count == 0 || memcmp(other->data, data, count) == 0);
+    struct slice fresh = same ? slice_ref(*other) : slice_copy(data, count);
+    slice_drop(bytes);
+    *bytes = fresh;
+}
+
+static void page_get(const struct page *page, enum image image, uint8_t *ret_data, uint64_t from, uint64_t bytes)
+{
+    struct slice held = image == IMAGE_CURRENT ? page->current : page->durable;
+    uint64_t there = held.bytes <= from ? 0 : held.bytes - from < bytes ? held.bytes - from : bytes;
+    if (there > 0) {
+        memcpy(ret_data, held.data + from, there);
+    }
+    memset(ret_data + there, 0, bytes - there);
 }
 
 /* Bytes [offset, offset + bytes) of reserved space. data NULL: zeros. */
@@ -171,17 +203,21 @@ static void image_write(struct file *file, enum image image, uint64_t offset, co
         CHECK(offset / PAGE_BYTES < file->page_count);
         struct page *page = &file->pages[offset / PAGE_BYTES];
         uint64_t within = offset % PAGE_BYTES, part = PAGE_BYTES - within < bytes ? PAGE_BYTES - within : bytes;
-        uint8_t **memory = page_of(page, image);
-        page->differ = true;
-        if (*memory == NULL && data != NULL) {
-            *memory = mem_alloc(PAGE_BYTES);
+        if (data != NULL && part == PAGE_BYTES) {
+            page_set(page, image, data);
+        } else if (data == NULL && part == PAGE_BYTES) {
+            slice_drop(page_of(page, image));
+        } else {
+            uint8_t whole[PAGE_BYTES];
+            page_get(page, image, whole, 0, PAGE_BYTES);
+            if (data != NULL) {
+                memcpy(whole + within, data, part);
+            } else {
+                memset(whole + within, 0, part);
+            }
+            page_set(page, image, whole);
         }
-        if (data != NULL) {
-            memcpy(*memory + within, data, part);
-            data += part;
-        } else if (*memory != NULL) {
-            memset(*memory + within, 0, part);
-        }
+        data = data != NULL ? data + part : NULL;
         offset += part;
         bytes -= part;
     }
@@ -192,12 +228,7 @@ static void image_read(const struct file *file, enum image image, uint64_t offse
     while (bytes > 0) {
         CHECK(offset / PAGE_BYTES < file->page_count);
         uint64_t within = offset % PAGE_BYTES, part = PAGE_BYTES - within < bytes ? PAGE_BYTES - within : bytes;
-        const uint8_t *memory = *page_of(&file->pages[offset / PAGE_BYTES], image);
-        if (memory != NULL) {
-            memcpy(ret_data, memory + within, part);
-        } else {
-            memset(ret_data, 0, part);
-        }
+        page_get(&file->pages[offset / PAGE_BYTES], image, ret_data, within, part);
         ret_data += part;
         offset += part;
         bytes -= part;
@@ -478,11 +509,9 @@ static void crash_file(struct disk *disk, struct file *file)
     file->written_count = 0;
     file->bytes = file->durable_bytes;
     for (unsigned long i = 0; i < file->page_count; i++) {
-        struct page *page = &file->pages[i];
-        if (page->differ) {
-            image_write(file, IMAGE_CURRENT, (uint64_t)i * PAGE_BYTES, page->durable, PAGE_BYTES);
-            page->differ = false;
-        }
+        struct slice was = file->pages[i].current;
+        file->pages[i].current = slice_ref(file->pages[i].durable);
+        slice_drop(&was);
     }
 }
 
@@ -586,11 +615,8 @@ static struct file *file_copy(const struct file *from)
     file->ref = from->ref;
     file_reserve(file, from->bytes);
     for (unsigned long i = 0; i < from->page_count && i < file->page_count; i++) {
-        const uint8_t *data = from->pages[i].current;
-        if (data != NULL) {
-            image_write(file, IMAGE_CURRENT, i * PAGE_BYTES, data, PAGE_BYTES);
-            image_write(file, IMAGE_DURABLE, i * PAGE_BYTES, data, PAGE_BYTES);
-        }
+        file->pages[i].current = slice_ref(from->pages[i].current);
+        file->pages[i].durable = slice_ref(from->pages[i].current);
     }
     file->bytes = file->durable_bytes = from->bytes;
     return file;

@@ -48,16 +48,9 @@ struct sim_kv {
     struct kv_pin *pins;
 };
 
-static int key_compare(const void *a, size_t a_bytes, const void *b, size_t b_bytes)
-{
-    size_t shorter = a_bytes < b_bytes ? a_bytes : b_bytes;
-    int order = shorter ? memcmp(a, b, shorter) : 0;
-    return order ? order : (a_bytes > b_bytes) - (a_bytes < b_bytes);
-}
-
 static int node_compare(const struct tree_node *node, const void *key, size_t bytes)
 {
-    return key_compare(node->key, node->key_bytes, key, bytes);
+    return kv_key_compare(node->key, node->key_bytes, key, bytes);
 }
 
 static struct pair *pair_ref(struct pair *pair)
@@ -199,7 +192,7 @@ static enum err view_get(struct kv_view *view, const void *key, size_t key_bytes
         return ERR_WOULD_BLOCK;
     }
     const struct pair *pair = tree_next(kv->visible, key, key_bytes, false);
-    if (pair == NULL || key_compare(pair->key.data, pair->key.bytes, key, key_bytes) != 0) {
+    if (pair == NULL || kv_key_compare(pair->key.data, pair->key.bytes, key, key_bytes) != 0) {
         return ERR_NOT_FOUND;
     }
     *ret_value = slice_ref(pair->value);
@@ -297,7 +290,7 @@ static struct kv_pin *kv_pin_make(struct sim_kv *kv, uint64_t owner, uint64_t nu
     *pin = (struct kv_pin){.next = kv->pins, .owner = owner, .number = number};
     kv->pins = pin;
     struct pair *pair = tree_next(kv->visible, from.data, from.bytes, false);
-    while (pair != NULL && key_compare(pair->key.data, pair->key.bytes, end.data, end.bytes) < 0) {
+    while (pair != NULL && kv_key_compare(pair->key.data, pair->key.bytes, end.data, end.bytes) < 0) {
         pin->pairs = mem_grow(pin->pairs, &pin->capacity, pin->count + 1, sizeof(struct pair *));
         pin->pairs[pin->count++] = pair_ref(pair);
         pair = tree_next(kv->visible, pair->key.data, pair->key.bytes, true);
@@ -315,7 +308,7 @@ struct slice sim_kv_scan(struct sim_kv *kv, uint64_t owner, uint64_t pin_number,
     }
     for (unsigned long i = 0; i < pin->count; i++) {
         const struct pair *pair = pin->pairs[i];
-        if (key_compare(pair->key.data, pair->key.bytes, from.data, from.bytes) < 0) {
+        if (kv_key_compare(pair->key.data, pair->key.bytes, from.data, from.bytes) < 0) {
             continue;
         }
         if (pairs.bytes > 0 && pairs.bytes + KV_PAIR_HEADER_BYTES + pair->key.bytes + pair->value.bytes > bytes) {

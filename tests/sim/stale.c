@@ -8,9 +8,6 @@
 
 #define LOOK_NS 100000000ull
 enum { WELL_LOOKS = 12 }; /* longer than a follower waits that hears nothing */
-enum { HEARD_LOOKS = 8 }; /* and so many before its end everybody heard how far each was */
-enum { DOWN_LOOKS = 4 };  /* longer than what was acknowledged takes to be durable where it was counted */
-#define AHEAD_NS (3 * SECOND)
 
 static bool enabled(const struct cluster *c)
 {
@@ -148,22 +145,9 @@ static void cut_one_other(struct cluster *c)
     world_at(c->world, c->world->now_ns + rng_between(rng, SECOND, 4 * SECOND), end_cut, c, 0);
 }
 
-/* Who has what the two lack is with neither of them. */
-static void cut_the_rest(struct cluster *c)
-{
-    const struct stale *stale = &c->stale;
-    for (uint32_t i = 0; i < c->plan->metads; i++) {
-        struct node *other = metad_of(c, i);
-        if (other != stale->node && other != stale->behind) {
-            world_cut(c->world, other, stale->node, true);
-            world_cut(c->world, other, stale->behind, true);
-        }
-    }
-    world_at(c->world, c->world->now_ns + rng_between(&c->world->rng_scenario, SECOND, 4 * SECOND), end_cut, c, 0);
-}
-
 static void put_back(struct cluster *c)
 {
+    CHECK(c->stale.phase == STALE_DOWN && !c->stale.node->up);
     struct stale *stale = &c->stale;
     struct node *node = stale->node;
     const struct stale_backup none = {0}, *from = stale->emptied ? &none : &stale->backups[node->id - 1];
@@ -174,144 +158,92 @@ static void put_back(struct cluster *c)
     if (stale->emptied) {
         stale->directories[node->id - 1]++;
         stale->emptied_count++;
+        c->boots[node->id - 1].count = 0;
     } else {
         stale->directories[node->id - 1] = from->directory;
+        c->boots[node->id - 1] = from->boots;
         stale->put_back++;
     }
     world_note(c->world, "directory of metad:%u is %s", node->id, stale->emptied ? "empty" : "an older copy");
     stale->phase = STALE_BACK;
     stale->well = 0;
     node_start(node);
-    if (stale->behind != NULL) {
-        cut_the_rest(c);
-    } else {
-        cut_one_other(c);
-    }
 }
 
-/* ---- what one of the others does not hear of ---- */
+/* ---- one of the others lags behind what the node acknowledged ---- */
 
-static struct raft_status status_of(struct cluster *c, const struct node *node, uint32_t g)
+/* Who leads all groups, or NULL. */
+static struct node *leader_of_all(struct cluster *c)
 {
-    const struct group *group = group_of(c, node->id - 1, g);
-    return group != NULL ? group_status(group) : (struct raft_status){0};
-}
-
-static void note_entries(struct cluster *c)
-{
-    struct stale *stale = &c->stale;
+    struct node *leader = NULL;
     for (uint32_t i = 0; i < c->plan->metads; i++) {
-        uint64_t sum = 0;
+        uint32_t leads = 0;
         for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
-            uint64_t last = status_of(c, metad_of(c, i), g).last;
-            sum += last;
-            stale->heard[i][g] = stale->well == HEARD_LOOKS ? last : stale->heard[i][g];
+            const struct group *group = group_of(c, i, g);
+            leads += group != NULL && group_status(group).role == RAFT_LEADER;
         }
-        stale->begun[i] = stale->well == 1 ? sum : stale->begun[i];
+        leader = leads == CLUSTER_GROUPS ? metad_of(c, i) : leader;
     }
+    return leader;
 }
 
-/* Its log grew since its last start, and all heard of it: any older copy lacks what they know. */
-static bool has_written(const struct cluster *c, const struct node *node)
+static void down(struct cluster *c)
 {
-    uint64_t sum = 0;
-    for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
-        sum += c->stale.heard[node->id - 1][g];
-    }
-    return sum > c->stale.begun[node->id - 1];
+    c->stale.phase = STALE_DOWN;
+    node_crash(c->stale.node, rng_chance(&c->world->rng_scenario, 500000) ? CRASH_POWER : CRASH_KILL);
 }
 
-static bool leads_nothing(struct cluster *c, const struct node *node)
+/* The leader is gone, and who was cut off meets the node as it was long ago. */
+static void ahead_back(struct world *world, void *context, uint64_t argument)
 {
-    bool none = true;
-    for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
-        none = none && status_of(c, node, g).role == RAFT_FOLLOWER;
+    struct cluster *c = context;
+    struct stale *stale = &c->stale;
+    if (stale->phase != STALE_DOWN || argument != stale->ahead_count) {
+        return;
     }
-    return none;
+    world_heal(world);
+    world_cut(world, stale->leads, stale->behind, true);
+    world_cut(world, stale->leads, stale->node, true);
+    put_back(c);
+    world_at(world, world->now_ns + rng_between(&world->rng_scenario, 2 * SECOND, 5 * SECOND), end_cut, c, 0);
 }
 
-/* One of the others, that leads nothing, hears nothing from now on. */
+/* What it said last arrives before its directory is another. */
+static void ahead_end(struct world *world, void *context, uint64_t argument)
+{
+    struct cluster *c = context;
+    if (c->stale.phase == STALE_AHEAD && argument == c->stale.ahead_count) {
+        down(c);
+        world_at(world, world->now_ns + SECOND / 2, ahead_back, c, argument);
+    }
+}
+
 static bool ahead_begin(struct cluster *c)
 {
     struct stale *stale = &c->stale;
     struct rng *rng = &c->world->rng_scenario;
-    struct node *behind = metad_of(c, (uint32_t)rng_below(rng, c->plan->metads));
-    if (rng_chance(rng, 300000) || behind == stale->node || !leads_nothing(c, behind) || !has_written(c, stale->node)) {
+    stale->leads = leader_of_all(c);
+    if (c->plan->metads != 3 || stale->leads == NULL || stale->leads == stale->node || rng_chance(rng, 500000)) {
         return false;
     }
-    stale->behind = behind;
-    stale->ahead_until_ns = c->world->now_ns + AHEAD_NS;
-    bool kept = true;
-    for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
-        struct raft_status status = status_of(c, behind, g);
-        stale->behind_last[g] = status.last;
-        kept = kept && status.config.index == 0 && status.applied > stale->heard[behind->id - 1][g];
-    }
-    for (uint32_t i = 0; i < c->plan->metads; i++) {
-        if (metad_of(c, i) != behind) {
-            world_cut(c->world, behind, metad_of(c, i), true);
-        }
-    }
-    bool crashes = kept && rng_chance(rng, 700000);
-    if (crashes) {
-        node_crash(behind, rng_chance(rng, 500000) ? CRASH_POWER : CRASH_KILL);
-    }
-    world_note(c->world, "metad:%u hears nothing%s", behind->id, crashes ? ", and crashed" : "");
+    stale->behind = metad_of(c, 6 - stale->leads->id - stale->node->id - 1);
+    stale->phase = STALE_AHEAD;
+    stale->ahead_count++;
+    world_cut(c->world, stale->behind, stale->leads, true);
+    world_cut(c->world, stale->behind, stale->node, true);
+    world_note(c->world, "metad:%u is cut off, and metad:%u goes on without it", stale->behind->id, stale->node->id);
+    world_at(c->world, c->world->now_ns + rng_between(rng, SECOND, 2 * SECOND), ahead_end, c, stale->ahead_count);
     return true;
-}
-
-/* Something is committed that it lacks. */
-static bool is_ahead(struct cluster *c)
-{
-    const struct stale *stale = &c->stale;
-    bool ahead = false;
-    for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
-        ahead = ahead || status_of(c, stale->node, g).commit > stale->behind_last[g];
-    }
-    return ahead && stale->behind->up && stale->node->up;
-}
-
-static void ahead_look(struct cluster *c)
-{
-    struct stale *stale = &c->stale;
-    if (is_ahead(c)) {
-        stale->phase = STALE_DOWN;
-        stale->ahead_count++;
-        stale->down_looks = 0;
-        node_crash(stale->node, rng_chance(&c->world->rng_scenario, 500000) ? CRASH_POWER : CRASH_KILL);
-    } else if (c->world->now_ns >= stale->ahead_until_ns) {
-        world_heal(c->world);
-        stale->phase = STALE_NONE;
-    }
-}
-
-/* It stays down for a moment: what it acknowledged last is counted, and durable with the other. */
-static void ahead_down_look(struct cluster *c)
-{
-    if (++c->stale.down_looks >= DOWN_LOOKS) {
-        world_heal(c->world);
-        put_back(c);
-    }
 }
 
 static void look(struct cluster *c)
 {
     struct stale *stale = &c->stale;
-    if (stale->phase == STALE_AHEAD) {
-        ahead_look(c);
-        return;
-    }
-    if (stale->phase == STALE_DOWN && stale->behind != NULL) {
-        ahead_down_look(c);
-        return;
-    }
     stale->well = others_are_well(c) ? stale->well + 1 : 0;
-    if (stale->well == 1 || stale->well == HEARD_LOOKS) {
-        note_entries(c);
-    }
     bool well = stale->well >= WELL_LOOKS;
     if (stale->phase == STALE_DOWN && well) {
         put_back(c);
+        cut_one_other(c);
     } else if (stale->phase == STALE_BACK && well && in_all_groups(c, has_no_vote, is_whole)) {
         world_note(c->world, "metad:%u counts in no majority that it must not", stale->node->id);
         stale->phase = STALE_LEARNER;
@@ -358,15 +290,10 @@ bool stale_hurt(struct cluster *c, struct node *metad, bool emptied)
     }
     stale->node = metad;
     stale->emptied = emptied;
-    stale->behind = NULL;
-    if (ahead_begin(c)) {
-        stale->phase = STALE_AHEAD;
-        stale->well = 0;
-        return true;
-    }
-    stale->phase = STALE_DOWN;
     stale->well = 0;
-    node_crash(metad, rng_chance(&c->world->rng_scenario, 500000) ? CRASH_POWER : CRASH_KILL);
+    if (!ahead_begin(c)) {
+        down(c);
+    }
     return true;
 }
 
@@ -382,7 +309,8 @@ void stale_down(struct cluster *c, struct node *node)
         *backup = (struct stale_backup){.disk = disk_copy_take(node->disks[0]),
                                         .kv = sim_kv_copy_take(node->kvs[0]),
                                         .log = log_check_copy(c->log, node->id),
-                                        .directory = c->stale.directories[node->id - 1]};
+                                        .directory = c->stale.directories[node->id - 1],
+                                        .boots = c->boots[node->id - 1]};
     }
 }
 
@@ -393,14 +321,13 @@ bool stale_holds(const struct cluster *c, const struct node *node)
 
 bool stale_shelters(const struct cluster *c)
 {
-    return c->stale.phase == STALE_AHEAD || c->stale.phase == STALE_DOWN || c->stale.phase == STALE_BACK;
+    return c->stale.phase != STALE_NONE && c->stale.phase != STALE_LEARNER;
 }
 
 void stale_heal(struct cluster *c)
 {
-    if (c->stale.phase == STALE_AHEAD) {
-        c->stale.phase = STALE_NONE;
-    } else if (c->stale.phase == STALE_DOWN) {
+    c->stale.phase = c->stale.phase == STALE_AHEAD ? STALE_NONE : c->stale.phase;
+    if (c->stale.phase == STALE_DOWN) {
         c->stale.phase = STALE_NONE;
         if (!c->stale.node->up) {
             node_start(c->stale.node);
@@ -415,10 +342,11 @@ void stale_note(struct cluster *c)
             const struct group *group = group_of(c, i, g);
             struct raft_status status = group != NULL ? group_status(group) : (struct raft_status){0};
             struct group_health health = group != NULL ? group_health(group) : (struct group_health){0};
-            char roles[64] = "";
+            char roles[160] = ""; /* with what the leader knows that each has */
             for (uint32_t m = 0, at = 0; m < status.config.config.count && at < sizeof roles; m++) {
                 const struct raft_member *member = &status.config.config.members[m];
-                at += (uint32_t)snprintf(roles + at, sizeof roles - at, " %u:%x", member->node, member->roles);
+                at += (uint32_t)snprintf(roles + at, sizeof roles - at, " %u:%x@%llu", member->node, member->roles,
+                                         (unsigned long long)status.match[m]);
             }
             world_note(c->world,
                        "metad:%u group %u: role %d term %llu last %llu commit %llu applied %llu stale %u told %d lost "

@@ -2,17 +2,17 @@
  * down, or to nothing (R-E3). One node at a time, until it is a voter again that holds what is committed: between, no
  * other directory is touched.
  *
- * What identity.c names as not recognised is kept out: before the node goes down, and again before its directory is put
- * back, all the others have been up and connected for a while, so that they heard how far it was; and until the leader
- * has taken its vote, nobody loses what it heard with its process (stale_shelters).
+ * Half of the time, where one node leads all groups, the third one is cut off for a while first, and comes back
+ * together with the node that is hurt, without the leader: it knows that the node had more, and not what. The two are a
+ * majority and must not elect.
  *
- * Often (COUNTEREXAMPLES E3) one of the others hears nothing for a while, and the rest commits without it. Then the one
- * that goes back meets it alone: the two lack what was acknowledged, and must not be a majority. Who hears nothing may
- * crash meanwhile, if its log holds what it had heard, and no members were changed yet: behind a restart an older
- * committed configuration is applied first, and one that was a learner in it is believed anew (README.md, "Known"). */
+ * What identity.c names as not recognised is kept out: before the node goes down, and else also before its directory is
+ * put back, all the others have been up and connected for a while, so that they heard how far it was; and until the
+ * leader has taken its vote, nobody loses what it heard with its process (stale_shelters). */
 #ifndef CAIRN_SIM_STALE_H
 #define CAIRN_SIM_STALE_H
 
+#include "base/limits.h"
 #include "check_log.h"
 #include "plan.h"
 
@@ -20,10 +20,16 @@ struct cluster;
 
 enum stale_phase {
     STALE_NONE,
-    STALE_AHEAD,   /* one of the others hears nothing, and the rest goes on without it */
+    STALE_AHEAD,   /* it is to be, and acknowledges what one of the others does not get */
     STALE_DOWN,    /* it is down, its directory what it was */
     STALE_BACK,    /* put back, and it may be counted by who does not know yet */
     STALE_LEARNER, /* it has no vote, or never lacked anything */
+};
+
+/* Of a directory: the processes it had. */
+struct boots {
+    uint64_t list[LIMIT_LOG_BOOTS];
+    uint32_t count;
 };
 
 struct stale_backup {
@@ -31,22 +37,19 @@ struct stale_backup {
     struct sim_kv_copy *kv;
     struct log_copy *log; /* what the checker knew of it */
     uint8_t directory;
+    struct boots boots;
 };
 
 struct stale {
     enum stale_phase phase;
     struct node *node;
-    bool emptied;                   /* else an older copy */
-    uint32_t well;                  /* looks in a row at which the others were up and connected */
-    uint64_t begun[PLAN_METADS];    /* entries of each when that began */
-    uint64_t heard[PLAN_METADS][2]; /* last entry of each, by group, so long before the fault that all heard of it */
-    struct node *behind;            /* who hears nothing; NULL: all do */
-    uint64_t behind_last[2];        /* its last entry, by group */
-    uint64_t ahead_until_ns;
-    uint32_t down_looks;
+    bool emptied;                     /* else an older copy */
+    uint32_t well;                    /* looks in a row at which the others were up and connected */
     uint8_t directories[PLAN_METADS]; /* an emptied directory is another one */
     struct stale_backup backups[PLAN_METADS];
-    uint32_t put_back, emptied_count, ahead_count;
+    uint32_t put_back, emptied_count;
+    struct node *leads, *behind; /* of STALE_AHEAD: the leader, and who is cut off */
+    uint32_t ahead_count;
 };
 
 void stale_begin(struct cluster *c);

@@ -302,6 +302,18 @@ static void commits_by_one_half(struct lab *lab)
     commits(lab, RAFT_VOTER, RAFT_VOTER, RAFT_OUTGOING, 3);
 }
 
+/* Both had it for committed: an older copy of a directory had voted. */
+static void applies_another_entry(struct lab *lab)
+{
+    appends(lab, 1, 1, 1, 3, 2);
+    appends(lab, 2, 1, 1, 2, 2);
+    appends(lab, 2, 2, 3, 1, 3);
+    log_check_agree(lab->log, 1, 0, 0, 3);
+    log_check_agree(lab->log, 2, 0, 0, 2);
+    lab_turn(lab);
+    log_check_agree(lab->log, 2, 0, 0, 3);
+}
+
 static void test_histories(void **state)
 {
     (void)state;
@@ -325,6 +337,8 @@ static void test_histories(void **state)
         {"a hole of another name", names_a_hole_it_does_not_have, "names a hole"},
         {"a commit on one of three", commits_on_one_of_three, "not durable on a majority"},
         {"a commit by a learner", commits_by_a_learner, "not durable on a majority"},
+        {"two entries applied at one index", applies_another_entry,
+         "applies entry 3 of group 0 with term 3, and another did with term 2"},
         {"a commit by one half of two", commits_by_one_half, "not durable on a majority"},
     };
     lab_judge(good, bad, sizeof bad / sizeof *bad);

@@ -64,6 +64,20 @@ static enum err hear(struct node *node, uint8_t directory, uint64_t boot, uint64
     return frame(node, 2, &message);
 }
 
+/* The same, and lists the `count` processes of its directory; none: it is a kind of frame that does not. */
+static enum err hear_listed(struct node *node, uint64_t boot, uint64_t found, uint64_t *boots, size_t count)
+{
+    uint8_t uuid[16];
+    Cairn__LogIdentity log = identity(uuid, 5, boot, found, found);
+    log.lists = true;
+    log.boots = boots;
+    log.n_boots = count;
+    Cairn__RaftMessage message = CAIRN__RAFT_MESSAGE__INIT;
+    message.kind = count > 0 ? RAFT_PRE_VOTE : RAFT_APPEND_REPLY;
+    message.log = &log;
+    return frame(node, 2, &message);
+}
+
 /* Member 3 leads, and tells what it knows of member 2 under the configuration `at`. */
 static enum err relay(struct node *node, uint64_t at, uint8_t directory, uint64_t boot, uint64_t found,
                       uint64_t position)
@@ -94,9 +108,55 @@ static void test_less_than_was_heard(void **state)
     assert_int_equal(hear(&node, 5, 72, 49, 49), ERR_STALE_PEER);
     assert_int_equal(hear(&node, 5, 72, 49, 90), ERR_STALE_PEER); /* what it writes since does not help */
     assert_true(identity_is_stale(node.groups[GROUP], 2));
-    assert_int_equal(hear(&node, 5, 73, 50, 50), ERR_OK);         /* the right directory was put back */
+    assert_int_equal(hear(&node, 5, 73, 90, 90), ERR_STALE_PEER); /* nor does it when it starts again */
     assert_int_equal(hear(&node, 6, 74, 99, 99), ERR_STALE_PEER); /* an empty one that grew */
     assert_int_equal(group_health(node.groups[GROUP]).stale, 2);
+    node_deinit(&node);
+}
+
+/* A copy that holds all that was heard of the member, and not the process that was heard (seed 8041 of `stale`). */
+static void test_process_that_is_missing(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node);
+    assert_int_equal(hear_listed(&node, 70, 10, (uint64_t[]){69, 70}, 2), ERR_OK);
+    assert_int_equal(hear_listed(&node, 71, 10, (uint64_t[]){69, 70, 71}, 3), ERR_OK);
+    assert_int_equal(hear_listed(&node, 72, 10, NULL, 0), ERR_NOT_READY); /* not judged by half of what it says */
+    assert_false(identity_is_stale(node.groups[GROUP], 2));
+    assert_int_equal(hear_listed(&node, 72, 10, (uint64_t[]){69, 70, 72}, 3), ERR_STALE_PEER);
+    assert_int_equal(hear_listed(&node, 72, 11, NULL, 0), ERR_STALE_PEER);
+    assert_true(identity_is_stale(node.groups[GROUP], 2));
+    node_deinit(&node);
+}
+
+/* One that remembers as many as it can may have forgotten the one that was heard: positions decide. */
+static void test_process_that_is_forgotten(void **state)
+{
+    (void)state;
+    struct node node;
+    uint64_t boots[LIMIT_LOG_BOOTS];
+    for (uint32_t i = 0; i < LIMIT_LOG_BOOTS; i++) {
+        boots[i] = 100 + i;
+    }
+    start(&node);
+    assert_int_equal(hear(&node, 5, 70, 10, 10), ERR_OK);
+    assert_int_equal(hear_listed(&node, 100 + LIMIT_LOG_BOOTS - 1, 10, boots, LIMIT_LOG_BOOTS), ERR_OK);
+    node_deinit(&node);
+}
+
+/* What a leader tells says nothing of the processes before: the member itself does. */
+static void test_process_that_was_told_of(void **state)
+{
+    (void)state;
+    struct node node;
+    start(&node);
+    assert_int_equal(hear_listed(&node, 70, 10, (uint64_t[]){69, 70}, 2), ERR_OK);
+    assert_int_equal(relay(&node, 0, 5, 71, 10, 20), ERR_OK);
+    assert_false(identity_is_stale(node.groups[GROUP], 2));
+    assert_int_equal(hear_listed(&node, 71, 10, NULL, 0), ERR_NOT_READY);
+    assert_int_equal(hear_listed(&node, 71, 10, (uint64_t[]){69, 71}, 2), ERR_STALE_PEER);
+    assert_true(identity_is_stale(node.groups[GROUP], 2));
     node_deinit(&node);
 }
 
@@ -183,7 +243,7 @@ static void test_relay_of_an_older_process(void **state)
     assert_int_equal(relay(&node, 0, 5, 70, 10, 40), ERR_OK); /* which it did not */
     assert_int_equal(hear(&node, 5, 71, 20, 24), ERR_STALE_PEER);
     assert_int_equal(hear(&node, 5, 73, 39, 39), ERR_STALE_PEER);
-    assert_int_equal(hear(&node, 5, 74, 40, 40), ERR_OK); /* the right directory was put back */
+    assert_int_equal(hear(&node, 5, 74, 40, 40), ERR_STALE_PEER); /* no process clears it: it has to rejoin */
     node_deinit(&node);
 }
 
@@ -205,13 +265,11 @@ static void test_relay_is_learned(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_less_than_was_heard),
-        cmocka_unit_test(test_relay_is_judged),
-        cmocka_unit_test(test_relay_of_an_older_process),
-        cmocka_unit_test(test_relay_is_learned),
-        cmocka_unit_test(test_rejoins),
-        cmocka_unit_test(test_stale_leader_is_followed),
-        cmocka_unit_test(test_rejoins_and_is_told_of),
+        cmocka_unit_test(test_less_than_was_heard),       cmocka_unit_test(test_process_that_is_missing),
+        cmocka_unit_test(test_process_that_is_forgotten), cmocka_unit_test(test_process_that_was_told_of),
+        cmocka_unit_test(test_relay_is_judged),           cmocka_unit_test(test_relay_of_an_older_process),
+        cmocka_unit_test(test_relay_is_learned),          cmocka_unit_test(test_rejoins),
+        cmocka_unit_test(test_stale_leader_is_followed),  cmocka_unit_test(test_rejoins_and_is_told_of),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,13 +12,14 @@
 #include "base/limits.h"
 #include "proto/cairn.pb-c.h"
 #include "proto/message.h"
-#include "proto/scan.h"
+#include "tests/proto_oracle.h"
 
 static enum err unpack(const ProtobufCMessageDescriptor *descriptor, const void *data, size_t bytes)
 {
     struct proto_arena arena = {0};
     void *message = NULL;
     enum err err = proto_unpack(descriptor, slice_borrow(data, bytes), &arena, &message);
+    assert_true(proto_agrees(descriptor, data, bytes) == (err == ERR_OK));
     assert_true((err == ERR_OK) == (message != NULL));
     assert_true(err != ERR_OK || arena.bytes <= LIMIT_PROTO_ARENA_BYTES);
     if (err != ERR_OK) {
@@ -103,6 +104,10 @@ static const ProtobufCFieldDescriptor nest_fields[] = {{.name = "inner",
                                                         .type = PROTOBUF_C_TYPE_MESSAGE,
                                                         .offset = offsetof(struct nest_message, inner),
                                                         .descriptor = &nest_descriptor}};
+static void nest_init(ProtobufCMessage *message)
+{
+    *(struct nest_message *)(void *)message = (struct nest_message){.base = {.descriptor = &nest_descriptor}};
+}
 static const ProtobufCIntRange nest_ranges[] = {{1, 0}, {0, 1}};
 static const unsigned nest_names[] = {0};
 const ProtobufCMessageDescriptor nest_descriptor = {.magic = PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
@@ -115,7 +120,8 @@ const ProtobufCMessageDescriptor nest_descriptor = {.magic = PROTOBUF_C__MESSAGE
                                                     .fields = nest_fields,
                                                     .fields_sorted_by_name = nest_names,
                                                     .n_field_ranges = 1,
-                                                    .field_ranges = nest_ranges};
+                                                    .field_ranges = nest_ranges,
+                                                    .message_init = nest_init};
 
 static void nesting_is_bounded(void **state)
 {
@@ -246,11 +252,20 @@ static void malformed_bytes_are_refused(void **state)
         {"\x08\x01\x08\x02", 4},                                  /* singular twice */
         {"\x09\x01\x02\x03\x04\x05\x06\x07", 8},                  /* 64-bit cut */
         {"\x7d\x01\x02\x03", 4},                                  /* 32-bit cut */
+        {"\x80\xff\xff\xff\x80\x00\x44", 7},                      /* a tag of six bytes */
+        {"\x12\x80\x80\x80\x80\x80\x00", 7},                      /* a length of six bytes */
     };
     for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         assert_int_equal(unpack(&cairn__error_reply__descriptor, bad[i].data, bad[i].bytes), ERR_BAD_PROTO);
     }
     assert_int_equal(unpack(&cairn__error_reply__descriptor, "\x08\x01\x12\x01x", 5), ERR_OK);
+    /* UploadStageReply.unresolved, a packed array: none of its numbers ends; none at all */
+    assert_int_equal(unpack(&cairn__upload_stage_reply__descriptor, "\x1a\x02\x80\x80", 4), ERR_BAD_PROTO);
+    assert_int_equal(unpack(&cairn__upload_stage_reply__descriptor, "\x1a\x00", 2), ERR_OK);
+    /* one that is over 64 bits */
+    assert_int_equal(
+        unpack(&cairn__upload_stage_reply__descriptor, "\x1a\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x28", 12),
+        ERR_BAD_PROTO);
 }
 
 /* Random bytes, and valid messages with random damage: an answer, and no message that the scan refused. */
