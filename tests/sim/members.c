@@ -23,6 +23,7 @@
 enum { TIMER_NEXT = 1 };
 enum { LEAST_VOTERS = 3, MOST_VOTERS = 5 };
 enum { STATE_JOINING = 1, STATE_GONE = 2 }; /* MapNode.state; 0: in use */
+#define LEADER_CUT_PPM 40000
 #define STEP_BUDGET_NS (5 * SECOND)
 #define AGAIN_NS       (100 * MILLISECOND)
 
@@ -163,6 +164,32 @@ static void rest(struct members *members, uint64_t now_ns, struct effects *fx)
     fx_timer(fx, TIMER_NEXT, now_ns + pause_ns);
 }
 
+static void end_cut(struct world *world, void *context, uint64_t argument)
+{
+    (void)context;
+    (void)argument;
+    world_heal(world);
+}
+
+/* Who leads the group hears no other metad any more, just when it is asked: what it appends for the operator is cut
+ * again, and the next leader is asked while its term is young. */
+static void leader_cut(struct members *members)
+{
+    struct cluster *c = members->c;
+    for (uint32_t i = 0; i < c->metad_count; i++) {
+        struct actor *actor = node_actor(c->metads[i], ACTOR_GROUP, members->group);
+        if (actor == NULL || group_status(actor->self).role != RAFT_LEADER) {
+            continue;
+        }
+        for (uint32_t j = 0; j < c->metad_count; j++) {
+            world_cut(c->world, c->metads[i], c->metads[j], i != j);
+        }
+        world_note(c->world, "operator: metad %u, which it asks, is cut off", c->metads[i]->id);
+        world_at(c->world, c->world->now_ns + rng_between(rng_of_operator(members), 1, 3) * SECOND, end_cut, c, 0);
+        return;
+    }
+}
+
 static void go_on(struct members *members, uint64_t now_ns, struct effects *fx)
 {
     if (members->step == STEP_REST && (members->stopped || !change_draw(members))) {
@@ -178,6 +205,10 @@ static void go_on(struct members *members, uint64_t now_ns, struct effects *fx)
     } else if (members->step == STEP_NAME) {
         ask_node(members, STATE_JOINING, fx);
     } else if (members->step == STEP_GROUPS || members->step == STEP_CHECK) {
+        bool asks = members->step == STEP_GROUPS && !members->stopped && !members->c->calm;
+        if (asks && rng_chance(rng_of_operator(members), LEADER_CUT_PPM)) {
+            leader_cut(members);
+        }
         ask_members(members, fx);
     } else {
         ask_node(members, members->adds ? 0 : STATE_GONE, fx);
