@@ -35,9 +35,9 @@ struct node_counters {
 };
 
 struct group_params {
-    uint32_t group;                    /* 0: root */
-    uint32_t self;                     /* this node */
-    struct uuid directory;             /* of this node's data */
+    uint32_t group;        /* 0: root */
+    uint32_t self;         /* this node */
+    struct uuid directory; /* of this node's data */
     const uint64_t *boots; /* numbers of the last processes that this directory had, in order, and of this one (random),
                               durable before anything is said; borrowed, outlives the group; at most LIMIT_LOG_BOOTS */
     uint32_t boot_count;   /* 0: nothing is known, not even this one's; 1: none is remembered before this one */
