@@ -165,6 +165,8 @@ struct log_read {
 struct log_segment {
     uint32_t number, file;
     uint64_t bytes;
+    bool headless; /* its first write, which says how all groups stand, is not whole: readable only behind the one
+                      before */
 };
 
 /* A file found at start, and the newest segment its sectors name. */

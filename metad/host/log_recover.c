@@ -191,7 +191,11 @@ static bool log_scan_take(struct log *log, const struct log_write *w, const uint
         slice_drop(&scan->pending.data);
         log_scan_keep(log, w, copy, older);
     }
+    unsigned long count = log->segment_count;
     log_scan_passed(log, w);
+    if (log->segment_count > count) {
+        log->segments[count].headless = bad > 0 || w->first > 0;
+    }
     scan->tail_damaged = bad > 0;
     scan->tail_synced = before;
     return true;

@@ -117,6 +117,9 @@ static uint32_t log_oldest_needed(const struct log *log, uint32_t *ret_needs)
             oldest = log->reads[i]->segment;
         }
     }
+    while (oldest > log->segments[0].number && log_segment_find(log, oldest)->headless) {
+        oldest--;
+    }
     return oldest;
 }
 

@@ -107,7 +107,8 @@ static bool is_whole(struct cluster *c, uint32_t g)
         struct raft_status status = group != NULL ? group_status(group) : (struct raft_status){0};
         const struct raft_config *config = &status.config.config;
         if (group == NULL || raft_config_is_joint(config) || raft_config_roles(config, id) != RAFT_VOTER ||
-            status.config.index > status.commit || applied < status.commit || group_health(group).stale == id) {
+            status.config.index > status.commit || applied < status.commit ||
+            (status.role == RAFT_LEADER && group_health(group).stale == id)) { /* README.md, "Known" */
             return false;
         }
     }
