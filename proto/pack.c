@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "proto/unpack.h"
 
 struct back {
     uint8_t *begin, *at;
@@ -91,30 +92,13 @@ static bool back_value(struct back *back, ProtobufCType type, const void *member
     }
 }
 
-static size_t width_of(ProtobufCType type)
-{
-    switch (type) {
-    case PROTOBUF_C_TYPE_UINT32:
-        return sizeof(uint32_t);
-    case PROTOBUF_C_TYPE_BOOL:
-        return sizeof(protobuf_c_boolean);
-    case PROTOBUF_C_TYPE_BYTES:
-        return sizeof(ProtobufCBinaryData);
-    case PROTOBUF_C_TYPE_STRING:
-    case PROTOBUF_C_TYPE_MESSAGE:
-        return sizeof(void *);
-    default:
-        return sizeof(uint64_t);
-    }
-}
-
 static bool back_array(struct back *back, const ProtobufCFieldDescriptor *field, size_t count, const uint8_t *items)
 {
     bool packed = (field->flags & PROTOBUF_C_FIELD_FLAG_PACKED) != 0;
     const uint8_t *end = back->at;
     ProtobufCWireType wire;
     for (size_t i = count; i-- > 0;) {
-        if (!back_value(back, field->type, items + i * width_of(field->type), &wire) ||
+        if (!back_value(back, field->type, items + i * proto_width_of(field->type), &wire) ||
             (!packed && !back_tag(back, field->id, wire))) {
             return false;
         }

@@ -81,7 +81,7 @@ static ProtobufCWireType wire_type_of(ProtobufCType type)
     }
 }
 
-static size_t width_of(ProtobufCType type)
+size_t proto_width_of(ProtobufCType type)
 {
     switch (type) {
     case PROTOBUF_C_TYPE_UINT32:
@@ -203,7 +203,7 @@ static bool take_packed(struct walk *walk, const uint8_t *end, ProtobufCType typ
         return false;
     }
     const uint8_t *last = walk->at + bytes;
-    size_t width = width_of(type), more = numbers_in(walk->at, last, type);
+    size_t width = proto_width_of(type), more = numbers_in(walk->at, last, type);
     uint8_t *member = more > 0 ? array_room(walk, *count, more, array, width) : NULL;
     for (; walk->at < last; member += width) {
         if (member == NULL || more-- == 0 || !take_number(walk, last, type, member)) {
@@ -224,7 +224,7 @@ static bool take_repeated(struct walk *walk, const uint8_t *end, const ProtobufC
     if (wire_type == PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED && !delimited) {
         return take_packed(walk, end, field->type, count, array);
     }
-    void *member = wire_type == natural ? array_room(walk, *count, 1, array, width_of(field->type)) : NULL;
+    void *member = wire_type == natural ? array_room(walk, *count, 1, array, proto_width_of(field->type)) : NULL;
     if (member == NULL) {
         return false;
     }

@@ -17,4 +17,7 @@ typedef void *proto_alloc(void *arena, size_t bytes);
 ProtobufCMessage *proto_walk(const ProtobufCMessageDescriptor *descriptor, const uint8_t *data, size_t bytes,
                              proto_alloc *alloc, void *arena);
 
+/* Bytes of a member of that type in protobuf-c's structs and arrays. */
+size_t proto_width_of(ProtobufCType type);
+
 #endif

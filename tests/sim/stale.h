@@ -61,7 +61,7 @@ void stale_deinit(struct cluster *c);
 bool stale_hurt(struct cluster *c, struct node *metad, bool emptied);
 /* A node went down: a backup may copy it. */
 void stale_down(struct cluster *c, struct node *node);
-/* Is to stay down for now. */
+/* Its directory is about to be another one: nobody starts it. */
 bool stale_holds(const struct cluster *c, const struct node *node);
 /* No metad may lose its process now. */
 bool stale_shelters(const struct cluster *c);
