@@ -366,7 +366,7 @@ static void group_bounced(struct group *group, const struct message *message)
     } else if (message->type == MESSAGE_LOG_FETCH || message->type == MESSAGE_LOG_HEAL) {
         heal_bounced(group, message);
     } else if (message->type == MESSAGE_LOG_PEERS) {
-        group->identities_due = true;
+        group->identities_due = group->identities_new = true;
     } else if (message->type != MESSAGE_LOG_CUT) {
         group_halt(group, ERR_BUSY, "the node's log took no more");
     }

@@ -60,7 +60,6 @@ struct snapshot_in {
     uint64_t flush; /* switched: durable once this flush is done */
     bool flush_asked, mends;
     struct raft_config_at config; /* switched: in force at index */
-    bool config_same;             /* as in the state before */
     struct message answer;        /* whom to tell; its slices are not kept */
 };
 
@@ -151,7 +150,8 @@ struct group {
     struct heal heal;
     struct identity identities[RAFT_MEMBERS_MAX];
     uint32_t identity_count;
-    bool identities_due;                    /* the log does not know them yet */
+    bool identities_due;                    /* the log does not know them yet, */
+    bool identities_new;                    /* nor a process, directory or configuration: that waits for no append */
     uint64_t boot, boot_position, position; /* this process; what of its log it found, what is durable now */
     bool told_stale;                        /* another member says so of this node */
     uint64_t demote_at_ns;                  /* leader: not before */
@@ -281,17 +281,21 @@ MUST_CHECK enum err identity_hear(struct group *group, uint32_t node, const Cair
 void identity_relay(const struct group *group, Cairn__LogIdentity *ret, Cairn__LogIdentity **ret_list,
                     size_t *ret_count);
 void identity_learn(struct group *group, const Cairn__RaftMessage *wire);
+/* The voters that are stale for this node, at most RAFT_MEMBERS_MAX: a follower tells its leader; and what that one
+ * makes of it. */
+size_t identity_report(const struct group *group, uint32_t *ret_nodes);
+void identity_reported(struct group *group, const Cairn__RaftMessage *wire);
 bool identity_is_stale(const struct group *group, uint32_t node);
 /* A member says with each frame whether its state was lost. */
 void identity_note_lost(struct group *group, uint32_t node, bool lost);
 bool identity_is_lost(const struct group *group, uint32_t node);
-/* Before an append: what was learned goes into the log with it. */
+/* What was learned goes into the log, with the append that follows. */
 void identity_tell_log(struct group *group);
 /* A configuration is committed: who is no voter in it begins anew. */
 void identity_config(struct group *group, uint64_t index, const struct raft_config *config);
-/* A snapshot was installed: configurations were passed over. */
+/* A snapshot is switched to: configurations were passed over. */
 void identity_forget(struct group *group);
-/* Leader: a stale voter is made a learner, to be promoted when it has caught up. */
+/* What is new goes into the log. Leader: a stale voter is made a learner, to be promoted when it has caught up. */
 void identity_tick(struct group *group);
 
 /* host/heal.c */

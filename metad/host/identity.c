@@ -8,15 +8,17 @@
  * of a directory that never had the process which was heard is *stale*: what it says is refused (STALE_PEER), votes and
  * requests for them too, for its vote for itself would count. Only as a leader it is followed: others elected it, for
  * whom it may have its vote again. A leader's heartbeats tell its followers of the others, who seldom speak to them;
- * that is judged alike, and clears nobody.
+ * that is judged alike, and clears nobody. Their answers tell the leader whom they found stale, who may have been heard
+ * by them alone: it takes their word.
  *
  * The way back is a committed change of members: the leader makes a stale voter a learner, then one to be promoted. Who
  * is no voter in the committed configuration is believed anew, and catches up like any learner. Where what is left has
  * no majority nothing is done: an operator decides.
  *
- * What is left over: what was heard and not yet written when this node itself crashed, or was written before members
- * changed and not since (an idle group writes nothing); a copy put back that holds all that this node ever heard of the
- * member (it was cut off since before the member's last start). */
+ * A process, directory or configuration heard for the first time is written down at the next tick, positions with what
+ * the group writes anyway. What is left over: what was heard and not yet written when this node itself crashed; a copy
+ * put back that holds all that this node ever heard of the member (it was cut off since before the member's last
+ * start). */
 #include <string.h>
 
 #include "base/check.h"
@@ -86,10 +88,19 @@ static struct identity *identity_row(struct group *group)
     return NULL;
 }
 
-static void identity_heard_now(const struct group *group, struct identity *known)
+/* What is known of it now was heard, or held to, under the present configuration. */
+static void identity_heard_now(struct group *group, struct identity *known)
 {
-    uint64_t index = group->at.config.index;
-    known->peer.config = index > known->peer.config ? index : known->peer.config;
+    if (group->at.config.index > known->peer.config) {
+        known->peer.config = group->at.config.index;
+        group->identities_new = true;
+    }
+    group->identities_due = true;
+}
+
+static void identity_changed(struct group *group)
+{
+    group->identities_due = group->identities_new = true;
 }
 
 static void identity_take(struct group *group, struct identity *known, uint32_t node, const Cairn__LogIdentity *told)
@@ -98,7 +109,7 @@ static void identity_take(struct group *group, struct identity *known, uint32_t 
                                .found = told->boot_position};
     memcpy(known->peer.directory.bytes, told->directory.data, sizeof known->peer.directory.bytes);
     identity_heard_now(group, known);
-    group->identities_due = true;
+    identity_changed(group);
 }
 
 void identity_relay(const struct group *group, Cairn__LogIdentity *ret, Cairn__LogIdentity **ret_list,
@@ -207,21 +218,21 @@ enum err identity_hear(struct group *group, uint32_t node, const Cairn__LogIdent
             return ERR_STALE_PEER; /* a late frame of a process that is gone */
         }
         identity_judge(group, known, told);
-        group->identities_due = true;
+        identity_changed(group);
     } else if (known->told_of && told->n_boots > 0) {
         known->told_of = false;
         if (!known->stale && identity_never_had(told, known->boot_before)) {
-            known->stale = group->identities_due = true;
+            known->stale = true;
+            identity_changed(group);
             identity_raft_forget(group, node);
         }
     }
     if (known->stale) {
         return ERR_STALE_PEER;
     }
-    if (told->position > known->peer.position) {
-        known->peer.position = told->position;
+    if (told->position > known->peer.position || group->at.config.index > known->peer.config) {
+        known->peer.position = told->position > known->peer.position ? told->position : known->peer.position;
         identity_heard_now(group, known);
-        group->identities_due = true;
     }
     return ERR_OK;
 }
@@ -248,10 +259,10 @@ static void identity_learn_one(struct group *group, const Cairn__LogIdentity *to
     if (told->boot != known->peer.boot) {
         identity_judge(group, known, told);
         known->told_of = true;
+        identity_changed(group);
     }
     known->peer.position = told->position;
     identity_heard_now(group, known);
-    group->identities_due = true;
 }
 
 void identity_learn(struct group *group, const Cairn__RaftMessage *wire)
@@ -264,6 +275,55 @@ void identity_learn(struct group *group, const Cairn__RaftMessage *wire)
         if (told->node != group->params.self && told->directory.len == sizeof group->params.directory.bytes &&
             raft_names(group->raft, told->node)) {
             identity_learn_one(group, told);
+        }
+    }
+}
+
+size_t identity_report(const struct group *group, uint32_t *ret_nodes)
+{
+    size_t count = 0;
+    for (uint32_t i = 0; i < group->identity_count; i++) {
+        const struct identity *known = &group->identities[i];
+        if (known->stale && identity_votes(group, known->peer.node, known)) {
+            ret_nodes[count++] = known->peer.node;
+        }
+    }
+    return count;
+}
+
+/* A follower that this leader believes holds a voter for stale. Of one never heard here nothing but that is known, and
+ * so it stays in the log: no directory is that one. */
+static void identity_reported_one(struct group *group, uint32_t node)
+{
+    struct identity *known = identity_find(group, node);
+    if (!raft_names(group->raft, node) || !identity_votes(group, node, known) || (known != NULL && known->stale)) {
+        return;
+    }
+    if (known == NULL) {
+        known = identity_row(group);
+        if (known == NULL) {
+            return;
+        }
+        *known = (struct identity){.peer = {.node = node}};
+        identity_heard_now(group, known);
+    }
+    known->stale = true;
+    known->told_of = false;
+    identity_changed(group);
+    identity_raft_forget(group, node);
+}
+
+void identity_reported(struct group *group, const Cairn__RaftMessage *wire)
+{
+    struct raft_status status = raft_status(group->raft);
+    bool votes = (raft_config_roles(&group->at.config.config, wire->from) & (RAFT_VOTER | RAFT_OUTGOING)) != 0;
+    if (status.role != RAFT_LEADER || status.term != wire->term || !votes ||
+        wire->known_at != group->at.config.index + 1) {
+        return; /* it may have rejoined for one of the two */
+    }
+    for (size_t i = 0; i < wire->n_stale; i++) {
+        if (wire->stale[i] != group->params.self) {
+            identity_reported_one(group, wire->stale[i]);
         }
     }
 }
@@ -296,13 +356,14 @@ bool identity_is_lost(const struct group *group, uint32_t node)
     return false;
 }
 
-/* Of one that is stale the log keeps the process before it: after a restart here it is judged again. */
-void identity_tell_log(struct group *group)
+/* Of one that is stale the log keeps the process before it: after a restart here it is judged again. `now`: no append
+ * follows that would take it along. What a snapshot made this node forget stays in the log until that is durable. */
+static void identity_send(struct group *group, bool now)
 {
-    if (!group->identities_due) {
+    if (!group->identities_due || group->in.flush != 0) {
         return;
     }
-    group->identities_due = false;
+    group->identities_due = group->identities_new = false;
     struct log_peer peers[RAFT_MEMBERS_MAX];
     for (uint32_t i = 0; i < group->identity_count; i++) {
         peers[i] = group->identities[i].peer;
@@ -310,8 +371,14 @@ void identity_tell_log(struct group *group)
     }
     struct writer header = {0};
     writer_u32(&header, group->params.group);
+    writer_u8(&header, now);
     log_peers_put(peers, group->identity_count, &header);
     group_log_send(group, MESSAGE_LOG_PEERS, 0, &header, (struct slice){0});
+}
+
+void identity_tell_log(struct group *group)
+{
+    identity_send(group, false);
 }
 
 void identity_config(struct group *group, uint64_t index, const struct raft_config *config)
@@ -324,7 +391,9 @@ void identity_config(struct group *group, uint64_t index, const struct raft_conf
             group->identities[kept++] = group->identities[i];
         }
     }
-    group->identities_due = group->identities_due || kept != group->identity_count;
+    if (kept != group->identity_count) {
+        identity_changed(group);
+    }
     group->identity_count = kept;
 }
 
@@ -358,6 +427,9 @@ static bool config_rejoin(const struct group *group, const struct raft_status *s
 
 void identity_tick(struct group *group)
 {
+    if (group->identities_new) {
+        identity_send(group, true);
+    }
     struct raft_status status = raft_status(group->raft);
     bool settled = status.config.index <= status.commit && !raft_config_is_joint(&status.config.config);
     struct raft_config config;

@@ -356,7 +356,7 @@ static void log_batch_take(struct log *log, unsigned long count)
 /* Writes what waits, unless a write is under way. `mark`: an empty block will do. */
 static void log_batch_start(struct log *log, bool mark, struct effects *fx)
 {
-    if (log->state != LOG_OPEN || log->writing || (log->queue.count == 0 && !mark)) {
+    if (log->state != LOG_OPEN || log->writing || (log->queue.count == 0 && !mark && !log->peers_now)) {
         return;
     }
     uint64_t bound = 0;
@@ -371,6 +371,7 @@ static void log_batch_start(struct log *log, bool mark, struct effects *fx)
         log_segment_put(log, &b);
     }
     log_peers_write(log, &b, log->position == 0);
+    log->peers_now = false;
     for (unsigned long i = 0; i < count; i++) {
         log_append_put(log, &b, &log->flight.items[i]);
     }
@@ -506,16 +507,19 @@ static void log_on_trim(struct log *log, const struct message *m, struct effects
     log_enqueue(log, append, fx);
 }
 
-/* Without a write of their own: the next one says them. */
-static void log_on_peers(struct log *log, const struct message *m)
+/* The next write says them; `now`: it is not waited for. */
+static void log_on_peers(struct log *log, const struct message *m, struct effects *fx)
 {
     struct reader r = reader_of(m->header.data, m->header.bytes);
     uint32_t number = reader_u32(&r);
+    bool now = reader_u8(&r) != 0;
     CHECK(!r.failed && number < LIMIT_GROUPS && log->state == LOG_OPEN);
     struct log_group *group = &log->groups[number];
     bool read = log_peers_read(&r, group->peers, &group->peer_count);
     CHECK(read && r.left == 0);
     group->peers_due = true;
+    log->peers_now |= now;
+    log_batch_start(log, false, fx);
 }
 
 /* What a group gives up is durable elsewhere; that it did need not be. */
@@ -637,7 +641,7 @@ static void log_on_message(struct log *log, const struct message *m, struct effe
         log_on_trim(log, m, fx);
         break;
     case MESSAGE_LOG_PEERS:
-        log_on_peers(log, m);
+        log_on_peers(log, m, fx);
         break;
     case MESSAGE_LOG_READ:
     case MESSAGE_LOG_FETCH:

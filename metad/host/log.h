@@ -43,8 +43,8 @@
  *   LOG_TRIM    header: u32 group, u64 index; no reply. Entries from index on, the first of them a hole, are not the
  *                       group's (R-E2). Durable with what comes after.
  *
- *   LOG_PEERS   header: u32 group, then peers; no reply. What the group knows of other members' logs (R-E3): durable
- * with the next write, whosever it is.
+ *   LOG_PEERS   header: u32 group, u8 now, then peers; no reply. What the group knows of other members' logs (R-E3):
+ * durable with the next write, whosever it is; now: with one that begins as soon as no other is under way.
  *
  *   LOG_FETCH   header: u32 group, u64 index, u64 term
  *               reply:  u8 enum log_verdict, u64 term of the entry before; body: the packed entry when LOG_HAS.

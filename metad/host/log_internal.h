@@ -257,6 +257,7 @@ struct log {
     uint64_t synced;          /* last write known durable */
     uint64_t opened_position; /* sequence of the last write that the scan found */
     bool unmarked;            /* the last write holds records and no later write says that it was synced */
+    bool peers_now;           /* a write is to begin for what a group knows of others */
 
     struct log_appends queue, flight;
     bool writing;

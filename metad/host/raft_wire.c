@@ -37,6 +37,12 @@ void raft_wire_send(struct group *group, const struct raft_message *message)
         wire.known = list;
         wire.known_at = group->at.config.index + 1;
     }
+    uint32_t stale[RAFT_MEMBERS_MAX];
+    if (message->kind == RAFT_HEARTBEAT_REPLY) {
+        wire.n_stale = identity_report(group, stale);
+        wire.stale = stale;
+        wire.known_at = wire.n_stale > 0 ? group->at.config.index + 1 : 0;
+    }
     bool first_word = message->kind == RAFT_HEARTBEAT || message->kind == RAFT_VOTE || message->kind == RAFT_PRE_VOTE;
     if (first_word && group->params.address != NULL) {
         wire.address = (char *)(uintptr_t)group->params.address;
@@ -131,6 +137,8 @@ enum err raft_wire_decode(struct group *group, const struct message *frame, stru
         identity_note_lost(group, wire->from, wire->lost);
         if (wire->kind == RAFT_HEARTBEAT && wire->term >= raft_status(group->raft).term) {
             identity_learn(group, wire);
+        } else if (wire->kind == RAFT_HEARTBEAT_REPLY && wire->n_stale > 0) {
+            identity_reported(group, wire);
         }
         members_note_address(group, wire->from, wire->address);
     }

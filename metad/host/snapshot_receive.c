@@ -102,7 +102,9 @@ static enum err receive_switch(struct group *group, const struct message *messag
         group->state = before;
         return ERR_BAD_PROTO;
     }
-    in->config_same = at.config.index == group->at.config.index;
+    if (at.config.index != group->at.config.index) { /* who was stale may have rejoined since; else it is held to */
+        identity_forget(group);
+    }
     standing_switch(group, in->view, in->index, in->index_term);
     group->at = at;
     in->config = at.config;
@@ -201,9 +203,6 @@ void snapshot_receive_flushed(struct group *group, uint64_t flush)
                                    .config_index = in.config.index};
     group_raft(group, &installed);
     heal_passed(group, in.index);
-    if (!in.config_same) { /* who was stale may have rejoined since; else what was heard is held to */
-        identity_forget(group);
-    }
     if (group->phase == GROUP_RUNNING && group->reset_number == 0) { /* Raft's log holds the snapshot's last entry */
         group->reset_number = group->persist_number;
         if (group->persisted_number == group->persist_number) {

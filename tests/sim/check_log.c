@@ -601,6 +601,12 @@ void log_check_send(struct log_check *check, struct node *node, const struct act
     }
 }
 
+bool log_check_holds(const struct log_check *check, uint32_t node, uint32_t g, uint64_t index)
+{
+    CHECK(node < NODES && g < GROUPS);
+    return durable_last(&check->shadows[node][g]) >= index;
+}
+
 /* Durable on a majority of those who have this role? True where nobody has it. */
 static bool majority_has(const struct log_check *check, uint32_t g, const struct raft_config *config, uint8_t role,
                          uint64_t commit)

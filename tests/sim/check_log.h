@@ -24,6 +24,8 @@ void log_check_put_back(struct log_check *check, uint32_t node, const struct log
 void log_copy_free(struct log_copy *copy);
 /* A message of a metad is about to be sent. */
 void log_check_send(struct log_check *check, struct node *node, const struct actor *actor, const struct effect *effect);
+/* The entry at this index, or a snapshot behind it, is durable on the node. */
+bool log_check_holds(const struct log_check *check, uint32_t node, uint32_t g, uint64_t index);
 /* After a step of a node that leads the group: its commit index is durable on a majority of the members before the step
  * or of those after it; on majorities of both halves of a joint configuration. */
 void log_check_commit(struct log_check *check, uint32_t group, const struct raft_config *before,

@@ -9,7 +9,7 @@
 #define LOOK_NS 100000000ull
 enum { WELL_LOOKS = 12 }; /* longer than a follower waits that hears nothing */
 enum { HEARD_LOOKS = 8 }; /* and so many before its end everybody heard how far each was */
-enum { DOWN_LOOKS = 4 };  /* longer than what was acknowledged takes to be durable where it was counted */
+enum { DOWN_LOOKS = 4 };  /* longer than an acknowledgement travels */
 #define AHEAD_NS (3 * SECOND)
 
 static bool enabled(const struct cluster *c)
@@ -107,8 +107,7 @@ static bool is_whole(struct cluster *c, uint32_t g)
         struct raft_status status = group != NULL ? group_status(group) : (struct raft_status){0};
         const struct raft_config *config = &status.config.config;
         if (group == NULL || raft_config_is_joint(config) || raft_config_roles(config, id) != RAFT_VOTER ||
-            status.config.index > status.commit || applied < status.commit ||
-            (status.role == RAFT_LEADER && group_health(group).stale == id)) { /* README.md, "Known" */
+            status.config.index > status.commit || applied < status.commit || group_health(group).stale == id) {
             return false;
         }
     }
@@ -233,7 +232,7 @@ static bool ahead_begin(struct cluster *c)
     for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
         struct raft_status status = status_of(c, behind, g);
         stale->behind_last[g] = status.last;
-        kept = kept && status.config.index == 0 && status.applied > stale->heard[behind->id - 1][g];
+        kept = kept && status.applied > stale->heard[behind->id - 1][g];
     }
     for (uint32_t i = 0; i < c->plan->metads; i++) {
         if (metad_of(c, i) != behind) {
@@ -246,6 +245,37 @@ static bool ahead_begin(struct cluster *c)
     }
     world_note(c->world, "metad:%u hears nothing%s", behind->id, crashes ? ", and crashed" : "");
     return true;
+}
+
+/* What a leader may have counted the node for. */
+static void note_counted(struct cluster *c)
+{
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+            struct raft_status status = status_of(c, metad_of(c, i), g);
+            bool counts = status.role == RAFT_LEADER && metad_of(c, i) != c->stale.node;
+            c->stale.counted[i][g] = counts ? status.last : 0;
+        }
+    }
+}
+
+static bool counted_is_durable(struct cluster *c)
+{
+    bool durable = true;
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+            durable = durable && log_check_holds(c->log, i + 1, g, c->stale.counted[i][g]);
+        }
+    }
+    return durable;
+}
+
+static void go_down(struct cluster *c)
+{
+    c->stale.phase = STALE_DOWN;
+    c->stale.down_looks = c->stale.well = 0;
+    note_counted(c);
+    node_crash(c->stale.node, rng_chance(&c->world->rng_scenario, 500000) ? CRASH_POWER : CRASH_KILL);
 }
 
 /* Something is committed that it lacks. */
@@ -263,20 +293,18 @@ static void ahead_look(struct cluster *c)
 {
     struct stale *stale = &c->stale;
     if (is_ahead(c)) {
-        stale->phase = STALE_DOWN;
         stale->ahead_count++;
-        stale->down_looks = 0;
-        node_crash(stale->node, rng_chance(&c->world->rng_scenario, 500000) ? CRASH_POWER : CRASH_KILL);
+        go_down(c);
     } else if (c->world->now_ns >= stale->ahead_until_ns) {
         world_heal(c->world);
         stale->phase = STALE_NONE;
     }
 }
 
-/* It stays down for a moment: what it acknowledged last is counted, and durable with the other. */
+/* It stays down for a moment: what it acknowledged last is counted. */
 static void ahead_down_look(struct cluster *c)
 {
-    if (++c->stale.down_looks >= DOWN_LOOKS) {
+    if (++c->stale.down_looks >= DOWN_LOOKS && counted_is_durable(c)) {
         world_heal(c->world);
         put_back(c);
     }
@@ -298,7 +326,7 @@ static void look(struct cluster *c)
         note_entries(c);
     }
     bool well = stale->well >= WELL_LOOKS;
-    if (stale->phase == STALE_DOWN && well) {
+    if (stale->phase == STALE_DOWN && well && counted_is_durable(c)) {
         put_back(c);
     } else if (stale->phase == STALE_BACK && well && in_all_groups(c, has_no_vote, is_whole)) {
         world_note(c->world, "metad:%u counts in no majority that it must not", stale->node->id);
@@ -352,9 +380,7 @@ bool stale_hurt(struct cluster *c, struct node *metad, bool emptied)
         stale->well = 0;
         return true;
     }
-    stale->phase = STALE_DOWN;
-    stale->well = 0;
-    node_crash(metad, rng_chance(&c->world->rng_scenario, 500000) ? CRASH_POWER : CRASH_KILL);
+    go_down(c);
     return true;
 }
 

@@ -4,11 +4,12 @@
  *
  * What identity.c names as not recognised is kept out: before the node goes down, and again before its directory is put
  * back, all the others have been up and connected for a while, so that they heard how far it was; and until the leader
- * has taken its vote, nobody loses what it heard with its process (stale_shelters).
+ * has taken its vote, nobody loses what it heard with its process (stale_shelters). What it acknowledged is durable
+ * with the leader that counted it, too, before it is put back: else its loss loses what is committed.
  *
  * Often (COUNTEREXAMPLES E3) one of the others hears nothing for a while, and the rest commits without it. Then the one
  * that goes back meets it alone: the two lack what was acknowledged, and must not be a majority. Who hears nothing may
- * crash meanwhile, if its log holds what it had heard: no members were changed yet (identity.c, what is left over). */
+ * crash meanwhile, if its log holds what it had heard. */
 #ifndef CAIRN_SIM_STALE_H
 #define CAIRN_SIM_STALE_H
 
@@ -49,6 +50,7 @@ struct stale {
     struct node *behind;            /* who hears nothing; NULL: all do */
     uint64_t behind_last[2];        /* its last entry, by group */
     uint64_t ahead_until_ns;
+    uint64_t counted[PLAN_METADS][2]; /* the last entry of who led the group when the node went down; 0: did not lead */
     uint32_t down_looks;
     uint8_t directories[PLAN_METADS]; /* an emptied directory is another one */
     struct stale_backup backups[PLAN_METADS];

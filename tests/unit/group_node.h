@@ -39,8 +39,9 @@ struct node_log {
     uint64_t position;
     struct log_peer peers[RAFT_MEMBERS_MAX];
     uint32_t peer_count;
-    uint64_t cut; /* the last LOG_CUT */
-    bool mute;    /* a reset is not answered, as if power failed before it was durable */
+    bool peers_now; /* they did not wait for an append */
+    uint64_t cut;   /* the last LOG_CUT */
+    bool mute;      /* a reset is not answered, as if power failed before it was durable */
 };
 
 struct node {
@@ -60,6 +61,7 @@ struct node {
     bool answered;
     uint8_t flags;
     struct slice header, body;
+    struct slice told; /* the header of the last frame to a peer */
     uint64_t stream, key;
     struct proto_arena arena;
     enum err halted;
@@ -239,6 +241,7 @@ static void node_log_send(struct node *node, uint32_t group, const struct effect
         log->cut = reader_u64(&reader);
         return;
     } else if (effect->send.type == MESSAGE_LOG_PEERS) {
+        log->peers_now = reader_u8(&reader) != 0;
         assert_true(log_peers_read(&reader, log->peers, &log->peer_count));
         return;
     } else if (effect->send.type == MESSAGE_LOG_HEAL) {
@@ -280,6 +283,9 @@ static void node_effects(struct node *node, uint32_t group, struct effects *fx)
         }
         if (effect->kind == EFFECT_SEND && effect->send.to.actor == ACTOR_LOG) {
             node_log_send(node, group, effect);
+        } else if (effect->kind == EFFECT_SEND && effect->send.to.role == ROLE_METAD) {
+            slice_drop(&node->told);
+            node->told = slice_ref(effect->send.header);
         } else if (effect->kind == EFFECT_SEND && effect->send.to.role == ROLE_LOCAL) {
             node_push(node, effect->send.to.index, effect->send.type, 0, slice_ref(effect->send.header),
                       (struct slice){0});
@@ -393,6 +399,7 @@ static void node_answer_drop(struct node *node)
 static inline void node_deinit(struct node *node)
 {
     node_answer_drop(node);
+    slice_drop(&node->told);
     proto_arena_deinit(&node->arena);
     node_stop(node);
     for (int g = 0; g < NODE_GROUPS; g++) {

@@ -291,19 +291,51 @@ static void test_lost_names_are_said(void **state)
     lab_close(lab);
 }
 
+static void peers_tell(struct lab *lab, uint32_t group, bool now, const struct log_peer *peer)
+{
+    struct writer w = {0};
+    writer_u32(&w, group);
+    writer_u8(&w, now);
+    log_peers_put(peer, 1, &w);
+    lab_message(lab, MESSAGE_LOG_PEERS, &w, (struct slice){0});
+}
+
+/* What may not wait for an append has a write of its own; what comes while that is under way has the next one. */
+static void test_peers_are_written_now(void **state)
+{
+    (void)state;
+    struct lab *lab = lab_open(64u << 10);
+    struct log_peer peer = {.node = 2, .boot = 7, .position = 40};
+    lab_append(lab, 1, 1, 1, 1, 100, 1, 0);
+    lab_append(lab, 2, 1, 1, 1, 100, 1, 0);
+    lab_run(lab);
+    lab_mark(lab);
+    uint64_t writes = lab->writes;
+    peers_tell(lab, 1, false, &peer);
+    lab_run(lab);
+    assert_int_equal(lab->writes, writes);
+    peer.boot = 8;
+    peers_tell(lab, 1, true, &peer);
+    peer.boot = 9;
+    peers_tell(lab, 2, true, &peer);
+    lab_run(lab);
+    assert_int_equal(lab->writes, writes + 2);
+    lab_restart(lab);
+    assert_true(lab_opened(lab, 1).peer_count == 1 && lab_opened(lab, 1).peers[0].boot == 8);
+    assert_true(lab_opened(lab, 2).peer_count == 1 && lab_opened(lab, 2).peers[0].boot == 9);
+    lab_close(lab);
+}
+
 /* What a group knows of other logs is durable with the next write, whosever it is, and in the segments behind it. */
 static void test_peers_are_kept(void **state)
 {
     (void)state;
     struct lab *lab = lab_open(64u << 10);
     struct log_peer peer = {.node = 2, .boot = 7, .position = 40};
-    struct writer w = {0};
     lab_append(lab, 1, 1, 1, 1, 100, 1, 0);
     lab_run(lab);
     uint64_t writes = lab->writes;
-    writer_u32(&w, 1);
-    log_peers_put(&peer, 1, &w);
-    lab_message(lab, MESSAGE_LOG_PEERS, &w, (struct slice){0});
+    peers_tell(lab, 1, false, &peer);
     lab_run(lab);
     assert_true(lab->writes <= writes + 1); /* none of its own: the mark of the append before */
     for (uint64_t i = 1; i <= 40; i++) {
@@ -546,6 +578,7 @@ int main(void)
         cmocka_unit_test_teardown(test_mark_narrows_the_doubtful, no_leaks),
         cmocka_unit_test_teardown(test_other_directory_is_stale, no_leaks),
         cmocka_unit_test_teardown(test_peers_are_kept, no_leaks),
+        cmocka_unit_test_teardown(test_peers_are_written_now, no_leaks),
         cmocka_unit_test_teardown(test_suffix_cut, no_leaks),
         cmocka_unit_test_teardown(test_segments_and_large_entries, no_leaks),
         cmocka_unit_test_teardown(test_rot_found_by_read, no_leaks),
