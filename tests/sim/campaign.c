@@ -2,7 +2,6 @@
 #include "campaign.h"
 
 #include <inttypes.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,18 +71,26 @@ struct result run_here(const struct options *options, uint64_t seed, uint64_t cr
 
 /* ---- processes ---- */
 
-/* The memory a run gives back is kept for the next one. `perturb` moves the heap about, so that what depends on
+enum { SOILED_BLOCKS = 512, SOILED_BYTES = 8192 };
+
+/* `perturb` moves the heap about and leaves its bytes in memory that is given out again, so that what depends on
  * addresses or on fresh memory differs between two processes. */
 static void *heap_prepare(int perturb)
 {
-    mallopt(M_MMAP_THRESHOLD, 1 << 30);
-    mallopt(M_TRIM_THRESHOLD, 1 << 30);
-    mallopt(M_TOP_PAD, 16 << 20);
-    if (perturb != 0) {
-        mallopt(M_PERTURB, perturb);
-        return malloc((size_t)perturb * 4099);
+    if (perturb == 0) {
+        return NULL;
     }
-    return NULL;
+    void *blocks[SOILED_BLOCKS];
+    for (size_t bytes = 16; bytes <= SOILED_BYTES; bytes += bytes / 4) {
+        for (size_t i = 0; i < SOILED_BLOCKS; i++) {
+            blocks[i] = mem_alloc(bytes);
+            memset(blocks[i], perturb, bytes);
+        }
+        for (size_t i = 0; i < SOILED_BLOCKS; i++) {
+            free(blocks[i]);
+        }
+    }
+    return mem_alloc((size_t)perturb * 4099);
 }
 
 static _Noreturn void job_child(const struct options *options, const struct job *job, int perturb, int fd)
