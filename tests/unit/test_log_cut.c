@@ -112,6 +112,81 @@ static void test_reset(void **state)
     lab_close(lab);
 }
 
+/* ---- a segment whose first write is torn ---- */
+
+#define HEADLESS_ENTRY 3000u
+
+/* Appends until a write begins a new segment. Returns that write's last entry. */
+static uint64_t fill_segment(struct lab *lab, uint64_t last)
+{
+    uint64_t begun = log_status(lab->log).append_position >> 32;
+    while (log_status(lab->log).append_position >> 32 == begun) {
+        lab_append(lab, 2, ++last, 1, 1, HEADLESS_ENTRY, 0, 0);
+        lab_run(lab);
+    }
+    assert_int_equal(lab->last_write_at, 0);
+    return last;
+}
+
+/* The first write of a segment says how all groups stand. One that lost a sector in a power cut can not: the segment is
+ * readable only behind the one before it, which stays as long, though nobody needs an entry of that. ret_sectors: of
+ * that write. */
+static void headless_run(uint64_t sector, uint64_t *ret_sectors)
+{
+    struct lab *lab = lab_open(64u << 10);
+    lab_append(lab, 1, 1, 7, 1, 100, 7, 3); /* told by first writes alone once its entry is cut */
+    lab_append(lab, 2, 1, 1, 1, HEADLESS_ENTRY, 1, 0);
+    lab_run(lab);
+    uint64_t torn = fill_segment(lab, 1);
+    *ret_sectors = lab->last_write_bytes / 512;
+    memset(lab->files[lab->last_write_file] + sector * 512, 0, 512);
+    lab_restart(lab);
+    assert_false(lab->halted);
+    struct opened opened = lab_opened(lab, 2);
+    assert_true(opened.last == torn && opened.holes <= 1 && opened.doubts == opened.holes);
+    if (opened.holes > 0) {
+        assert_int_equal(opened.first_hole, torn);
+        lab_heal(lab, 2, torn, 1, HEADLESS_ENTRY);
+    }
+    lab_append(lab, 2, torn + 1, 1, 1, HEADLESS_ENTRY, 0, 0);
+    lab_append(lab, 2, torn + 2, 1, 1, HEADLESS_ENTRY, 0, 0);
+    lab_run(lab);
+    lab_cut(lab, 1, 1, 7);
+    lab_cut(lab, 2, torn + 1, 1); /* behind all of the first segment */
+    uint64_t last = torn + 2;
+    for (uint32_t i = 0; i < 3; i++) {
+        last = fill_segment(lab, last); /* in the file of the first one, were that given up */
+    }
+    assert_int_equal(log_status(lab->log).segments, 5);
+    for (int again = 0; again < 2; again++) {
+        lab_restart(lab);
+        assert_false(lab->halted);
+        opened = lab_opened(lab, 1);
+        assert_true(!opened.unsure && opened.term == 7 && opened.vote == 3 && opened.last == 1);
+        opened = lab_opened(lab, 2);
+        assert_true(!opened.unsure && opened.last == last && opened.holes == 0);
+    }
+    uint64_t end = fill_segment(lab, last);
+    lab_cut(lab, 1, 1, 7);
+    lab_cut(lab, 2, end - 1, 1); /* behind all of the second one, too */
+    lab_run(lab);
+    assert_true(log_status(lab->log).segments <= 2); /* both are given up */
+    lab_restart(lab);
+    opened = lab_opened(lab, 1);
+    assert_true(!lab->halted && !opened.unsure && opened.term == 7 && opened.vote == 3 && opened.last == 1);
+    lab_close(lab);
+}
+
+static void test_first_write_torn(void **state)
+{
+    (void)state;
+    uint64_t sectors = 1;
+    for (uint64_t sector = 0; sector < sectors; sector++) {
+        headless_run(sector, &sectors);
+    }
+    assert_true(sectors > 4);
+}
+
 static void append_config(struct lab *lab, uint32_t group, uint64_t index, uint64_t term, const char *text)
 {
     struct raft_entry entry = {
@@ -385,6 +460,7 @@ int main(void)
         cmocka_unit_test_teardown(test_segments_are_used_again, no_leaks),
         cmocka_unit_test_teardown(test_pinned, no_leaks),
         cmocka_unit_test_teardown(test_reset, no_leaks),
+        cmocka_unit_test_teardown(test_first_write_torn, no_leaks),
         cmocka_unit_test_teardown(test_configurations, no_leaks),
         cmocka_unit_test_teardown(test_crash_at_any_effect, no_leaks),
     };
