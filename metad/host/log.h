@@ -49,7 +49,7 @@
  *   LOG_FETCH   header: u32 group, u64 index, u64 term
  *               reply:  u8 enum log_verdict, u64 term of the entry before; body: the packed entry when LOG_HAS.
  *
- * Peers: u32 count, per peer u32 node, 16 bytes directory, u64 boot, u64 position.
+ * Peers: u32 count, per peer u32 node, 16 bytes directory, u64 boot, u64 position, u64 config.
  * Packed entry, the same as in the RAFT frame's body: u64 index, u64 term, u8 type, u32 bytes, bytes.
  *
  * Disk format (R-E1, R-E2): byte map at the head of log_format.h; recovery: log_recover.c; rules: README.md. */
