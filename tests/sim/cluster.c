@@ -280,6 +280,10 @@ static void draw_world(struct cluster *c)
         c->keep_entries = (uint32_t)rng_between(rng, 1, 30);
         c->piece_bytes = (uint32_t)rng_between(rng, 512, 8192);
     }
+    if (c->plan->weights[FAULT_SLOW_FLUSH] > 0) { /* logs are cut right behind the flush */
+        c->flush_entries = (uint32_t)rng_between(rng, 4, 16);
+        c->keep_entries = (uint32_t)rng_between(rng, 1, 4);
+    }
     if (c->plan->weights[FAULT_LOG_ROT_LIVE] > 0) { /* what was written is read back */
         c->cache_bytes = 1;
     }

@@ -359,6 +359,27 @@ static void log_rot_live(struct cluster *c)
     }
 }
 
+/* ---- databases ---- */
+
+static void end_slow_flush(struct world *world, void *context, uint64_t argument)
+{
+    (void)world;
+    (void)argument;
+    struct cluster *c = context;
+    for (uint32_t i = 0; i < c->metad_count; i++) {
+        sim_kv_knobs(c->metads[i]->kvs[0])->extra_ns = 0;
+    }
+}
+
+/* Of all metads: much is applied, and in no database for certain, while a flush is under way. */
+static void slow_flush(struct cluster *c)
+{
+    for (uint32_t i = 0; i < c->metad_count; i++) {
+        sim_kv_knobs(c->metads[i]->kvs[0])->extra_ns = rng_between(rng_of_faults(c), 500, 3000) * MILLISECOND;
+    }
+    lasts(c, end_slow_flush, 0);
+}
+
 /* ---- clocks ---- */
 
 static void clock_jump(struct cluster *c)
@@ -394,6 +415,7 @@ static void (*const rows[FAULT_KINDS])(struct cluster *) = {
     [FAULT_STALE_COPY] = stale_copy,
     [FAULT_EMPTIED] = emptied,
     [FAULT_LOG_ROT_LIVE] = log_rot_live,
+    [FAULT_SLOW_FLUSH] = slow_flush,
 };
 
 static enum fault_kind draw_kind(struct cluster *c)
@@ -443,6 +465,7 @@ void faults_heal(struct cluster *c)
     world->crash_at = 0;
     world->knobs.net_reset_ppm = 0;
     world_heal(world);
+    end_slow_flush(world, c, 0);
     for (unsigned i = 0; i < world->node_count; i++) {
         world->nodes[i]->crash_countdown = 0;
         disk_knobs_mend(disk_knobs(world->nodes[i]->disks[0]));

@@ -87,6 +87,8 @@ static void execute_flush(struct node *node, struct actor *actor, const struct e
     struct world *world = node->world;
     CHECK(actor->dir >= 0);
     uint64_t after = rng_between(&world->rng, world->knobs.flush_min_ns, world->knobs.flush_max_ns);
+    uint64_t extra_ns = sim_kv_knobs(node->kvs[actor->dir])->extra_ns;
+    after += extra_ns > 0 ? rng_below(&world->rng, extra_ns) : 0;
     struct item *item = world_item(world, world->now_ns + after, ITEM_FLUSH, node);
     item->actor = (unsigned)(actor - node->actors);
     item->kv.token = effect->kv.token;

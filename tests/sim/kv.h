@@ -16,6 +16,7 @@ struct sim_kv;
 struct kv_knobs {
     uint32_t would_block_ppm; /* a read answers WOULD_BLOCK */
     bool spontaneous;
+    uint64_t extra_ns; /* for the world: a flush takes up to so much longer */
 };
 
 struct sim_kv *sim_kv_create(struct rng rng);

@@ -15,7 +15,7 @@ const char *fault_name(enum fault_kind kind)
         "metad_kill",  "metad_power",   "blockd_kill", "blockd_power", "client_kill",  "all_power",   "cut_node",
         "cut_leader",  "cut_one_way",   "cut_bridge",  "slow_disk",    "hung_disk",    "full_disk",   "failing_disk",
         "rot",         "stale_sectors", "misdirected", "clock_jump",   "log_rot",      "blockd_away", "late_leader",
-        "metad_twice", "database_lost", "stale_copy",  "emptied",      "log_rot_live",
+        "metad_twice", "database_lost", "stale_copy",  "emptied",      "log_rot_live", "slow_flush",
     };
     CHECK(kind < FAULT_KINDS);
     return names[kind];

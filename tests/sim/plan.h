@@ -38,6 +38,7 @@ enum fault_kind {
     FAULT_STALE_COPY,
     FAULT_EMPTIED,
     FAULT_LOG_ROT_LIVE,
+    FAULT_SLOW_FLUSH,
     FAULT_KINDS,
 };
 
