@@ -55,6 +55,7 @@ static void tick(struct node *node, int count)
 static void end(struct node *node)
 {
     node_answer_drop(node);
+    slice_drop(&node->told);
     proto_arena_deinit(&node->arena);
     group_destroy(node->groups[GROUP]);
     node_log_drop(&node->logs[GROUP]);
