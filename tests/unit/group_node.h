@@ -373,19 +373,27 @@ static inline void node_stop(struct node *node)
     }
 }
 
-static inline void node_init(struct node *node)
+/* What a cluster of `members` metadata nodes, 1.., begins with; nothing runs yet. */
+static inline void node_make(struct node *node, uint32_t members)
 {
     *node = (struct node){.view.ops = &node_kv_ops, .db = kv_batch_create(), .now_ns = 1};
     node->bootstrap = (struct bootstrap){.cluster_incarnation = 1,
-                                         .members = {1},
-                                         .member_count = 1,
+                                         .member_count = members,
                                          .stores = 6,
                                          .workspace = "home",
                                          .pool = "rs-4-2",
                                          .chunk_bytes = LIMIT_CHUNK_BYTES,
                                          .pg_bits = 3,
                                          .device = 1};
+    for (uint32_t i = 0; i < members; i++) {
+        node->bootstrap.members[i] = i + 1;
+    }
     memset(node->cluster_key, 7, 32);
+}
+
+static inline void node_init(struct node *node)
+{
+    node_make(node, 1);
     node_start(node);
 }
 

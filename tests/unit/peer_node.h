@@ -1,4 +1,6 @@
-/* A metadata node of three whose peers the test plays: what they say, what it tells them. This node is 1. */
+/* A metadata node of three whose peers the test plays: what they say, what it tells them. This node is 1.
+ * Above group_node.h, no disk or network below it. A refusal is returned as its code; what else goes wrong fails the
+ * test. */
 #ifndef CAIRN_TESTS_PEER_NODE_H
 #define CAIRN_TESTS_PEER_NODE_H
 
@@ -6,17 +8,7 @@
 
 static inline void start(struct node *node)
 {
-    *node = (struct node){.view.ops = &node_kv_ops, .db = kv_batch_create(), .now_ns = 1};
-    node->bootstrap = (struct bootstrap){.cluster_incarnation = 1,
-                                         .members = {1, 2, 3},
-                                         .member_count = 3,
-                                         .stores = 6,
-                                         .workspace = "home",
-                                         .pool = "rs-4-2",
-                                         .chunk_bytes = LIMIT_CHUNK_BYTES,
-                                         .pg_bits = 3,
-                                         .device = 1};
-    memset(node->cluster_key, 7, 32);
+    node_make(node, 3);
     node_start(node);
 }
 

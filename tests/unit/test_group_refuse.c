@@ -24,18 +24,9 @@ struct row {
 
 static void start(struct node *node)
 {
-    *node = (struct node){.view.ops = &node_kv_ops, .db = kv_batch_create(), .now_ns = 1};
-    node->bootstrap = (struct bootstrap){.cluster_incarnation = 5,
-                                         .members = {1, 2, 3},
-                                         .member_count = MEMBERS,
-                                         .stores = 6,
-                                         .workspace = "home",
-                                         .pool = "rs-4-2",
-                                         .chunk_bytes = LIMIT_CHUNK_BYTES,
-                                         .pg_bits = 3,
-                                         .device = 1};
+    node_make(node, MEMBERS);
+    node->bootstrap.cluster_incarnation = 5;
     memset(node->bootstrap.cluster.uuid.bytes, 0xc1, 16);
-    memset(node->cluster_key, 7, 32);
     node_start(node);
     assert_int_equal(node->logs[0].count, 1);
 }

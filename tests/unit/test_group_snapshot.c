@@ -10,16 +10,7 @@
 /* One member of three, told by node 2 that it leads. */
 static void follower_init(struct node *node)
 {
-    *node = (struct node){.view.ops = &node_kv_ops, .db = kv_batch_create(), .now_ns = 1};
-    node->bootstrap = (struct bootstrap){.cluster_incarnation = 1,
-                                         .members = {1, 2, 3},
-                                         .member_count = 3,
-                                         .stores = 6,
-                                         .workspace = "home",
-                                         .pool = "rs-4-2",
-                                         .chunk_bytes = LIMIT_CHUNK_BYTES,
-                                         .device = 1};
-    memset(node->cluster_key, 7, 32);
+    node_make(node, 3);
     node_start(node);
 }
 
@@ -101,6 +92,12 @@ static struct slice pairs_make(uint32_t view, const char *letter)
         writer_u64(&at, 0);
         writer_u64(&at, 0);
         writer_u64(&at, 0);
+    } else if (letter[0] == 'c') {
+        struct raft_config config = {.members = {{1, RAFT_VOTER}, {2, RAFT_VOTER}, {3, RAFT_VOTER}}, .count = 3};
+        struct slice encoded = raft_config_encode(&config);
+        writer_u64(&at, INDEX - 10);
+        writer_put(&at, encoded.data, encoded.bytes);
+        slice_drop(&encoded);
     } else {
         writer_put(&at, "value", 5);
     }
@@ -120,11 +117,11 @@ static bool db_has(struct node *node, uint32_t view, char letter)
     return has;
 }
 
-/* All pieces, up to the last one; nothing is durable yet. */
-static void send_all(struct node *node, uint64_t id)
+/* All pieces, up to the last one; nothing is durable yet. `letter`: what is in it beside where it stands. */
+static void send_all(struct node *node, uint64_t id, const char *letter)
 {
     Cairn__SnapshotReply reply = CAIRN__SNAPSHOT_REPLY__INIT;
-    struct slice first = pairs_make(3, "Z"), second = pairs_make(3, "a");
+    struct slice first = pairs_make(3, letter), second = pairs_make(3, "a");
     uint32_t sum = crc32c(0, first.data, first.bytes), sums = crc32c(sum, second.data, second.bytes);
     assert_int_equal(send_piece(node, &(struct piece){id, 0, first, sum, false}, &reply), ERR_OK);
     assert_int_equal(reply.next, 1);
@@ -152,7 +149,7 @@ static void test_snapshot_is_installed_behind_a_flush(void **state)
     struct node node;
     follower_init(&node);
     follow(&node);
-    send_all(&node, 9);
+    send_all(&node, 9, "Z");
     assert_int_equal(node.logs[1].resets, 0);
     assert_true(group_status(node.groups[1]).applied < INDEX); /* Raft knows nothing of it */
     flush_done(&node);
@@ -177,7 +174,7 @@ static void test_crash_between_switch_and_reset(void **state)
     follower_init(&node);
     follow(&node);
     node.logs[1].mute = true;
-    send_all(&node, 9);
+    send_all(&node, 9, "Z");
     flush_done(&node);
     assert_true(node.logs[1].resets == 1 && node.logs[1].base == 0 && db_has(&node, 0, 'r'));
     node_stop(&node);
@@ -187,6 +184,33 @@ static void test_crash_between_switch_and_reset(void **state)
     assert_true(node.logs[1].resets == 2 && node.logs[1].base == INDEX);
     assert_int_equal(group_status(node.groups[1]).applied, INDEX);
     assert_false(db_has(&node, 0, 'r'));
+    assert_int_equal(node.halted, ERR_OK);
+    node_deinit(&node);
+}
+
+/* Members changed since: what was heard of them before judges nobody from the switch on, and stays in the log until the
+ * state behind it is durable. */
+static void test_who_was_heard_before_is_forgotten(void **state)
+{
+    (void)state;
+    struct node node;
+    follower_init(&node);
+    follow(&node);
+    struct group *group = node.groups[1];
+    group->identities[0] = (struct identity){.peer = {.node = 3, .boot = 70, .position = 40}, .stale = true};
+    group->identity_count = 1;
+    group->identities_due = group->identities_new = true;
+    node_ticks(&node, 1);
+    assert_int_equal(node.logs[1].peer_count, 1);
+    send_all(&node, 9, "c");
+    assert_int_equal(group->at.config.index, INDEX - 10);
+    assert_false(identity_is_stale(group, 3));
+    group->identities_new = true; /* as if another was heard for the first time */
+    node_ticks(&node, 1);
+    assert_int_equal(node.logs[1].peer_count, 1);
+    flush_done(&node);
+    node_ticks(&node, 1);
+    assert_int_equal(node.logs[1].peer_count, 0);
     assert_int_equal(node.halted, ERR_OK);
     node_deinit(&node);
 }
@@ -213,7 +237,7 @@ static void test_pieces_that_do_not_fit(void **state)
     piece = (struct piece){10, 1, (struct slice){0}, sum, true};
     assert_int_equal(send_piece(&node, &piece, &reply), ERR_BAD_PROTO); /* it ends, and does not say where it stands */
     assert_true(node.flush[1] == 0 && !db_has(&node, 0, 'v'));
-    send_all(&node, 11); /* and from the beginning it goes */
+    send_all(&node, 11, "Z"); /* and from the beginning it goes */
     flush_done(&node);
     assert_int_equal(group_status(node.groups[1]).applied, INDEX);
     slice_drop(&good);
@@ -226,6 +250,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_snapshot_is_installed_behind_a_flush),
         cmocka_unit_test(test_crash_between_switch_and_reset),
+        cmocka_unit_test(test_who_was_heard_before_is_forgotten),
         cmocka_unit_test(test_pieces_that_do_not_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,9 +21,7 @@ static void log_fill(struct node_log *log, uint64_t count)
 
 static void start(struct node *node, uint32_t members)
 {
-    *node = (struct node){.view.ops = &node_kv_ops, .db = kv_batch_create(), .now_ns = 1};
-    node->bootstrap = (struct bootstrap){.cluster_incarnation = 1, .members = {1, 2, 3}, .member_count = members};
-    memset(node->cluster_key, 7, 32);
+    node_make(node, members);
     log_fill(&node->logs[GROUP], 6);
 }
 

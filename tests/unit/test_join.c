@@ -14,17 +14,7 @@ static void start(struct node *node)
 {
     struct authority *authority = NULL;
     struct slice key = {0}, certificate = {0};
-    *node = (struct node){.view.ops = &node_kv_ops, .db = kv_batch_create(), .now_ns = 1};
-    node->bootstrap = (struct bootstrap){.cluster_incarnation = 1,
-                                         .members = {1},
-                                         .member_count = 1,
-                                         .stores = 6,
-                                         .workspace = "home",
-                                         .pool = "rs-4-2",
-                                         .chunk_bytes = LIMIT_CHUNK_BYTES,
-                                         .pg_bits = 3,
-                                         .device = 1};
-    memset(node->cluster_key, 7, 32);
+    node_make(node, 1);
     assert_int_equal(authority_create(1790000000000000000ull, &authority), ERR_OK);
     assert_int_equal(authority_key(authority, &key), ERR_OK);
     assert_int_equal(authority_certificate(authority, &certificate), ERR_OK);
