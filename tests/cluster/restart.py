@@ -6,7 +6,12 @@ import os
 import sys
 import tempfile
 
-from cluster import compare, flip_byte, make_tree, running, tree_sha256
+from cluster import compare, flip_byte, make_tree, running, tree_sha256, wait_until
+
+
+def contents(path):
+    with open(path, "rb") as f:
+        return f.read()
 
 
 def main():
@@ -35,12 +40,11 @@ def main():
             assert cluster.alive() == []
             standing = os.path.join(next(n["data_dir"] for n in cluster.ps() if n["name"] == "blockd2"), "standing")
             flip_byte(standing, os.path.getsize(standing) // 2)
-            with open(standing, "rb") as f:
-                damaged = f.read()
+            damaged = contents(standing)
             cluster.up()
             assert "not believed" in cluster.log("blockd2") and "not believed" not in cluster.log("blockd1")
-            with open(standing, "rb") as f:
-                assert f.read() != damaged
+            # Served already, it may not have written down yet what it was told since.
+            wait_until(lambda: contents(standing) != damaged, 30, "a standing that is written anew")
             cluster.get("home:/tree", os.path.join(work, "third"))
             compare(expected, tree_sha256(os.path.join(work, "third")))
         assert cluster.alive() == []
