@@ -110,6 +110,7 @@ enum event_kind {
 
 struct event {
     enum event_kind kind;
+    bool more;        /* another event waits for this actor and is next: what is cheaper for many may wait for it */
     uint64_t now_ns;  /* monotonic */
     uint64_t wall_ns; /* label only: no safety, no order, no expiry rests on it (P12) */
     uint64_t random;  /* 64 fresh random bits; cryptographically strong in production */

@@ -18,7 +18,8 @@
 
 #define TICK_NS      50000000ull
 #define RETRY_NS     20000000ull
-#define WARM_UP      2000u
+#define WARM_UP      600000u
+#define WARM_FLIGHT  256u
 #define TIMER_RETRY  1u
 #define BOUND_S      600 /* a run that takes longer hangs */
 #define LATENCY_MOST 4000000u
@@ -28,13 +29,15 @@ static const char raft_usage[] =
     "Prints one JSON object: proposals a second, latency, CPU seconds of all nodes and the client.\n"
     "  --machine null|key   what a node does with a proposal: nothing, or one key put (null)\n"
     "  --proposals N        (200000)\n"
+    "  --warm-up N          before what is measured, with 256 in flight (600000: by then the log's files are used "
+    "again)\n"
     "  --in-flight N        (256)\n"
     "  --bytes N            of a proposal (256)\n"
     "  --dir DIR            where the nodes' files lie (the environment's TMPDIR, or /tmp)\n";
 
 struct raft_options {
     bool keys;
-    uint32_t proposals, in_flight, bytes;
+    uint32_t proposals, warm_up, in_flight, bytes;
     const char *dir;
 };
 
@@ -186,14 +189,13 @@ static int ascending(const void *a, const void *b)
 struct client_job {
     const struct raft_options *options;
     const char *cluster_dir;
-    uint32_t proposals;
 };
 
 static bool client_main(const void *context, void *result)
 {
     const struct client_job *job = context;
     const char *cluster_dir = job->cluster_dir;
-    uint32_t proposals = job->proposals;
+    uint32_t proposals = job->options->proposals;
     struct measured *ret = result;
     alarm(BOUND_S);
     char path[BENCH_PATH + 64], ca[BENCH_PATH + 64], cert[BENCH_PATH + 64], key[BENCH_PATH + 64];
@@ -250,10 +252,13 @@ static bool measure(const struct raft_options *options, const struct bench_clust
     struct measured m = {0};
     double client_cpu_s = 0;
     uint64_t rss_bytes;
-    struct client_job job = {options, nodes->dir, WARM_UP};
+    struct raft_options warm = *options;
+    warm.in_flight = WARM_FLIGHT;
+    warm.proposals = options->warm_up;
+    struct client_job job = {&warm, nodes->dir};
     bool ok = child_apart(client_main, &job, &m, sizeof m, &client_cpu_s, &rss_bytes);
     double before_s = cluster_cpu_s(nodes);
-    job.proposals = options->proposals;
+    job.options = options;
     if (!ok || !child_apart(client_main, &job, &m, sizeof m, &client_cpu_s, &rss_bytes)) {
         fprintf(stderr, "cairn-bench: the client of the run failed\n");
         return false;
@@ -294,9 +299,10 @@ static bool run(const void *context, struct bench_cluster *nodes)
 
 static bool options_take(int argc, char **argv, struct raft_options *options)
 {
-    enum { MACHINE = 1, PROPOSALS, IN_FLIGHT, BYTES, DIR };
+    enum { MACHINE = 1, PROPOSALS, WARM, IN_FLIGHT, BYTES, DIR };
     static const struct option longs[] = {{"machine", required_argument, NULL, MACHINE},
                                           {"proposals", required_argument, NULL, PROPOSALS},
+                                          {"warm-up", required_argument, NULL, WARM},
                                           {"in-flight", required_argument, NULL, IN_FLIGHT},
                                           {"bytes", required_argument, NULL, BYTES},
                                           {"dir", required_argument, NULL, DIR},
@@ -310,6 +316,9 @@ static bool options_take(int argc, char **argv, struct raft_options *options)
             break;
         case PROPOSALS:
             right = bench_number(optarg, &options->proposals) && options->proposals <= LATENCY_MOST;
+            break;
+        case WARM:
+            right = bench_number(optarg, &options->warm_up) && options->warm_up >= WARM_FLIGHT;
             break;
         case IN_FLIGHT:
             right = bench_number(optarg, &options->in_flight) && options->in_flight <= 65536;
@@ -333,7 +342,8 @@ static bool options_take(int argc, char **argv, struct raft_options *options)
 
 int raft_main(int argc, char **argv)
 {
-    struct raft_options options = {.proposals = 200000, .in_flight = 256, .bytes = 256, .dir = bench_tmp()};
+    struct raft_options options = {
+        .proposals = 200000, .warm_up = WARM_UP, .in_flight = 256, .bytes = 256, .dir = bench_tmp()};
     if (!options_take(argc, argv, &options)) {
         fputs(raft_usage, stderr);
         return 2;

@@ -11,7 +11,15 @@
 #include "proto/cairn.pb-c.h"
 #include "proto/message.h"
 
-enum { TIMER_TICK = 1, TOKEN_FLUSH = 1, FLIGHTS_MAX = 8, ENTRY_BYTES = 256 << 10, FLUSH_ENTRIES = 20000 };
+enum {
+    TIMER_TICK = 1,
+    TOKEN_FLUSH = 1,
+    FLIGHTS_MAX = 8,
+    ENTRY_BYTES = 256 << 10,
+    FLUSH_ENTRIES = 20000,
+    FLUSH_BYTES = 32 << 20,
+    KEEP_ENTRIES = 20000
+};
 
 struct proposal {
     struct address from;
@@ -30,7 +38,9 @@ struct raft_host {
     struct raft *raft;
     struct raft_hard_state hard;
     bool booting; /* the boot entry's append is out */
-    uint64_t applied, keys, unflushed;
+    uint64_t applied, keys;
+    uint64_t unflushed, unflushed_bytes;        /* entries since the last flush was asked for */
+    uint64_t flushing_applied, flushed, pinned; /* 0: no flush is out; durable in the machine; metad/group.c */
     struct proposal *queue;
     unsigned long count, capacity;
     struct flight flights[FLIGHTS_MAX];
@@ -148,17 +158,57 @@ static void apply_all(struct raft_host *host, const struct raft_update *update)
     struct kv_batch *batch = host->params.kv != NULL && update->committed_count > 0 ? kv_batch_create() : NULL;
     for (uint32_t i = 0; i < update->committed_count; i++) {
         apply(host, &update->committed[i], batch);
+        host->unflushed_bytes += update->committed[i].data.bytes;
     }
-    if (batch == NULL) {
+    host->unflushed += update->committed_count;
+    if (batch != NULL) {
+        put_u64(applied, host->applied);
+        kv_batch_put(batch, key, sizeof key, applied, sizeof applied);
+        fx_kv_commit(host->fx, batch);
+    }
+}
+
+/* Behind what the machine holds durably the log is given up, as in metad: but for some entries, or some segments. */
+static void cut(struct raft_host *host)
+{
+    struct raft_status status = raft_status(host->raft);
+    uint64_t index = host->flushed > KEEP_ENTRIES ? host->flushed - KEEP_ENTRIES : 0;
+    if (host->pinned > index) {
+        index = host->pinned < host->flushed ? host->pinned : host->flushed;
+    }
+    if (index <= status.base) {
         return;
     }
-    put_u64(applied, host->applied);
-    kv_batch_put(batch, key, sizeof key, applied, sizeof applied);
-    fx_kv_commit(host->fx, batch);
-    host->unflushed += update->committed_count;
-    if (host->unflushed >= FLUSH_ENTRIES) {
-        host->unflushed = 0;
+    struct raft_event event = {.kind = RAFT_EVENT_COMPACTED, .random = host->event->random, .index = index};
+    struct raft_update update;
+    raft_step(host->raft, &event, &update);
+    CHECK(update.number == 0 && update.message_count == 0 && update.committed_count == 0);
+    struct writer header = {0};
+    writer_u32(&header, 0);
+    writer_u64(&header, index);
+    writer_u64(&header, raft_status(host->raft).base_term);
+    log_send(host, MESSAGE_LOG_CUT, &header, (struct slice){0});
+}
+
+static void flushed(struct raft_host *host)
+{
+    host->flushed = host->flushing_applied;
+    host->flushing_applied = 0;
+    cut(host);
+}
+
+/* A machine without keys has nothing to lose: it holds durably what it applied. */
+static void flush(struct raft_host *host)
+{
+    if (host->flushing_applied != 0 || host->applied == host->flushed) {
+        return;
+    }
+    host->unflushed = host->unflushed_bytes = 0;
+    host->flushing_applied = host->applied;
+    if (host->params.kv != NULL) {
         fx_kv_flush(host->fx, TOKEN_FLUSH);
+    } else {
+        flushed(host);
     }
 }
 
@@ -380,6 +430,9 @@ static void on_message(struct raft_host *host, const struct message *m)
         on_loaded(host, m->body);
     } else if (host->raft != NULL && m->type == MESSAGE_RAFT) {
         on_raft(host, m);
+    } else if (host->raft != NULL && m->type == MESSAGE_LOG_PINNED) {
+        host->pinned = get_u64(m->header.data + 4);
+        flush(host);
     } else if (m->type == MESSAGE_PUT_SMALL) {
         on_proposal(host, m);
     }
@@ -413,6 +466,12 @@ void raft_host_step(void *actor, const struct event *event, struct effects *fx)
         host_raft(host, &closed);
     } else if (event->kind == EVENT_KV_DONE) {
         CHECK(event->kv.err == ERR_OK);
+        flushed(host);
     }
-    pump(host);
+    if (host->unflushed >= FLUSH_ENTRIES || host->unflushed_bytes >= FLUSH_BYTES) {
+        flush(host);
+    }
+    if (!event->more) {
+        pump(host);
+    }
 }

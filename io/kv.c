@@ -407,6 +407,14 @@ enum err runtime_kv_scan(struct runtime_kv *kv, struct kv_pin *pin, struct slice
 
 /* ---- life ---- */
 
+/* Compactions of the whole process give way to its loops when there are too few CPUs for both. */
+static void kv_compactions_yield(void)
+{
+    rocksdb_env_t *env = rocksdb_create_default_env();
+    rocksdb_env_lower_thread_pool_cpu_priority(env);
+    rocksdb_env_destroy(env);
+}
+
 static void kv_options_init(struct runtime_kv *kv)
 {
     rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
@@ -464,6 +472,7 @@ enum err runtime_kv_open(struct runtime *runtime, const char *dir, struct runtim
     kv->path = strdup(dir);
     CHECK(kv->path != NULL);
     atomic_store(&kv->room, true);
+    kv_compactions_yield();
     kv_options_init(kv);
     if (kv_under_floor(kv)) {
         enum err err = kv_full(kv, ret_text);

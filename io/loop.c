@@ -214,7 +214,8 @@ void inbox_post_closed(struct runtime_actor *actor, struct address peer, enum er
 
 /* ---- turns ---- */
 
-static void loop_step(struct loop *loop, struct runtime_actor *actor)
+/* `last`: of the actor's steps in this turn. */
+static void loop_step(struct loop *loop, struct runtime_actor *actor, bool last)
 {
     CHECK(!loop->stepping && loop->effects.count == 0);
     struct inbox_event *event = actor->head;
@@ -226,6 +227,7 @@ static void loop_step(struct loop *loop, struct runtime_actor *actor)
         atomic_fetch_sub_explicit(&actor->inbox_events, 1, memory_order_relaxed);
         atomic_fetch_sub_explicit(&actor->inbox_bytes, event->bytes, memory_order_relaxed);
     }
+    event->event.more = actor->head != NULL && !last;
     event->event.now_ns = clock_now_ns();
     event->event.wall_ns = clock_wall_ns();
     event->event.random = loop_random(loop);
@@ -256,8 +258,8 @@ static unsigned loop_run_actor(struct loop *loop, struct runtime_actor *actor)
     unsigned steps = 0;
     bool free_to_go = actor->held_count == 0 || effects_resume(actor);
     while (free_to_go && steps < ACTOR_STEPS && actor->head != NULL && !atomic_load(&runtime->stopping)) {
-        loop_step(loop, actor);
         steps++;
+        loop_step(loop, actor, steps == ACTOR_STEPS);
         free_to_go = actor->held_count == 0;
     }
     if (!free_to_go) {

@@ -527,8 +527,10 @@ void group_step(void *actor, const struct event *event, struct effects *fx)
     group->state.group = (struct prefix){.group = group->params.group, .view = group->view};
     group->state.kv = &group->overlay;
     group_event(group, event);
-    if (group->phase == GROUP_RUNNING) {
+    if (group->phase == GROUP_RUNNING && !event->more) {
         group_pump(group);
+    }
+    if (group->phase == GROUP_RUNNING) {
         group_answer_reads(group);
     }
     if (group->draining) {

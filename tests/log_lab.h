@@ -41,6 +41,7 @@ struct lab {
     uint32_t pinned; /* groups told, as bits */
     uint64_t pinned_to;
     uint64_t rotten; /* index of the last entry of which a read said so */
+    bool more;       /* what it is told is not the last of what has come */
     bool halted;
     enum err halt_err;
     char halt_reason[160];
@@ -52,6 +53,7 @@ struct lab {
 static inline void lab_step(struct lab *lab, struct event event)
 {
     event.now_ns = lab->now += 1000;
+    event.more = lab->more;
     log_step(lab->log, &event, &lab->fx);
     for (unsigned long i = 0; i < lab->fx.count; i++) {
         lab->waiting = mem_grow(lab->waiting, &lab->waiting_capacity, lab->waiting_count + 1, sizeof *lab->waiting);

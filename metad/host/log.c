@@ -419,7 +419,6 @@ static void log_batch_synced(struct log *log, uint64_t now_ns, struct effects *f
     if (log->queue.count == 0 && log->unmarked) {
         fx_timer(fx, LOG_TIMER_MARK, now_ns + LOG_MARK_IDLE_NS);
     }
-    log_batch_start(log, false, fx);
 }
 
 /* ---- messages ---- */
@@ -436,14 +435,13 @@ static void log_on_open(struct log *log, const struct message *m, struct effects
     log->opens[log->open_count++] = (struct log_open){.from = m->from, .stream = m->stream, .group = group};
 }
 
-static void log_enqueue(struct log *log, struct log_append append, struct effects *fx)
+static void log_enqueue(struct log *log, struct log_append append)
 {
     log->queue.items = mem_grow(log->queue.items, &log->queue.capacity, log->queue.count + 1, sizeof append);
     log->queue.items[log->queue.count++] = append;
-    log_batch_start(log, false, fx);
 }
 
-static void log_on_append(struct log *log, const struct message *m, struct effects *fx)
+static void log_on_append(struct log *log, const struct message *m)
 {
     struct reader r = reader_of(m->header.data, m->header.bytes);
     struct log_append append = {.from = m->from, .stream = m->stream, .type = m->type};
@@ -465,10 +463,10 @@ static void log_on_append(struct log *log, const struct message *m, struct effec
         group->accepted = entry->index;
         append.bytes += LOG_RECORD_HEADER_BYTES + (uint64_t)entry->data.bytes;
     }
-    log_enqueue(log, append, fx);
+    log_enqueue(log, append);
 }
 
-static void log_on_reset(struct log *log, const struct message *m, struct effects *fx)
+static void log_on_reset(struct log *log, const struct message *m)
 {
     struct reader r = reader_of(m->header.data, m->header.bytes);
     struct log_append append = {.from = m->from, .stream = m->stream, .type = m->type, .kind = LOG_RESETS};
@@ -479,10 +477,10 @@ static void log_on_reset(struct log *log, const struct message *m, struct effect
     CHECK(!r.failed && r.left == 0 && append.group < LIMIT_GROUPS && log->state == LOG_OPEN);
     append.bytes = LOG_RECORD_HEADER_BYTES;
     log->groups[append.group].accepted = append.index;
-    log_enqueue(log, append, fx);
+    log_enqueue(log, append);
 }
 
-static void log_on_heal(struct log *log, const struct message *m, struct effects *fx)
+static void log_on_heal(struct log *log, const struct message *m)
 {
     struct reader r = reader_of(m->header.data, m->header.bytes);
     struct log_append append = {.from = m->from, .stream = m->stream, .type = m->type, .kind = LOG_HEALS};
@@ -492,10 +490,10 @@ static void log_on_heal(struct log *log, const struct message *m, struct effects
     enum err err = raft_entries_decode(m->body, &append.entries, &append.count);
     CHECK(err == ERR_OK && append.count == 1);
     append.bytes = LOG_RECORD_HEADER_BYTES + (uint64_t)append.entries[0].data.bytes;
-    log_enqueue(log, append, fx);
+    log_enqueue(log, append);
 }
 
-static void log_on_trim(struct log *log, const struct message *m, struct effects *fx)
+static void log_on_trim(struct log *log, const struct message *m)
 {
     struct reader r = reader_of(m->header.data, m->header.bytes);
     struct log_append append = {.from = m->from, .stream = m->stream, .type = m->type, .kind = LOG_TRIMS};
@@ -504,11 +502,11 @@ static void log_on_trim(struct log *log, const struct message *m, struct effects
     CHECK(!r.failed && r.left == 0 && append.group < LIMIT_GROUPS && log->state == LOG_OPEN);
     CHECK(append.index > log->groups[append.group].base && append.index <= log->groups[append.group].accepted);
     log->groups[append.group].accepted = append.index - 1;
-    log_enqueue(log, append, fx);
+    log_enqueue(log, append);
 }
 
 /* The next write says them; `now`: it is not waited for. */
-static void log_on_peers(struct log *log, const struct message *m, struct effects *fx)
+static void log_on_peers(struct log *log, const struct message *m)
 {
     struct reader r = reader_of(m->header.data, m->header.bytes);
     uint32_t number = reader_u32(&r);
@@ -519,7 +517,6 @@ static void log_on_peers(struct log *log, const struct message *m, struct effect
     CHECK(read && r.left == 0);
     group->peers_due = true;
     log->peers_now |= now;
-    log_batch_start(log, false, fx);
 }
 
 /* What a group gives up is durable elsewhere; that it did need not be. */
@@ -586,7 +583,6 @@ static void log_on_disk(struct log *log, const struct event *event, struct effec
         break;
     case LOG_TOKEN_ALLOC:
         log_alloc_done(log, event, fx);
-        log_batch_start(log, false, fx);
         break;
     case LOG_TOKEN_SCAN:
         log_scan_done(log, (uint32_t)event->disk.token, event, fx);
@@ -626,22 +622,22 @@ static void log_on_message(struct log *log, const struct message *m, struct effe
         log_on_open(log, m, fx);
         break;
     case MESSAGE_LOG_APPEND:
-        log_on_append(log, m, fx);
+        log_on_append(log, m);
         break;
     case MESSAGE_LOG_RESET:
-        log_on_reset(log, m, fx);
+        log_on_reset(log, m);
         break;
     case MESSAGE_LOG_CUT:
         log_on_cut(log, m, fx);
         break;
     case MESSAGE_LOG_HEAL:
-        log_on_heal(log, m, fx);
+        log_on_heal(log, m);
         break;
     case MESSAGE_LOG_TRIM:
-        log_on_trim(log, m, fx);
+        log_on_trim(log, m);
         break;
     case MESSAGE_LOG_PEERS:
-        log_on_peers(log, m, fx);
+        log_on_peers(log, m);
         break;
     case MESSAGE_LOG_READ:
     case MESSAGE_LOG_FETCH:
@@ -670,6 +666,9 @@ void log_step(void *actor, const struct event *event, struct effects *fx)
         break;
     default:
         break;
+    }
+    if (!event->more) { /* appends that came together are written together */
+        log_batch_start(log, false, fx);
     }
     CHECK(log->synced <= log->sequence && log->sequence <= log->highest);
 }

@@ -292,6 +292,7 @@ static void actor_turn(struct node *node, struct actor *actor)
     actor->inbox_count--;
     actor->turn_is_set = false;
     world_wall_jump(world);
+    event.more = actor->inbox_count > 0;
     event.now_ns = node_clock(node, world->now_ns);
     event.wall_ns = world->wall_offset_ns + node->wall_offset_ns + world->now_ns;
     event.random = rng_next(&world->rng_actor);

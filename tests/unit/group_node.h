@@ -66,6 +66,7 @@ struct node {
     struct proto_arena arena;
     enum err halted;
     uint64_t flush[NODE_GROUPS]; /* token of the last flush asked for; the test answers it */
+    bool more;                   /* what groups are told is not the last of what has come */
     bool recovering;             /* groups that are made from now on do not run */
 };
 
@@ -307,6 +308,7 @@ static void node_effects(struct node *node, uint32_t group, struct effects *fx)
 static void node_step(struct node *node, uint32_t group, struct event event)
 {
     struct effects fx = {0};
+    event.more = node->more;
     event.now_ns = node->now_ns;
     event.wall_ns = node->now_ns;
     event.random = node->now_ns * 0x9e3779b97f4a7c15u;
@@ -418,10 +420,9 @@ static inline void node_deinit(struct node *node)
     free(node->inbox);
 }
 
-/* Sends one request as (role, id) and steps until it is answered: its error code; the reply in node->header and body.
- */
-static inline enum err node_ask(struct node *node, uint32_t group, struct principal peer, uint16_t type,
-                                const void *request, struct slice body)
+/* Sends one request as (role, id). */
+static inline void node_tell(struct node *node, uint32_t group, struct principal peer, uint16_t type,
+                             const void *request, struct slice body)
 {
     node_answer_drop(node);
     struct event event = {.kind = EVENT_MESSAGE};
@@ -435,6 +436,13 @@ static inline enum err node_ask(struct node *node, uint32_t group, struct princi
     node_step(node, group, event);
     slice_drop(&event.message.header);
     node_drain(node);
+}
+
+/* Sends a request and steps until it is answered: its error code; the reply in node->header and body. */
+static inline enum err node_ask(struct node *node, uint32_t group, struct principal peer, uint16_t type,
+                                const void *request, struct slice body)
+{
+    node_tell(node, group, peer, type, request, body);
     for (int i = 0; i < 40 && !node->answered; i++) {
         node_ticks(node, 1);
     }

@@ -257,6 +257,30 @@ static void test_changes_are_gap_free_after_restart(void **state)
     node_deinit(&node);
 }
 
+/* Mutations that come together are one entry: none is proposed while another event has come, whatever that is. */
+static void test_together(void **state)
+{
+    (void)state;
+    struct node node;
+    node_init(&node);
+    assert_int_equal(put_small_at(&node, 0, "a", 0, "x"), ERR_OK);
+    unsigned long entries = node.logs[1].count;
+    Cairn__RequestHead head;
+    Cairn__RemoveRequest request = CAIRN__REMOVE_REQUEST__INIT;
+    request.head = node_head(&node, &head);
+    request.name = text_bytes("a");
+    node.more = true;
+    node_tell(&node, 1, DEVICE_ROOT, MESSAGE_REMOVE, &request, (struct slice){0});
+    assert_int_equal(node.logs[1].count, entries);
+    assert_false(node.answered);
+    node.more = false;
+    node_step(&node, 1, (struct event){.kind = EVENT_ROOM});
+    node_drain(&node);
+    assert_int_equal(node.logs[1].count, entries + 1);
+    assert_true(node.answered);
+    node_deinit(&node);
+}
+
 static void test_idempotency(void **state)
 {
     (void)state;
@@ -411,6 +435,7 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_list_pages),
         cmocka_unit_test(test_changes_are_gap_free_after_restart),
+        cmocka_unit_test(test_together),
         cmocka_unit_test(test_idempotency),
         cmocka_unit_test(test_strangers_are_refused_alike),
         cmocka_unit_test(test_small_content_is_sealed),

@@ -625,6 +625,31 @@ static void test_local(void **state)
     assert_int_equal(streams, 1u << 8 | 1u << 9);
 }
 
+enum { MANY = 100 };
+
+static void many_send(struct probe *probe, void *argument, struct effects *fx)
+{
+    (void)probe, (void)argument;
+    for (int i = 0; i < MANY; i++) {
+        fx_send(fx, address_local(ACTOR_STORE, 0), 35, 1 + (uint64_t)i, (struct slice){0}, (struct slice){0});
+    }
+}
+
+/* An event says that another follows, but for the last of its actor and the last of its actor's turn. */
+static void test_more(void **state)
+{
+    struct field *field = *state;
+    probe_do(&field->probe, many_send, NULL);
+    assert_true(probe_wait(&field->probe, MANY));
+    unsigned ends = 0;
+    for (int i = 0; i < MANY; i++) {
+        assert_int_equal(field->probe.events[i].message.stream, 1 + i);
+        ends += !field->probe.events[i].more;
+    }
+    assert_int_equal(ends, 2);
+    assert_false(field->probe.events[MANY - 1].more);
+}
+
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -645,6 +670,7 @@ int main(void)
         CASE(test_directory),
         CASE(test_halt),
         CASE(test_local),
+        CASE(test_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -300,6 +300,26 @@ static void peers_tell(struct lab *lab, uint32_t group, bool now, const struct l
     lab_message(lab, MESSAGE_LOG_PEERS, &w, (struct slice){0});
 }
 
+/* Appends that come together are one write, whatever comes last. */
+static void test_together(void **state)
+{
+    (void)state;
+    struct lab *lab = lab_open(64u << 10);
+    uint64_t writes = lab->writes;
+    lab->more = true;
+    lab_append(lab, 1, 1, 1, 1, 100, 1, 0);
+    lab_append(lab, 2, 1, 1, 1, 100, 1, 0);
+    assert_int_equal(lab->waiting_count, 0);
+    lab->more = false;
+    struct writer w = {0};
+    lab_message(lab, MESSAGE_LOG_FETCH + 100, &w, (struct slice){0}); /* of no use to it */
+    lab_run(lab);
+    assert_int_equal(lab->writes, writes + 1);
+    lab_restart(lab);
+    assert_true(lab_opened(lab, 1).last == 1 && lab_opened(lab, 2).last == 1);
+    lab_close(lab);
+}
+
 /* What may not wait for an append has a write of its own; what comes while that is under way has the next one. */
 static void test_peers_are_written_now(void **state)
 {
@@ -578,6 +598,7 @@ int main(void)
         cmocka_unit_test_teardown(test_mark_narrows_the_doubtful, no_leaks),
         cmocka_unit_test_teardown(test_other_directory_is_stale, no_leaks),
         cmocka_unit_test_teardown(test_peers_are_kept, no_leaks),
+        cmocka_unit_test_teardown(test_together, no_leaks),
         cmocka_unit_test_teardown(test_peers_are_written_now, no_leaks),
         cmocka_unit_test_teardown(test_suffix_cut, no_leaks),
         cmocka_unit_test_teardown(test_segments_and_large_entries, no_leaks),
