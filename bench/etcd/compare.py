@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """cairn-bench raft beside etcd, in turn, in one run: three nodes each on this machine, 256-byte proposals, synced. etcd
-speaks gRPC without TLS, Cairn its own frames over TLS 1.3. One JSON object a run, then the medians.
+speaks gRPC without TLS, Cairn its own frames over TLS 1.3. Both begin with nothing. One JSON object a run, then the
+medians.
 
 usage: compare.py BIN [--runs N] [--in-flight N] [--proposals N] [--machine null|key]
 
@@ -20,6 +21,7 @@ import urllib.request
 HERE = os.path.dirname(os.path.realpath(__file__))
 PACKAGES = "etcd-server golang-go golang-etcd-server-dev"
 TICKS = os.sysconf("SC_CLK_TCK")
+WARM_UP = 2000  # proposals before the group is measured: it has a leader and connections
 
 
 def need_packages():
@@ -96,7 +98,7 @@ def etcd_run(client, options):
 
 def cairn_run(options):
     asked = [os.path.join(options.bin, "cairn-bench"), "raft", "--proposals", str(options.proposals), "--in-flight",
-             str(options.in_flight), "--machine", options.machine, "--dir", options.dir]
+             str(options.in_flight), "--machine", options.machine, "--dir", options.dir, "--warm-up", str(WARM_UP)]
     lines = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True).stdout
     row = json.loads(lines.splitlines()[-1])
     used = (row["cpu_s"] - row["client_cpu_s"]) * 100000 / options.proposals
