@@ -490,13 +490,11 @@ static uint64_t durable_last(const struct shadow *shadow)
 }
 
 /* What a message to another node promises is durable. */
-static void note_promise(struct log_check *check, const struct node *node, const struct effect *effect)
+static void note_promise(struct log_check *check, const struct node *node, const struct effect *effect,
+                         const Cairn__RaftMessage *m)
 {
-    struct proto_arena arena = {0};
-    Cairn__RaftMessage *m = NULL;
     uint32_t g = effect->send.target, to = effect->send.to.node;
-    if (g >= GROUPS ||
-        proto_unpack(&cairn__raft_message__descriptor, effect->send.header, &arena, (void **)&m) != ERR_OK) {
+    if (g >= GROUPS || m == NULL) {
         return;
     }
     const struct shadow *shadow = &check->shadows[node->id][g];
@@ -519,7 +517,6 @@ static void note_promise(struct log_check *check, const struct node *node, const
     WORLD_REQUIRE(check->world, !leads || shadow->holes == 0,
                   "promises: node %u group %u asks for votes or leads, and %lu entries of its log cannot be read",
                   node->id, g, (unsigned long)shadow->holes);
-    proto_arena_deinit(&arena);
 }
 
 /* A snapshot is installed: what it holds needs no entry. */
@@ -551,10 +548,11 @@ static void note_fetch(struct log_check *check, const struct node *node, uint32_
     proto_arena_deinit(&arena);
 }
 
-void log_check_send(struct log_check *check, struct node *node, const struct actor *actor, const struct effect *effect)
+void log_check_send(struct log_check *check, struct node *node, const struct actor *actor, const struct effect *effect,
+                    const Cairn__RaftMessage *m)
 {
     if (effect->send.type == MESSAGE_RAFT && node->id < NODES) {
-        note_promise(check, node, effect);
+        note_promise(check, node, effect, m);
         return;
     }
     if (effect->send.type == MESSAGE_ENTRY_FETCH && effect->send.flags == 0 && actor->kind == ACTOR_GROUP &&
@@ -605,6 +603,20 @@ bool log_check_holds(const struct log_check *check, uint32_t node, uint32_t g, u
 {
     CHECK(node < NODES && g < GROUPS);
     return durable_last(&check->shadows[node][g]) >= index;
+}
+
+void metad_check_send(struct raft_check *raft, struct log_check *log, struct node *node, const struct actor *actor,
+                      const struct effect *effect)
+{
+    struct proto_arena arena = {0};
+    Cairn__RaftMessage *m = NULL;
+    if (effect->send.type == MESSAGE_RAFT &&
+        proto_unpack(&cairn__raft_message__descriptor, effect->send.header, &arena, (void **)&m) != ERR_OK) {
+        m = NULL;
+    }
+    raft_check_send(raft, node, effect, m);
+    log_check_send(log, node, actor, effect, m);
+    proto_arena_deinit(&arena);
 }
 
 /* Durable on a majority of those who have this role? True where nobody has it. */

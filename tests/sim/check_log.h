@@ -10,6 +10,7 @@
 #ifndef CAIRN_SIM_CHECK_LOG_H
 #define CAIRN_SIM_CHECK_LOG_H
 
+#include "proto/cairn.pb-c.h"
 #include "raft/raft.h"
 #include "world.h"
 
@@ -22,8 +23,13 @@ struct log_copy;
 struct log_copy *log_check_copy(const struct log_check *check, uint32_t node);
 void log_check_put_back(struct log_check *check, uint32_t node, const struct log_copy *copy);
 void log_copy_free(struct log_copy *copy);
-/* A message of a metad is about to be sent. */
-void log_check_send(struct log_check *check, struct node *node, const struct actor *actor, const struct effect *effect);
+/* A message of a metad is about to be sent; `m` as in raft_check_send (check_raft.h). */
+void log_check_send(struct log_check *check, struct node *node, const struct actor *actor, const struct effect *effect,
+                    const Cairn__RaftMessage *m);
+struct raft_check;
+/* Both checkers, Raft's first; the header is unpacked once. */
+void metad_check_send(struct raft_check *raft, struct log_check *log, struct node *node, const struct actor *actor,
+                      const struct effect *effect);
 /* The entry at this index, or a snapshot behind it, is durable on the node. */
 bool log_check_holds(const struct log_check *check, uint32_t node, uint32_t g, uint64_t index);
 /* After a step of a node that leads the group: its commit index is durable on a majority of the members before the step

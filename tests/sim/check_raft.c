@@ -209,16 +209,15 @@ static void check_entries(struct raft_check *check, uint32_t node, uint32_t g, c
     free(entries);
 }
 
-void raft_check_send(struct raft_check *check, struct node *node, const struct effect *effect)
+void raft_check_send(struct raft_check *check, struct node *node, const struct effect *effect,
+                     const Cairn__RaftMessage *m)
 {
-    struct proto_arena arena = {0};
-    Cairn__RaftMessage *m = NULL;
     uint32_t g = effect->send.target, to = effect->send.to.node;
     bool refusal = (effect->send.flags & MESSAGE_REPLY) != 0; /* of a frame of who is no member */
     if (effect->send.type != MESSAGE_RAFT || refusal || g >= RAFT_CHECK_GROUPS || node->id >= NODES) {
         return;
     }
-    if (proto_unpack(&cairn__raft_message__descriptor, effect->send.header, &arena, (void **)&m) != ERR_OK) {
+    if (m == NULL) {
         world_finding(check->world, "node %u sends a RAFT header that does not decode", node->id);
         return;
     }
@@ -231,7 +230,6 @@ void raft_check_send(struct raft_check *check, struct node *node, const struct e
     } else if (m->kind == RAFT_VOTE_REPLY && !m->reject) {
         check_vote(check, g, (struct vote){node->id, to, m->term});
     }
-    proto_arena_deinit(&arena);
 }
 
 void raft_check_forget(struct raft_check *check, uint32_t node)

@@ -10,6 +10,7 @@
 #ifndef CAIRN_SIM_CHECK_RAFT_H
 #define CAIRN_SIM_CHECK_RAFT_H
 
+#include "proto/cairn.pb-c.h"
 #include "raft/raft.h"
 #include "world.h"
 
@@ -19,8 +20,9 @@ struct raft_check;
 struct raft_check *raft_check_create(struct world *world);
 void raft_check_destroy(struct raft_check *check);
 
-/* A message between nodes is about to be sent. */
-void raft_check_send(struct raft_check *check, struct node *node, const struct effect *effect);
+/* A message between nodes is about to be sent; `m` is its header when that is of RAFT and decodes, or NULL. */
+void raft_check_send(struct raft_check *check, struct node *node, const struct effect *effect,
+                     const Cairn__RaftMessage *m);
 /* A node's machine starts with `applied`, and applies. */
 void raft_check_opened(struct raft_check *check, uint32_t node, uint32_t group, uint64_t applied);
 void raft_check_applied(struct raft_check *check, uint32_t node, uint32_t group, const struct raft_entry *entry);

@@ -177,8 +177,7 @@ static void on_effect(struct world *world, struct node *node, struct actor *acto
         safe_check_send(c->safe, node, effect);
     }
     if (effect->kind == EFFECT_SEND && node->role == ROLE_METAD) {
-        raft_check_send(c->raft, node, effect);
-        log_check_send(c->log, node, actor, effect);
+        metad_check_send(c->raft, c->log, node, actor, effect);
     }
 }
 

@@ -102,8 +102,7 @@ static void on_effect(struct world *world, struct node *node, struct actor *acto
     struct log_scenario *s = context;
     twice_effect(&s->twice[node->slot], node, actor, effect);
     if (effect->kind == EFFECT_SEND) {
-        raft_check_send(s->raft, node, effect);
-        log_check_send(s->log, node, actor, effect);
+        metad_check_send(s->raft, s->log, node, actor, effect);
     }
 }
 

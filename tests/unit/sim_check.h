@@ -95,8 +95,7 @@ static inline void lab_send(struct lab *lab, uint32_t from, uint32_t to, Cairn__
         raft_entries_encode(entries, count, &effect.send.body);
     }
     struct actor actor = {.kind = ACTOR_GROUP};
-    raft_check_send(lab->raft, lab->nodes[from], &effect);
-    log_check_send(lab->log, lab->nodes[from], &actor, &effect);
+    metad_check_send(lab->raft, lab->log, lab->nodes[from], &actor, &effect);
     for (uint32_t i = 0; i < count; i++) {
         slice_drop(&entries[i].data);
     }

@@ -17,7 +17,7 @@ static void local(struct lab *lab, uint32_t node, bool answer, uint16_t type, st
     effect.send.flags = answer ? MESSAGE_REPLY : 0;
     effect.send.header = writer_take(header);
     effect.send.body = body;
-    log_check_send(lab->log, lab->nodes[node], &actor, &effect);
+    log_check_send(lab->log, lab->nodes[node], &actor, &effect, NULL);
     writer_deinit(header);
     slice_drop(&effect.send.header);
     slice_drop(&effect.send.body);

@@ -28,9 +28,7 @@ static void vote_speaks(struct lab *lab, uint32_t from, uint32_t to, Cairn__Raft
     effect.send.to = address_node(ROLE_METAD, to, ACTOR_GROUP, 0);
     effect.send.type = MESSAGE_RAFT;
     m.from = from;
-    effect.send.header = proto_pack(&m);
-    raft_check_send(lab->raft, lab->nodes[from], &effect);
-    slice_drop(&effect.send.header);
+    raft_check_send(lab->raft, lab->nodes[from], &effect, &m);
 }
 
 static void vote_give(struct lab *lab, uint32_t from, uint32_t candidate, uint64_t term)
@@ -73,7 +71,7 @@ static void refuse(struct lab *lab, uint32_t from, uint32_t to)
     effect.send.type = MESSAGE_RAFT;
     effect.send.flags = MESSAGE_REPLY | MESSAGE_ERROR;
     effect.send.header = error_reply_encode(ERR_NOT_MEMBER, err_text(ERR_NOT_MEMBER), 2);
-    raft_check_send(lab->raft, lab->nodes[from], &effect);
+    raft_check_send(lab->raft, lab->nodes[from], &effect, NULL);
     slice_drop(&effect.send.header);
 }
 
