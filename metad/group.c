@@ -183,8 +183,7 @@ static void update_carry_out(struct group *group, const struct raft_update *upda
 
 static void group_role_changed(struct group *group)
 {
-    struct raft_status status = raft_status(group->raft);
-    if (status.role != RAFT_LEADER) {
+    if (raft_role(group->raft) != RAFT_LEADER) {
         group_drop_waiting(group, true);
         snapshot_send_end(group);
         group->root.led_since_ns = 0;

@@ -147,9 +147,9 @@ bool members_have_room(struct group *group)
 
 /* ---- handing over ---- */
 
-bool members_hold_back(const struct group *group, const struct raft_status *status)
+bool members_hold_back(const struct group *group)
 {
-    return status->transfer != 0 || (group->draining && !group->drained);
+    return raft_status(group->raft).transfer != 0 || (group->draining && !group->drained);
 }
 
 /* Asks Raft; what it said is in ret_update's propose_err. */

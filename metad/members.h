@@ -28,7 +28,7 @@ enum err members_change(struct group *group, const struct message *message, cons
 enum err members_transfer(struct group *group, const struct message *message, const void *request,
                           struct proto_arena *arena, struct answer *answer);
 /* Leadership is on its way to another: what waits is not proposed, it would be refused (R15). */
-bool members_hold_back(const struct group *group, const struct raft_status *status);
+bool members_hold_back(const struct group *group);
 
 /* GROUP_DRAIN: from now on leads no longer than it must. */
 void members_drain(struct group *group);

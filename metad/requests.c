@@ -357,12 +357,11 @@ static bool entry_propose(struct group *group)
 
 void group_pump(struct group *group)
 {
-    struct raft_status status = raft_status(group->raft);
-    bool lead = status.role == RAFT_LEADER;
-    bool proposes = !members_hold_back(group, &status);
+    bool lead = raft_role(group->raft) == RAFT_LEADER;
+    bool proposes = lead && group->queue_head < group->queue_tail && !members_hold_back(group);
     while (lead && proposes && group->queue_head < group->queue_tail && group->flight_count < FLIGHTS_MAX &&
            group->phase == GROUP_RUNNING) {
-        lead = entry_propose(group) && raft_status(group->raft).role == RAFT_LEADER;
+        lead = entry_propose(group) && raft_role(group->raft) == RAFT_LEADER;
     }
     if (!lead && group->queue_head < group->queue_tail) {
         group_drop_waiting(group, false);

@@ -93,7 +93,7 @@ void group_tick(struct group *group)
     if (group->phase != GROUP_RUNNING) {
         return;
     }
-    if (!group->draining || raft_status(group->raft).role == RAFT_LEADER) {
+    if (!group->draining || raft_role(group->raft) == RAFT_LEADER) {
         struct raft_event event = {.kind = RAFT_EVENT_TICK, .random = group->event->random};
         group_raft(group, &event);
     }

@@ -247,6 +247,11 @@ bool raft_is_asleep(const struct raft *raft)
     return raft->asleep;
 }
 
+enum raft_role raft_role(const struct raft *raft)
+{
+    return raft->role;
+}
+
 struct raft_status raft_status(const struct raft *raft)
 {
     struct raft_status status = {.role = raft->role,

@@ -231,6 +231,9 @@ bool raft_may_trim(const struct raft *raft, bool self_may, const struct raft_hea
 /* The group sleeps here: ticks have no effect until something else happens. */
 bool raft_is_asleep(const struct raft *raft);
 
+/* What each step of a machine asks, without all of raft_status. */
+enum raft_role raft_role(const struct raft *raft);
+
 /* The configuration in force, or a committed one it may fall back on, has this node. */
 bool raft_names(const struct raft *raft, uint32_t node);
 

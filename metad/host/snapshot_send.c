@@ -117,7 +117,7 @@ static struct snapshot_out *out_free(struct group *group)
 
 void snapshot_send_start(struct group *group)
 {
-    bool leads = raft_status(group->raft).role == RAFT_LEADER;
+    bool leads = raft_role(group->raft) == RAFT_LEADER;
     uint32_t count = group->wanted_count;
     struct snapshot_want wanted[sizeof group->wanted / sizeof *group->wanted];
     memcpy(wanted, group->wanted, sizeof wanted);
