@@ -34,7 +34,7 @@ struct get_chunk {
     uint8_t k, m; /* the code that is being tried */
     struct source sources[GET_SOURCES];
     uint32_t source_count;
-    bool inventoried;
+    bool inventoried; /* every store of its placement group was asked what it has */
     bool expired;
     uint32_t flights; /* shards or inventories under way */
     uint32_t unanswered;

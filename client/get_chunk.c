@@ -48,11 +48,13 @@ static void chunk_wait(struct client *c, struct op_slot *slot, struct get_chunk 
     if (c->now_ns >= chunk->waiting_since_ns + budget) {
         char text[CLIENT_TEXT_BYTES], id[17];
         hex_encode(chunk->manifest.chunk.bytes, 8, id);
+        const char *why = !chunk->inventoried     ? "which stores have them is not known here"
+                          : chunk->unanswered > 0 ? "stores that may have them do not answer"
+                                                  : "every store was asked";
         snprintf(text, sizeof text, "chunk %s at offset %llu: too few shards; %s; last: %s", id,
-                 (unsigned long long)chunk->offset,
-                 chunk->unanswered > 0 ? "stores that may have them do not answer" : "every store was asked",
-                 err_text(chunk->last));
-        client_op_finish(c, slot, chunk->unanswered > 0 ? ERR_UNAVAILABLE : ERR_CORRUPT, text, fx);
+                 (unsigned long long)chunk->offset, why, err_text(chunk->last));
+        bool lost = chunk->inventoried && chunk->unanswered == 0;
+        client_op_finish(c, slot, lost ? ERR_CORRUPT : ERR_UNAVAILABLE, text, fx);
         return;
     }
     chunk->state = GET_WAITING;
@@ -275,7 +277,7 @@ static void chunk_inventory(struct client *c, struct op_slot *slot, struct get_c
     }
     sources_clear(chunk);
     chunk->state = GET_ASKING;
-    chunk->inventoried = true;
+    chunk->inventoried = count > 0;
     chunk->unanswered = 0;
     for (uint32_t i = 0; i < count; i++) {
         inventory_ask(c, slot, chunk, stores[i], fx);

@@ -56,6 +56,7 @@ struct world {
     uint32_t leader; /* the metad that answers */
     uint32_t mute;   /* a metad that takes requests and never answers */
     uint32_t standins;
+    bool unplaced;           /* a newer map names no stores for the pool */
     bool dead[STORES + 1];   /* refuse connections */
     bool silent[STORES + 1]; /* take requests and never answer */
     bool wrong_bytes[STORES + 1];
@@ -161,13 +162,13 @@ static void answer_map(struct world *w, const struct effect *request)
     pool.pool = 1;
     pool.k = K;
     pool.m = M;
-    pool.n_slots = K + M;
+    pool.n_slots = w->unplaced ? 0 : K + M;
     pool.slots = slots;
     pool.standin_count = w->standins;
-    pool.n_standins = w->standins * (K + M);
+    pool.n_standins = w->unplaced ? 0 : w->standins * (K + M);
     pool.standins = standins;
     groups[1].group = 1;
-    map.epoch = 4;
+    map.epoch = w->unplaced ? 5 : 4;
     map.n_stores = STORES;
     map.stores = store_list;
     map.n_pools = 1;
@@ -176,7 +177,7 @@ static void answer_map(struct world *w, const struct effect *request)
     map.groups = group_list;
     Cairn__MapGetReply answer = CAIRN__MAP_GET_REPLY__INIT;
     answer.map = &map;
-    answer.epoch = 4;
+    answer.epoch = map.epoch;
     reply(w, request, &answer, (struct slice){0});
 }
 

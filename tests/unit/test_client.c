@@ -154,6 +154,26 @@ static void test_get_of_what_is_lost(void **state)
     world_end(w);
 }
 
+/* A map that names no stores for a pool says nothing about what is lost. */
+static void test_get_before_stores_are_known(void **state)
+{
+    (void)state;
+    struct world *w = world_make();
+    put_whole(w);
+    w->unplaced = true;
+    uint32_t maps = w->maps;
+    while (w->maps == maps) {
+        assert_true(turn(w));
+    }
+    struct client_op *op = client_op_create(CLIENT_GET, 2, "home");
+    op->get.name_bytes = 1;
+    op->get.name[0] = 'f';
+    run(w, op);
+    assert_int_equal(op->err, ERR_UNAVAILABLE);
+    client_op_destroy(op);
+    world_end(w);
+}
+
 static void test_redirect(void **state)
 {
     (void)state;
@@ -390,6 +410,7 @@ int main(void)
         cmocka_unit_test(test_get_with_two_lost),
         cmocka_unit_test(test_get_with_wrong_bytes),
         cmocka_unit_test(test_get_of_what_is_lost),
+        cmocka_unit_test(test_get_before_stores_are_known),
         cmocka_unit_test(test_redirect),
         cmocka_unit_test(test_map_is_fetched_when_idle),
         cmocka_unit_test(test_map_is_fetched_in_doubt),
