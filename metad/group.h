@@ -12,10 +12,11 @@
 #define ENTRY_COMMANDS_BYTES (256u << 10) /* an entry takes no further command past this */
 #define FLIGHTS_MAX          8u           /* entries proposed and not yet applied */
 
-#define SNAPSHOT_MENDS_NS 30000000000ull /* no piece of one that mends takes so long: then another is asked */
-#define SNAPSHOTS_OUT     2u             /* sent at a time */
-#define TOKEN_FLUSH       (1ull << 56)   /* KV_DONE of a flush, of a scan for a snapshot: with the number below */
-#define TOKEN_SCAN        (2ull << 56)
+#define SNAPSHOT_MENDS_NS  30000000000ull /* no piece of one that mends takes so long: then another is asked */
+#define SNAPSHOT_SILENT_NS 35000000000ull /* nor one of a leader's: it has given up by then */
+#define SNAPSHOTS_OUT      2u             /* sent at a time */
+#define TOKEN_FLUSH        (1ull << 56)   /* KV_DONE of a flush, of a scan for a snapshot: with the number below */
+#define TOKEN_SCAN         (2ull << 56)
 
 enum group_phase {
     GROUP_STARTING,
@@ -59,6 +60,7 @@ struct snapshot_in {
     uint32_t view, their_view, checksum;
     uint64_t flush; /* switched: durable once this flush is done */
     bool flush_asked, mends;
+    uint64_t by_ns;               /* when it is given up: nothing comes any more */
     struct raft_config_at config; /* switched: in force at index */
     struct message answer;        /* whom to tell; its slices are not kept */
 };
@@ -242,6 +244,10 @@ void standing_config(struct group *group, uint64_t index, const struct raft_conf
 /* Counts an applied entry into the digest. */
 void standing_digest(struct group *group, uint64_t value);
 /* From now on the state lies under `view`; durable with the next flush. The log is to be reset to (index, term). */
+/* What is received stands behind this key, as the sender has it: written in the batch of its pairs. */
+void standing_received(struct group *group, struct slice last);
+/* False when a restart finds nothing under that view to go on from. The caller drops the key. */
+bool standing_received_read(struct group *group, uint32_t view, struct snapshot_in *ret_in, struct slice *ret_last);
 void standing_switch(struct group *group, uint32_t view, uint64_t index, uint64_t term);
 bool standing_reset_wanted(struct group *group, uint64_t *ret_index, uint64_t *ret_term);
 void standing_reset_done(struct group *group);

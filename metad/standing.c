@@ -4,6 +4,9 @@
  *   (group, view) 'c'   u64 index, then the packed configuration in force at the applied index; none: the first one
  *   (group, 0)    'v'   u32 view in force; none: 1
  *   (group, 0)    'r'   u64 index, u64 term: a snapshot was switched to, the log is not known to be reset to it
+ *   (group, view) 0     of a view that a snapshot is received under: u32 sender, u64 id, u64 index, u64 term, u64 next
+ * piece, u32 the sender's view, u32 checksum, the last key. It is the first key of that view, so it goes before
+ * anything that it speaks of
  *
  * What lies under the view in force is the group's state and travels with a snapshot; what lies under view 0 is this
  * node's own and does not. Keys of other views are what is left of an older state or of a snapshot that did not arrive:
@@ -101,6 +104,66 @@ static uint32_t view_highest(struct group *group)
     return view;
 }
 
+static struct key key_received(const struct group *group, uint32_t view)
+{
+    return key_begin((struct prefix){.group = group->params.group, .view = view}, 0);
+}
+
+void standing_received(struct group *group, struct slice last)
+{
+    const struct snapshot_in *in = &group->in;
+    struct writer writer = {0};
+    writer_u32(&writer, in->from);
+    writer_u64(&writer, in->id);
+    writer_u64(&writer, in->index);
+    writer_u64(&writer, in->index_term);
+    writer_u64(&writer, in->next);
+    writer_u32(&writer, in->their_view);
+    writer_u32(&writer, in->checksum);
+    writer_put(&writer, last.data, last.bytes);
+    struct key key = key_received(group, in->view);
+    state_put_bytes(&group->state, &key, writer.data, writer.bytes);
+    writer_deinit(&writer);
+}
+
+bool standing_received_read(struct group *group, uint32_t view, struct snapshot_in *ret_in, struct slice *ret_last)
+{
+    struct key key = key_received(group, view);
+    struct slice value = {0};
+    enum err err = standing_get(group, &key, &value);
+    struct reader reader = reader_of(value.data, value.bytes);
+    struct snapshot_in in = {.view = view};
+    in.from = reader_u32(&reader);
+    in.id = reader_u64(&reader);
+    in.index = reader_u64(&reader);
+    in.index_term = reader_u64(&reader);
+    in.next = reader_u64(&reader);
+    in.their_view = reader_u32(&reader);
+    in.checksum = reader_u32(&reader);
+    bool found = err == ERR_OK && !reader.failed && reader.left > 0;
+    if (found) {
+        *ret_in = in;
+        *ret_last = slice_copy(value.data + (value.bytes - reader.left), reader.left);
+    }
+    slice_drop(&value);
+    return found;
+}
+
+/* A snapshot that was being received goes on, if its sender does. */
+static void received_load(struct group *group)
+{
+    struct snapshot_in in;
+    struct slice last = {0};
+    if (group->view_next == group->view || !standing_received_read(group, group->view_next, &in, &last)) {
+        return;
+    }
+    slice_drop(&last);
+    if (in.index > group->at.applied) {
+        group->in = in;
+        group->in.by_ns = group->event->now_ns + SNAPSHOT_SILENT_NS;
+    }
+}
+
 enum err standing_load(struct group *group)
 {
     struct key key = key_own(group, 'v');
@@ -116,7 +179,11 @@ enum err standing_load(struct group *group)
     group->view_next = highest > group->view ? highest : group->view;
     group->leftover = true;
     group->state.group.view = group->view;
-    return standing_read(group, &group->at);
+    err = standing_read(group, &group->at);
+    if (err == ERR_OK) {
+        received_load(group);
+    }
+    return err;
 }
 
 void standing_put(struct group *group)
@@ -158,7 +225,9 @@ void standing_digest(struct group *group, uint64_t value)
 void standing_switch(struct group *group, uint32_t view, uint64_t index, uint64_t term)
 {
     uint8_t packed[16];
-    struct key key = key_own(group, 'v');
+    struct key key = key_received(group, view);
+    state_delete(&group->state, &key);
+    key = key_own(group, 'v');
     put_u32(packed, view);
     state_put_bytes(&group->state, &key, packed, 4);
     key = key_own(group, 'r');

@@ -2,9 +2,10 @@
  * has come, one batch makes that view the one in force. Once a flush has made it durable Raft hears of it, the log is
  * reset if it does not hold the snapshot's last entry, and the sender is answered. The old view is deleted bit by bit.
  *
- * Failure: a piece that does not fit what came before is refused, and the sender begins anew. What a crash leaves of
- * pieces is deleted at the next start (standing.c); a crash between the switch and the reset of the log is made good
- * there, too (group.c). */
+ * Failure: a piece that does not fit what came before is refused, and the sender begins anew. After a crash it goes on
+ * behind what was durable by then: each piece's batch says how far it is (standing.c), a piece further on is answered
+ * with that, and the sender goes back to it. A crash between the switch and the reset of the log is made good at the
+ * start (group.c). What was given up is deleted bit by bit. */
 #include <string.h>
 
 #include "base/check.h"
@@ -17,6 +18,23 @@ static void receive_answer(struct group *group, const struct message *message, u
     reply.next = next;
     reply.installed = installed;
     fx_reply(group->fx, message, proto_pack(&reply), (struct slice){0});
+}
+
+/* A piece behind what is here, for a crash took what came before: where to go on. */
+static enum err receive_answer_behind(struct group *group, const struct message *message)
+{
+    struct snapshot_in in;
+    struct slice last = {0};
+    if (!standing_received_read(group, group->in.view, &in, &last)) {
+        return ERR_CONFLICT;
+    }
+    Cairn__SnapshotReply reply = CAIRN__SNAPSHOT_REPLY__INIT;
+    reply.next = in.next;
+    reply.after = (ProtobufCBinaryData){last.bytes, last.data};
+    reply.checksum = in.checksum;
+    fx_reply(group->fx, message, proto_pack(&reply), (struct slice){0});
+    slice_drop(&last);
+    return ERR_OK;
 }
 
 /* What was received so far is left over. */
@@ -49,6 +67,9 @@ static enum err piece_check(const struct group *group, const struct message *mes
     }
     /* only a follower of the sender, in its term, may be told what is committed */
     bool follows = status.role == RAFT_FOLLOWER && status.leader == piece->from && status.term == piece->term;
+    if (status.role != RAFT_LEADER && status.leader == 0 && status.term <= piece->term) {
+        return ERR_NOT_READY; /* it has heard of no leader yet */
+    }
     bool helps = !status.lost || piece->index >= status.base;
     return follows && helps ? ERR_OK : ERR_CONFLICT;
 }
@@ -68,8 +89,8 @@ static void receive_begin(struct group *group, const Cairn__SnapshotPiece *piece
                                      .their_view = piece->view};
 }
 
-/* Writes the pairs under the view that is received. */
-static enum err receive_pairs(struct group *group, struct slice pairs)
+/* Writes the pairs under the view that is received. The last key is borrowed from them. */
+static enum err receive_pairs(struct group *group, struct slice pairs, struct slice *ret_last)
 {
     struct reader reader = reader_of(pairs.data, pairs.bytes);
     uint8_t prefix[8];
@@ -78,13 +99,15 @@ static enum err receive_pairs(struct group *group, struct slice pairs)
     while (reader.left > 0) {
         struct slice key = {0}, value = {0};
         enum err err = kv_pair_get(&reader, &key, &value);
-        if (err != ERR_OK || key.bytes < 9 || memcmp(key.data, prefix, sizeof prefix) != 0) {
+        bool own_record = key.bytes == 9 && key.data[8] == 0; /* standing.c */
+        if (err != ERR_OK || key.bytes < 9 || own_record || memcmp(key.data, prefix, sizeof prefix) != 0) {
             return ERR_BAD_PROTO;
         }
         uint8_t own[KV_KEY_BYTES];
         memcpy(own, key.data, key.bytes);
         put_be32(own + 4, group->in.view);
         kv_batch_put(group->state.kv->batch, own, key.bytes, value.data, value.bytes);
+        *ret_last = key;
     }
     return ERR_OK;
 }
@@ -133,8 +156,12 @@ static enum err receive_piece(struct group *group, const struct message *message
         }
         receive_begin(group, piece);
     }
-    if (in->from != piece->from || in->id != piece->id || piece->piece > in->next) {
+    if (in->from != piece->from || in->id != piece->id) {
         return ERR_CONFLICT;
+    }
+    in->by_ns = group->event->now_ns + (in->mends ? SNAPSHOT_MENDS_NS : SNAPSHOT_SILENT_NS);
+    if (piece->piece > in->next) {
+        return receive_answer_behind(group, message);
     }
     if (piece->piece < in->next) { /* taken before; its answer was lost */
         receive_answer(group, message, piece->piece + 1, false);
@@ -146,11 +173,17 @@ static enum err receive_piece(struct group *group, const struct message *message
     if (piece->last) {
         return receive_switch(group, message);
     }
-    enum err err = receive_pairs(group, message->body);
+    struct slice last = {0};
+    enum err err = receive_pairs(group, message->body, &last);
     if (err == ERR_OK) {
-        group->heal.snapshot_by_ns = in->mends ? group->event->now_ns + SNAPSHOT_MENDS_NS : 0;
+        group->heal.snapshot_by_ns = in->mends ? in->by_ns : 0;
         in->checksum = piece->checksum;
         in->next++;
+        if (!in->mends) {
+            standing_received(group, last);
+        }
+        group->applied_since_flush++; /* it comes to the disk as what is applied does */
+        group->applied_bytes_since_flush += message->body.bytes;
         receive_answer(group, message, in->next, false);
     }
     return err;
@@ -181,7 +214,7 @@ void snapshot_receive_tick(struct group *group)
 {
     struct raft_status status = raft_status(group->raft);
     bool stranger = status.leader != 0 && status.leader != group->in.from && !group->in.mends;
-    bool silent = group->in.mends && group->event->now_ns >= group->heal.snapshot_by_ns; /* its sender is gone */
+    bool silent = group->event->now_ns >= group->in.by_ns; /* its sender is gone */
     if (group->in.from != 0 && group->in.flush == 0 && (stranger || silent)) {
         receive_give_up(group);
     }

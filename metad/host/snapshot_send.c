@@ -5,8 +5,9 @@
  * -> KV_SCAN gives a piece -> SNAPSHOT to the peer -> it answers which piece it wants next -> ... -> the last piece has
  * no pairs; its answer says that the state is durable there, and Raft hears SNAPSHOT_DONE.
  *
- * Failure: a piece without an answer is sent again, also on a new connection; after TRIES, or when it is refused (the
- * peer began anew, or follows another leader), Raft hears that it failed and asks again when the peer answers. */
+ * Failure: a piece without an answer, or that comes to a peer that is just starting, is sent again, also on a new
+ * connection. A peer that crashed says behind which key it goes on. After TRIES, or when a piece is refused (the peer
+ * began anew, or follows another leader), Raft hears that it failed and asks again when the peer answers. */
 #include <string.h>
 
 #include "base/check.h"
@@ -187,6 +188,28 @@ void snapshot_send_scanned(struct group *group, uint64_t pin, struct slice pairs
     }
 }
 
+/* The peer has less than it had: on from there. False when what it says cannot be. */
+static bool out_go_back(struct group *group, struct snapshot_out *out, const Cairn__SnapshotReply *reply)
+{
+    uint8_t prefix[8];
+    put_be32(prefix, group->params.group);
+    put_be32(prefix + 4, out->view);
+    if (reply->next == 0 || reply->next >= out->piece || reply->after.len < 9 || reply->after.len > KV_KEY_BYTES ||
+        memcmp(reply->after.data, prefix, sizeof prefix) != 0) {
+        return false;
+    }
+    slice_drop(&out->from);
+    slice_drop(&out->body);
+    out->from = slice_alloc(reply->after.len + 1);
+    memcpy(out->from.data, reply->after.data, reply->after.len);
+    out->from.data[reply->after.len] = 0;
+    out->piece = reply->next;
+    out->checksum = reply->checksum;
+    out->last = false;
+    out_scan(group, out);
+    return true;
+}
+
 void snapshot_send_answered(struct group *group, const struct message *message)
 {
     struct snapshot_out *out = NULL;
@@ -201,18 +224,23 @@ void snapshot_send_answered(struct group *group, const struct message *message)
     }
     struct proto_arena arena = {0};
     void *unpacked = NULL;
+    uint32_t leader = 0;
     enum err err = message->flags & MESSAGE_ERROR
-                       ? ERR_CONFLICT
+                       ? error_reply_decode(message->header, &leader)
                        : proto_unpack(&cairn__snapshot_reply__descriptor, message->header, &arena, &unpacked);
     const Cairn__SnapshotReply *reply = unpacked;
     if (err == ERR_OK && reply->installed) {
         out_finish(group, out, true);
-    } else if (err != ERR_OK || out->last || reply->next != out->piece + 1) {
-        out_finish(group, out, false);
-    } else {
+    } else if (err == ERR_OK && reply->after.len > 0) {
+        if (!out_go_back(group, out, reply)) {
+            out_finish(group, out, false);
+        }
+    } else if (err == ERR_OK && !out->last && reply->next == out->piece + 1) {
         slice_drop(&out->body);
         out->piece++;
         out_scan(group, out);
+    } else if (err != ERR_NOT_READY) { /* then it is sent again */
+        out_finish(group, out, false);
     }
     proto_arena_deinit(&arena);
 }

@@ -61,7 +61,11 @@ struct node {
     bool answered;
     uint8_t flags;
     struct slice header, body;
-    struct slice told; /* the header of the last frame to a peer */
+    struct slice told;  /* the header of the last frame to a peer */
+    struct slice piece; /* the header of the last piece of a snapshot to a peer */
+    uint64_t piece_stream;
+    struct slice scan_from; /* of the last scan that was asked for */
+    uint64_t scan_token;
     uint64_t stream, key;
     struct proto_arena arena;
     enum err halted;
@@ -287,6 +291,11 @@ static void node_effects(struct node *node, uint32_t group, struct effects *fx)
         } else if (effect->kind == EFFECT_SEND && effect->send.to.role == ROLE_METAD) {
             slice_drop(&node->told);
             node->told = slice_ref(effect->send.header);
+            if (effect->send.type == MESSAGE_SNAPSHOT) {
+                slice_drop(&node->piece);
+                node->piece = slice_ref(effect->send.header);
+                node->piece_stream = effect->send.stream;
+            }
         } else if (effect->kind == EFFECT_SEND && effect->send.to.role == ROLE_LOCAL) {
             node_push(node, effect->send.to.index, effect->send.type, 0, slice_ref(effect->send.header),
                       (struct slice){0});
@@ -294,6 +303,11 @@ static void node_effects(struct node *node, uint32_t group, struct effects *fx)
             node_commit(node, effect->kv.batch);
         } else if (effect->kind == EFFECT_KV_FLUSH) {
             node->flush[group] = effect->kv.token;
+        } else if (effect->kind == EFFECT_KV_SCAN) {
+            slice_drop(&node->scan_from);
+            node->scan_from = effect->scan.from;
+            node->scan_token = effect->scan.token;
+            slice_drop(&effect->scan.end);
         } else if (effect->kind == EFFECT_HALT) {
             node->halted = effect->halt.err;
         }
@@ -410,6 +424,8 @@ static inline void node_deinit(struct node *node)
 {
     node_answer_drop(node);
     slice_drop(&node->told);
+    slice_drop(&node->piece);
+    slice_drop(&node->scan_from);
     proto_arena_deinit(&node->arena);
     node_stop(node);
     for (int g = 0; g < NODE_GROUPS; g++) {

@@ -1,6 +1,6 @@
 /* A group takes a snapshot in (R-E4): pieces, what is refused, the switch, what waits for the flush, what a crash
  * leaves. The sending side and everything together run in the simulator. */
-#include "group_node.h"
+#include "peer_node.h"
 #include "metad/group.h"
 
 #define FROM  2u
@@ -77,8 +77,7 @@ static enum err send_piece(struct node *node, const struct piece *piece, Cairn__
         return error_reply_decode(node->header, &leader);
     }
     const Cairn__SnapshotReply *reply = node_reply(node, &cairn__snapshot_reply__descriptor);
-    ret->next = reply->next;
-    ret->installed = reply->installed;
+    *ret = *reply;
     return ERR_OK;
 }
 
@@ -224,7 +223,7 @@ static void test_pieces_that_do_not_fit(void **state)
     uint32_t sum = crc32c(0, good.data, good.bytes);
     struct piece piece = {9, 0, good, sum, false};
     follower_init(&node);
-    assert_int_equal(send_piece(&node, &piece, &reply), ERR_CONFLICT); /* of one it does not follow */
+    assert_int_equal(send_piece(&node, &piece, &reply), ERR_NOT_READY); /* it follows nobody yet: it is sent again */
     follow(&node);
     piece.number = 1;
     assert_int_equal(send_piece(&node, &piece, &reply), ERR_CONFLICT); /* the first was never seen */
@@ -245,6 +244,173 @@ static void test_pieces_that_do_not_fit(void **state)
     node_deinit(&node);
 }
 
+static struct kv_batch *db_copy(struct node *node)
+{
+    struct kv_batch *copy = kv_batch_create();
+    for (const struct kv_entry *e = kv_batch_next(node->db, "", 0, false); e != NULL;
+         e = kv_batch_next(node->db, e->key.data, e->key.bytes, true)) {
+        if (!e->deleted) {
+            kv_batch_put(copy, e->key.data, e->key.bytes, e->value.data, e->value.bytes);
+        }
+    }
+    return copy;
+}
+
+/* The process dies, its database has what it had when `db` was taken. */
+static void restart_with(struct node *node, struct kv_batch *db)
+{
+    node_stop(node);
+    kv_batch_destroy(node->db);
+    node->db = db;
+    node_answer_drop(node);
+    node_start(node);
+}
+
+/* A crash takes the second of two pieces: the third is answered with where the first one ended. */
+static void test_goes_on_after_a_crash(void **state)
+{
+    (void)state;
+    struct node node;
+    follower_init(&node);
+    follow(&node);
+    Cairn__SnapshotReply reply = CAIRN__SNAPSHOT_REPLY__INIT;
+    struct slice first = pairs_make(3, "Z"), second = pairs_make(3, "a");
+    uint32_t sum = crc32c(0, first.data, first.bytes), sums = crc32c(sum, second.data, second.bytes);
+    struct piece last = {9, 2, (struct slice){0}, sums, true};
+    assert_int_equal(send_piece(&node, &(struct piece){9, 0, first, sum, false}, &reply), ERR_OK);
+    struct kv_batch *durable = db_copy(&node);
+    assert_int_equal(send_piece(&node, &(struct piece){9, 1, second, sums, false}, &reply), ERR_OK);
+    restart_with(&node, durable);
+    assert_int_equal(send_piece(&node, &last, &reply), ERR_NOT_READY); /* it has not heard of its leader */
+    follow(&node);
+    struct key behind = key_begin((struct prefix){1, 3}, 'Z');
+    assert_int_equal(send_piece(&node, &last, &reply), ERR_OK);
+    assert_true(reply.next == 1 && !reply.installed && reply.checksum == sum && reply.after.len == behind.count);
+    assert_memory_equal(reply.after.data, behind.bytes, behind.count);
+    assert_int_equal(send_piece(&node, &(struct piece){9, 1, second, sums, false}, &reply), ERR_OK);
+    assert_int_equal(reply.next, 2);
+    assert_int_equal(send_piece(&node, &last, &reply), ERR_OK);
+    flush_done(&node);
+    assert_true(group_status(node.groups[1]).applied == INDEX);
+    assert_true(db_has(&node, 2, 'Z') && db_has(&node, 2, 'a') && !db_has(&node, 2, 0));
+    slice_drop(&first);
+    slice_drop(&second);
+    node_deinit(&node);
+}
+
+/* What it has of a snapshot goes when nothing more of it comes; the first key of all is the one that says how far it
+ * is, so that another release, which deletes what it does not know, leaves nothing to go on from. */
+static void test_is_given_up_in_silence(void **state)
+{
+    (void)state;
+    struct node node;
+    follower_init(&node);
+    follow(&node);
+    Cairn__SnapshotReply reply = CAIRN__SNAPSHOT_REPLY__INIT;
+    struct slice first = pairs_make(3, "Z");
+    uint32_t sum = crc32c(0, first.data, first.bytes);
+    struct piece next = {9, 1, first, crc32c(sum, first.data, first.bytes), false};
+    assert_int_equal(send_piece(&node, &(struct piece){9, 0, first, sum, false}, &reply), ERR_OK);
+    assert_true(db_has(&node, 2, 'Z') && db_has(&node, 2, 0));
+    struct kv_batch *durable = db_copy(&node);
+    struct key record = key_begin((struct prefix){1, 2}, 0);
+    kv_batch_delete(durable, record.bytes, record.count);
+    restart_with(&node, durable);
+    follow(&node);
+    assert_int_equal(send_piece(&node, &next, &reply), ERR_CONFLICT);
+    assert_false(db_has(&node, 2, 'Z'));
+    assert_int_equal(send_piece(&node, &(struct piece){9, 0, first, sum, false}, &reply), ERR_OK);
+    assert_true(db_has(&node, 3, 'Z') || db_has(&node, 2, 'Z'));
+    node.now_ns += SNAPSHOT_SILENT_NS;
+    follow(&node);
+    node_ticks(&node, 2);
+    assert_false(db_has(&node, 3, 'Z') || db_has(&node, 2, 'Z'));
+    slice_drop(&first);
+    node_deinit(&node);
+}
+
+/* ---- the sender ---- */
+
+/* What the database gives for the scan that is out. */
+static void scanned(struct node *node, struct slice pairs)
+{
+    assert_true(node->scan_token != 0);
+    struct event event = {.kind = EVENT_KV_DONE, .kv.token = node->scan_token, .kv.data = pairs};
+    node->scan_token = 0;
+    node_step(node, 1, event);
+    node_drain(node);
+}
+
+static void piece_answered(struct node *node, const Cairn__SnapshotReply *reply, enum err err)
+{
+    struct event event = {.kind = EVENT_MESSAGE};
+    event.message = (struct message){.from = {.role = ROLE_METAD, .node = 2, .conn = 9},
+                                     .peer = {.role = ROLE_METAD, .id = 2},
+                                     .type = MESSAGE_SNAPSHOT,
+                                     .flags = MESSAGE_REPLY | (err != ERR_OK ? MESSAGE_ERROR : 0),
+                                     .target = 1,
+                                     .stream = node->piece_stream,
+                                     .header = err != ERR_OK ? error_reply_encode(err, NULL, 0) : proto_pack(reply)};
+    node_step(node, 1, event);
+    slice_drop(&event.message.header);
+    node_drain(node);
+}
+
+/* It is at this piece, whose checksum is this. */
+static void assert_piece(struct node *node, uint64_t number, uint32_t checksum)
+{
+    void *piece = NULL;
+    assert_int_equal(proto_unpack(&cairn__snapshot_piece__descriptor, node->piece, &node->arena, &piece), ERR_OK);
+    assert_int_equal(((Cairn__SnapshotPiece *)piece)->piece, number);
+    assert_int_equal(((Cairn__SnapshotPiece *)piece)->checksum, checksum);
+}
+
+static void test_sender_goes_back(void **state)
+{
+    (void)state;
+    struct node node;
+    follower_init(&node);
+    lead(&node, 1);
+    struct group *group = node.groups[1];
+    struct slice first = pairs_make(1, "Z"), second = pairs_make(1, "a");
+    uint32_t sum = crc32c(0, first.data, first.bytes), sums = crc32c(sum, second.data, second.bytes);
+    Cairn__SnapshotReply reply = CAIRN__SNAPSHOT_REPLY__INIT;
+    snapshot_wanted(group, 2, false);
+    node_ticks(&node, 1);
+    scanned(&node, first);
+    reply.next = 1;
+    piece_answered(&node, &reply, ERR_OK);
+    scanned(&node, second);
+    assert_piece(&node, 1, sums);
+    reply.next = 2;
+    piece_answered(&node, &reply, ERR_OK);
+    scanned(&node, (struct slice){0}); /* the last */
+    assert_piece(&node, 2, sums);
+    uint64_t stream = node.piece_stream;
+    piece_answered(&node, NULL, ERR_NOT_READY);
+    assert_int_equal(node.scan_token, 0);
+    node.now_ns += 3000000000u;
+    node_ticks(&node, 1);
+    assert_true(node.piece_stream != stream);
+    assert_piece(&node, 2, sums); /* again */
+    struct key key = key_begin((struct prefix){1, 1}, 'Z');
+    reply.next = 1;
+    reply.checksum = sum;
+    reply.after = (ProtobufCBinaryData){key.count, key.bytes};
+    piece_answered(&node, &reply, ERR_OK);
+    assert_true(node.scan_from.bytes == key.count + 1u && node.scan_from.data[key.count] == 0);
+    assert_memory_equal(node.scan_from.data, key.bytes, key.count);
+    scanned(&node, second);
+    assert_piece(&node, 1, sums);
+    key.bytes[7] = 9; /* a key of no view of this node */
+    reply.after.data = key.bytes;
+    piece_answered(&node, &reply, ERR_OK);
+    assert_int_equal(group->out[0].peer, 0);
+    slice_drop(&first);
+    slice_drop(&second);
+    node_deinit(&node);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -252,6 +418,9 @@ int main(void)
         cmocka_unit_test(test_crash_between_switch_and_reset),
         cmocka_unit_test(test_who_was_heard_before_is_forgotten),
         cmocka_unit_test(test_pieces_that_do_not_fit),
+        cmocka_unit_test(test_goes_on_after_a_crash),
+        cmocka_unit_test(test_is_given_up_in_silence),
+        cmocka_unit_test(test_sender_goes_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
