@@ -7,6 +7,8 @@
 #include "cluster.h"
 
 #define LIVE_ROT_SECTORS 64u
+#define LIVE_ROT_BEHIND  8u
+#define LIVE_ROT_TRIES   300u
 
 static struct rng *rng_of_faults(struct cluster *c)
 {
@@ -346,7 +348,7 @@ static void emptied(struct cluster *c)
 }
 
 /* A sector of one metad's log flips under the running process, near the end: what lags, or starts, will read it. */
-static void log_rot_live(struct cluster *c)
+static void live_rot_flip(struct cluster *c)
 {
     struct node *metad = faults_log_victim(c);
     struct file_ref file;
@@ -357,6 +359,39 @@ static void log_rot_live(struct cluster *c)
     } else {
         crash_soon(c, any_metad(c), CRASH_KILL);
     }
+}
+
+/* When it has entries to apply, which it will read back, or at last. */
+static void live_rot_wait(struct world *world, void *context, uint64_t tries)
+{
+    struct cluster *c = context;
+    struct node *metad = faults_log_victim(c);
+    bool behind = false;
+    for (uint32_t g = 0; g < CLUSTER_GROUPS && metad->up; g++) {
+        const struct actor *actor = node_actor(metad, ACTOR_GROUP, g);
+        struct raft_status status = actor != NULL ? group_status(actor->self) : (struct raft_status){0};
+        behind = behind || status.applied + LIVE_ROT_BEHIND < status.last;
+    }
+    if (behind || tries == 0) {
+        live_rot_flip(c);
+    } else {
+        world_at(world, world->now_ns + 10 * MILLISECOND, live_rot_wait, c, tries - 1);
+    }
+}
+
+/* Mostly it dies before, and its disk is slow for a while: what it applies again, and what it acknowledges, waits. */
+static void log_rot_live(struct cluster *c)
+{
+    struct node *metad = faults_log_victim(c);
+    struct rng *rng = rng_of_faults(c);
+    if (rng_chance(rng, 250000)) {
+        live_rot_flip(c);
+        return;
+    }
+    disk_knobs(metad->disks[0])->extra_ns = rng_between(rng, 5, 60) * MILLISECOND;
+    lasts(c, end_disk, metad->slot);
+    crash_soon(c, metad, CRASH_KILL);
+    world_at(c->world, c->world->now_ns + 10 * MILLISECOND, live_rot_wait, c, LIVE_ROT_TRIES);
 }
 
 /* ---- clocks ---- */
