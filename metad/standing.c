@@ -4,9 +4,12 @@
  *   (group, view) 'c'   u64 index, then the packed configuration in force at the applied index; none: the first one
  *   (group, 0)    'v'   u32 view in force; none: 1
  *   (group, 0)    'r'   u64 index, u64 term: a snapshot was switched to, the log is not known to be reset to it
- *   (group, view) 0     of a view that a snapshot is received under: u32 sender, u64 id, u64 index, u64 term, u64 next
- * piece, u32 the sender's view, u32 checksum, the last key. It is the first key of that view, so it goes before
- * anything that it speaks of
+ *   (group, view) 0     of a view that a snapshot is received under: how far it is
+ *                       (u32 sender, u64 id, u64 index, u64 its term, u64 next piece, u32 the sender's view,
+ *                       u32 checksum of the pieces, the last key as the sender has it)
+ *
+ * The last is the first key of its view: whoever deletes what is left of that view deletes it before anything it speaks
+ * of. It is written in the batch of each piece and deleted by the switch.
  *
  * What lies under the view in force is the group's state and travels with a snapshot; what lies under view 0 is this
  * node's own and does not. Keys of other views are what is left of an older state or of a snapshot that did not arrive:
@@ -126,6 +129,7 @@ void standing_received(struct group *group, struct slice last)
     writer_deinit(&writer);
 }
 
+/* What does not decode is as if nothing had come: it is begun anew. */
 bool standing_received_read(struct group *group, uint32_t view, struct snapshot_in *ret_in, struct slice *ret_last)
 {
     struct key key = key_received(group, view);

@@ -7,8 +7,8 @@
 #include "cluster.h"
 
 #define LIVE_ROT_SECTORS 64u
-#define LIVE_ROT_BEHIND  8u
-#define LIVE_ROT_TRIES   300u
+#define LIVE_ROT_BEHIND  8u   /* entries in the log and not applied */
+#define LIVE_ROT_TRIES   300u /* 10 ms apart */
 
 static struct rng *rng_of_faults(struct cluster *c)
 {
