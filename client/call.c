@@ -282,9 +282,12 @@ static void group_unanswered(struct client *c, struct request *r, enum err err, 
 
 static void group_redirected(struct client *c, struct request *r, uint32_t leader, struct effects *fx)
 {
+    bool useful = leader != 0 && leader != r->to.node;
     members_in_doubt(c, r, fx);
-    r->last = ERR_NO_QUORUM;
-    snprintf(r->text, sizeof r->text, "group %u has no leader", (unsigned)r->group);
+    if (!useful || r->last == ERR_OK) { /* who names a leader does not gainsay what that one answered */
+        r->last = ERR_NO_QUORUM;
+        snprintf(r->text, sizeof r->text, "group %u has no leader", (unsigned)r->group);
+    }
     fx_timer(fx, r->stream, 0);
     if (request_spent(c, r)) {
         request_finish(c, r, ERR_NO_QUORUM, NULL, fx);
@@ -293,7 +296,7 @@ static void group_redirected(struct client *c, struct request *r, uint32_t leade
     if (leader != 0 && !metad_known(c, leader) && c->metad_count < LIMIT_METADS_KNOWN) {
         c->metads[c->metad_count++] = leader; /* newer than the map; the shell has taken its address */
     }
-    bool useful = leader != 0 && leader != r->to.node && metad_known(c, leader);
+    useful = useful && metad_known(c, leader);
     c->leaders[r->group] = useful ? leader : metad_after(c, r->to.node);
     r->to.node = c->leaders[r->group];
     if (useful && r->redirects < REDIRECTS) {
@@ -364,8 +367,10 @@ static enum err error_read(struct request *r, struct slice header, uint32_t *ret
     if (err == ERR_OK) {
         err = reply->code == ERR_OK ? ERR_BAD_PROTO : (enum err)reply->code;
         *ret_leader = reply->leader;
-        snprintf(r->text, sizeof r->text, "%s:%u: %s", r->store == 0 ? "metad" : "blockd", (unsigned)r->to.node,
-                 reply->text != NULL && reply->text[0] != '\0' ? reply->text : err_text(err));
+        if (err != ERR_NOT_LEADER || r->fixed) { /* else group_redirected knows what is worth telling */
+            snprintf(r->text, sizeof r->text, "%s:%u: %s", r->store == 0 ? "metad" : "blockd", (unsigned)r->to.node,
+                     reply->text != NULL && reply->text[0] != '\0' ? reply->text : err_text(err));
+        }
     }
     proto_arena_deinit(&arena);
     return err;

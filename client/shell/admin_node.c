@@ -202,7 +202,8 @@ static int change_check(const struct change *change, uint32_t group, uint64_t de
     bool told = false;
     for (;;) {
         int result = change_ask(change, group, true, &reply, &refusal);
-        bool passes = result == ERR_NOT_READY || result == ERR_CHANGE_PENDING || result == ERR_TERM_TOO_YOUNG;
+        bool passes = result == ERR_NOT_READY || result == ERR_CHANGE_PENDING || result == ERR_TERM_TOO_YOUNG ||
+                      result == ERR_NO_QUORUM;
         if (!passes || now_ns() >= deadline_ns) {
             return result == 0 ? 0 : api_fail(error, (enum err)result, "%s", refusal.text);
         }

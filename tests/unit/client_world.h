@@ -56,6 +56,7 @@ struct world {
     uint32_t leader; /* the metad that answers */
     uint32_t mute;   /* a metad that takes requests and never answers */
     uint32_t standins;
+    bool unready;            /* the leader answers nothing but questions for the map */
     bool unplaced;           /* a newer map names no stores for the pool */
     bool dead[STORES + 1];   /* refuse connections */
     bool silent[STORES + 1]; /* take requests and never answer */
@@ -312,6 +313,10 @@ static void metad(struct world *w, const struct effect *request)
     if (request->send.to.node != w->leader) {
         w->redirects++;
         refuse(w, request, ERR_NOT_LEADER, w->leader);
+        return;
+    }
+    if (w->unready && request->send.type != MESSAGE_MAP_GET) {
+        refuse(w, request, ERR_NOT_READY, 0);
         return;
     }
     unsigned row = 0;

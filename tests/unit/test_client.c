@@ -229,6 +229,24 @@ static void test_mute_metad_is_left_soon(void **state)
     world_end(w);
 }
 
+/* What the leader says is the reason in the end, and not that the others do not lead. */
+static void test_leader_that_is_not_ready(void **state)
+{
+    (void)state;
+    for (uint64_t seconds = 1; seconds <= 20; seconds++) {
+        struct world *w = world_make();
+        put_whole(w);
+        w->unready = true;
+        struct client_op *op = put_op(2, 100);
+        op->budget_ns = seconds * 1000000000;
+        run(w, op);
+        assert_int_equal(op->err, ERR_NOT_READY);
+        assert_non_null(strstr(op->text, "metad:1"));
+        client_op_destroy(op);
+        world_end(w);
+    }
+}
+
 static void test_retry_has_the_same_bytes(void **state)
 {
     (void)state;
@@ -415,6 +433,7 @@ int main(void)
         cmocka_unit_test(test_map_is_fetched_when_idle),
         cmocka_unit_test(test_map_is_fetched_in_doubt),
         cmocka_unit_test(test_mute_metad_is_left_soon),
+        cmocka_unit_test(test_leader_that_is_not_ready),
         cmocka_unit_test(test_retry_has_the_same_bytes),
         cmocka_unit_test(test_numbers_are_fresh),
         cmocka_unit_test(test_numbers_come_in_growing_blocks),
