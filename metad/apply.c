@@ -43,7 +43,12 @@ static void apply_digest(struct group *group, ProtobufCBinaryData extra)
 {
     struct reader reader = reader_of(extra.data, extra.len);
     uint64_t checkpoint = reader_u64(&reader), digest = reader_u64(&reader);
-    if (reader.failed || checkpoint != group->at.checkpoint || digest == group->at.checkpoint_digest) {
+    if (reader.failed || checkpoint != group->at.checkpoint) {
+        return;
+    }
+    if (digest == group->at.checkpoint_digest) {
+        group->digests++;
+        group->digest_at = checkpoint;
         return;
     }
     char what[96];

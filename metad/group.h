@@ -158,6 +158,7 @@ struct group {
     bool told_stale;                        /* another member says so of this node */
     uint64_t demote_at_ns;                  /* leader: not before */
     uint64_t snapshot_number;               /* streams and pins */
+    uint64_t digests, digest_at;            /* a leader's, equal to this node's; up to which entry the last one was */
     uint64_t digest_told;                   /* leading: the last checkpoint proposed for comparison */
     uint64_t applied_since_flush, applied_bytes_since_flush;
     struct {

@@ -145,6 +145,7 @@ struct query {
     struct root *root;                    /* group 0 on its leader */
     const uint64_t *refused;              /* by the group: ERR_LIMIT counts */
     uint64_t holes, mended, rot_behind;   /* damaged entries of this node's log (host/heal.c) */
+    uint64_t digests, digest_at;          /* compared and equal (R-E6) */
     bool stale[RAFT_MEMBERS_MAX];         /* per member of the configuration in force (host/identity.c) */
     bool lost[RAFT_MEMBERS_MAX];          /* likewise: its state is fetched */
     const struct node_counters *counters; /* NULL: none */

@@ -222,6 +222,8 @@ static enum err query_run(struct group *group, const struct message *message, co
         .holes = holes_left(&group->heal.holes),
         .mended = group->heal.mended,
         .rot_behind = group->heal.rot_behind,
+        .digests = group->digests,
+        .digest_at = group->digest_at,
         .counters = group->params.counters,
     };
     for (uint32_t i = 0; i < query.raft.config.config.count; i++) {

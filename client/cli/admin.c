@@ -53,13 +53,15 @@ static void members_text(const struct cairn_group *group, char *ret, size_t byte
             "%s{\"name\":\"metad%u\",\"role\":\"%s\",\"answered\":%s,\"term\":%llu,\"match\":%llu,\"lag\":%llu,"
             "\"commit\":%llu,"
             "\"applied\":%llu,\"in_flight\":%u,\"log_entries\":%llu,\"log_syncs\":%llu,\"entries_per_sync\":%.2f,"
-            "\"holes\":%llu,\"mended\":%llu,\"rot_behind\":%llu,\"stale\":%s,\"lost\":%s,\"refused\":%s}",
+            "\"holes\":%llu,\"mended\":%llu,\"rot_behind\":%llu,\"digests\":%llu,"
+            "\"digest_at\":%llu,\"stale\":%s,\"lost\":%s,\"refused\":%s}",
             i > 0 ? "," : "", (unsigned)member->node, roles_name(member), member->answered ? "true" : "false",
             (unsigned long long)member->term, (unsigned long long)member->match, (unsigned long long)member->lag,
             (unsigned long long)member->commit, (unsigned long long)member->applied, (unsigned)member->in_flight,
             (unsigned long long)member->log_entries, (unsigned long long)member->log_syncs, entries_per_sync(member),
             (unsigned long long)member->holes, (unsigned long long)member->mended,
-            (unsigned long long)member->rot_behind, member->stale ? "true" : "false", member->lost ? "true" : "false",
+            (unsigned long long)member->rot_behind, (unsigned long long)member->digests,
+            (unsigned long long)member->digest_at, member->stale ? "true" : "false", member->lost ? "true" : "false",
             refused);
     }
     snprintf(ret + n, bytes - n, "]");

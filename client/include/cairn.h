@@ -158,11 +158,13 @@ struct cairn_group_member {
     uint32_t in_flight;              /* appends the leader sent it that are not answered */
     uint64_t term, commit, applied;  /* as the member itself says */
     uint64_t log_syncs, log_entries; /* of its node's log since the start: entries made durable, by so many fsyncs */
-    uint64_t holes, mended; /* damaged entries of its log: that wait for another member's, written anew since */
-    uint64_t rot_behind;    /* damaged entries found at its start that nobody needs any more */
-    bool stale;             /* came back with less than it had acknowledged; the leader says so */
-    bool lost;              /* its database was damaged: its state is fetched; the leader says so */
-    uint32_t refusal_count; /* what the group refused there */
+    uint64_t holes, mended;      /* damaged entries of its log: that wait for another member's, written anew since */
+    uint64_t rot_behind;         /* damaged entries found at its start that nobody needs any more */
+    uint64_t digests, digest_at; /* leaders' digests of what was applied that were equal to its own, since its start; up
+                                    to which entry, by the last of them */
+    bool stale;                  /* came back with less than it had acknowledged; the leader says so */
+    bool lost;                   /* its database was damaged: its state is fetched; the leader says so */
+    uint32_t refusal_count;      /* what the group refused there */
     struct cairn_refusals refusals[CAIRN_REFUSALS_MAX];
 };
 struct cairn_group {

@@ -103,6 +103,8 @@ static void group_ask(struct cairn *c, struct cairn_group *group, struct cairn_g
         member->holes = reply->holes;
         member->mended = reply->mended;
         member->rot_behind = reply->rot_behind;
+        member->digests = reply->digests;
+        member->digest_at = reply->digest_at;
         member->refusal_count = refusals_take(reply->refusals, reply->n_refusals, member->refusals);
         if (member->match == 0) {
             member->match = reply->last;

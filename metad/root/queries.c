@@ -148,6 +148,8 @@ enum err admin_group_query(struct query *query, const void *message, struct answ
     reply.holes = query->holes;
     reply.mended = query->mended;
     reply.rot_behind = query->rot_behind;
+    reply.digests = query->digests;
+    reply.digest_at = query->digest_at;
     const struct raft_config *config = &raft->config.config;
     reply.refusals = refusals_of(query->refused, query->arena, &reply.n_refusals);
     if (query->counters != NULL) {

@@ -13,11 +13,12 @@ import sys
 import tarfile
 import tempfile
 
-from cluster import Cluster, running, wait_until
+from cluster import Cluster, running, wait_until, write_random
 from rolling import Client, end, get_on, judge, stores_are_up
 
 PREVIOUS = "42abbcded276"  # wire version 1, metadata directory 2, store directory 1
 SKIP = 77
+SMALL_FILES = 300  # more than the entries between two digests
 PROGRAMS = ("metad", "blockd", "cairn")
 
 
@@ -63,6 +64,26 @@ def lead(cluster, name, clients):
     get_on(clients, 3)
 
 
+def member(cluster, name):
+    """What the node says of group 1."""
+    group = next(line for line in cluster.groups() if line["group"] == 1)
+    return next(m for m in group["members"] if m["name"] == name and m["answered"])
+
+
+def digests_agree(newer, leader, name, source):
+    """Under `leader` all nodes come past a digest (R-E6): `name`, which counts those that were equal, and the others, which would have
+    halted where they differed."""
+    before = member(newer, name)["digests"]
+    for attempt in range(3):  # a checkpoint is every 256 entries, and the last one before the leader looks is told
+        newer.put(source, "home:/%s-%d" % (leader, attempt))
+        wait_until(lambda: member(newer, name)["digests"] > before, 30, "%s to compare its digest" % name)
+        before = member(newer, name)["digests"]
+    at = member(newer, name)["applied"]
+    assert member(newer, name)["digest_at"] > 0 and newer.leader(1) == leader
+    wait_until(lambda: all(member(newer, node)["applied"] >= at for node in ("metad1", "metad2", "metad3")), 30, "all to apply as much")
+    assert len(newer.alive()) == 9, newer.tails()
+
+
 def program_of(pid):
     return os.path.dirname(os.readlink("/proc/%d/exe" % pid))
 
@@ -76,13 +97,16 @@ def check_refused(previous, cluster, name):
     cluster.start_node(name)
 
 
-def roll(previous, older, newer, clients):
+def roll(previous, older, newer, clients, small):
     lead(older, "metad1", clients)
     replace(older, newer, "metad1")
     lead(newer, "metad1", clients)  # the newer one leads two older ones
+    digests_agree(newer, "metad1", "metad1", small)
     lead(older, "metad2", clients)  # and follows one
+    digests_agree(newer, "metad2", "metad1", small)
     replace(older, newer, "metad2")
     lead(older, "metad3", clients)  # an older one leads two newer ones
+    digests_agree(newer, "metad3", "metad2", small)
     for name in ("blockd1", "blockd2", "blockd3"):
         replace(older, newer, name)
         get_on(clients, 2)
@@ -107,7 +131,10 @@ def main():
             for client in clients:
                 client.start()
             get_on(clients, 3)
-            roll(previous, older, newer, clients)
+            small = os.path.join(scratch, "small")
+            for i in range(SMALL_FILES):
+                write_random(os.path.join(small, "%03d" % i), 100, i)
+            roll(previous, older, newer, clients, small)
             end(clients)
             check_refused(previous, newer, "metad2")
         judge(bin_dir, clients)
