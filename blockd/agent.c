@@ -3,10 +3,11 @@
  *
  * Per store, one request is under way at most:
  *   SILENT --(store reports ready)--> REGISTERING --(reply)--> REGISTERED --(each second)--> heartbeat under way -->
- * ... It fails by asking again: NOT_LEADER names the leader to ask next; no answer, a closed connection or any
+ * ... It fails by asking again: NOT_LEADER names the leader to ask next, at once; no answer, a closed connection or any
  * retryable error goes to the next metadata node after a back-off with full jitter; an answer that says the
- * registration is not known (any error of the caller's class) registers again. A store that hears nothing keeps serving
- * by its last map (R-C7). */
+ * registration is not known (any error of the caller's class) registers again. The back-off grows to the pause between
+ * heartbeats and no further: a store that asks costs no more than one that is well, and a new leader hears of it long
+ * before it would call it down. A store that hears nothing keeps serving by its last map (R-C7). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +21,6 @@
 #define AGENT_REQUEST_NS     (3ull * 1000000000) /* no answer by then: another node is asked */
 #define AGENT_BACKOFF_MIN_NS (100ull * 1000000)
 #define NODE_GONE            2u /* MapNode.state */
-#define AGENT_BACKOFF_MAX_NS (5ull * 1000000000)
 
 enum link_state { LINK_SILENT, LINK_REGISTERING, LINK_REGISTERED };
 
@@ -32,7 +32,8 @@ struct link {
     uint64_t stream;                 /* of the request under way; 0: none */
     uint32_t asked;                  /* the metadata node it went to */
     uint32_t attempts;
-    uint32_t store; /* number in the map */
+    bool redirected; /* since the last pause: two nodes that name each other are met by the next one */
+    uint32_t store;  /* number in the map */
     uint64_t incarnation;
     uint8_t receipt_key[32];
     uint64_t map_epoch;        /* of the map it was handed */
@@ -231,10 +232,11 @@ static void link_back_off(struct agent *agent, struct link *link, const struct e
 {
     uint32_t doublings = link->attempts < 6 ? link->attempts : 6;
     uint64_t most = AGENT_BACKOFF_MIN_NS << doublings;
-    if (most > AGENT_BACKOFF_MAX_NS) {
-        most = AGENT_BACKOFF_MAX_NS;
+    if (most > agent->heartbeat_ns) {
+        most = agent->heartbeat_ns;
     }
     link->attempts++;
+    link->redirected = false;
     link->stream = 0;
     fx_timer(fx, link_timer(agent, link), event->now_ns + AGENT_BACKOFF_MIN_NS / 10 + event->random % most);
 }
@@ -397,8 +399,8 @@ static void link_refused(struct agent *agent, struct link *link, const struct ev
     enum err err = error_reply_decode(event->message.header, &leader);
     if (err == ERR_NOT_LEADER && leader != 0 && leader != link->asked) {
         agent->leader = leader;
-        if (link->attempts == 0) {
-            link->attempts++; /* at once the first time; two nodes that name each other are met by the back-off */
+        if (!link->redirected) {
+            link->redirected = true;
             link->stream = 0;
             link_next(agent, link, event->now_ns, fx);
             return;
@@ -436,6 +438,7 @@ static void agent_answered(struct agent *agent, const struct event *event, struc
     }
     link->stream = 0;
     link->attempts = 0;
+    link->redirected = false;
     link->registered = true;
     link_tell(agent, link, fx);
     uint64_t pause_ns = agent->seated ? agent->heartbeat_ns : agent->heartbeat_ns / 10;

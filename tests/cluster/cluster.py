@@ -202,7 +202,8 @@ def running(bin_dir, dir, *up):
     try:
         cluster.up(*up)
         yield cluster
-    except BaseException:
+    except BaseException as failure:
+        print("failed: %s: %s" % (type(failure).__name__, str(failure)[:1000]), file=sys.stderr, flush=True)  # before what may be cut off
         with contextlib.suppress(Exception):
             print(cluster.tails(), file=sys.stderr)
         raise
