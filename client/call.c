@@ -1,6 +1,7 @@
 /* Requests and their retries. A request to a group goes to the node that was last seen leading; NOT_LEADER redirects
  * it, silence and broken connections send it round the others, overload waits: full jitter between nothing and 100 ms *
- * 2^attempt, at most 30 s, until the budget of time is spent. Each attempt carries the same bytes and so the same
+ * 2^attempt, at most 30 s, until the budget of time is spent; then the reason told is what a leader answered last, and
+ * "no leader" only where nobody named one. Each attempt carries the same bytes and so the same
  * idempotency number (R-D6): a mutation whose answer was lost is answered again, never done twice. A request to a store
  * is tried once (its owner knows a better place than the same store), but for BUSY.
  *

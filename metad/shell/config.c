@@ -327,7 +327,7 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
         {"workers", CONFIG_INTEGER, false, &workers, 1, RUNTIME_THREADS_MAX},
         {"max_connections", CONFIG_INTEGER, false, &max_connections, METAD_CONNECTIONS_MIN, RUNTIME_CONNECTIONS_MAX},
         {"drain_seconds", CONFIG_INTEGER, false, &drain_seconds, 0, LIMIT_DRAIN_SECONDS},
-        {"database_mib", CONFIG_INTEGER, false, &database_mib, 1, RUNTIME_DATABASE_MIB_MAX},
+        {"database_mib", CONFIG_INTEGER, false, &database_mib, RUNTIME_DATABASE_MIB_MIN, RUNTIME_DATABASE_MIB_MAX},
         {"flush_entries", CONFIG_INTEGER, false, &flush_entries, 1, METAD_ENTRIES_MAX},
         {"keep_entries", CONFIG_INTEGER, false, &keep_entries, 1, METAD_ENTRIES_MAX},
     };
