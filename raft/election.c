@@ -4,6 +4,11 @@
  * then: a candidate that crashes must not have promised itself twice. A leader that a majority has not answered for an
  * election timeout steps down.
  *
+ * A process that dies closes its connections. A follower whose connection with the leader closes waits as if it had
+ * heard nothing for an election timeout but one heartbeat, which a leader that lives uses to make itself heard again;
+ * so the length of an election timeout is paid for leaders that fall silent, not for those that die. It is a guess like
+ * any timeout: pre-votes and terms decide.
+ *
  * Only a voter asks, or one whose leaving is not known to be committed; whoever is asked answers, for it may be a voter
  * and not know it yet (4.2.2). A node that was removed hears so with the refusal of a pre-vote: it stays quiet until
  * its log holds a configuration behind the one that left it out. That costs nothing: it lacks a committed entry, so
@@ -181,6 +186,16 @@ void raft_election_tick(struct raft *raft)
             raft->peers[i].ticked = raft->peers[i].match;
         }
         raft_heartbeat_round(raft);
+    }
+}
+
+void raft_leader_closed(struct raft *raft)
+{
+    CHECK(raft->role != RAFT_LEADER);
+    uint32_t most = raft->params.election_ticks, back = raft->params.heartbeat_ticks;
+    uint32_t silent = most > back ? most - back : 0;
+    if (raft->election_elapsed < silent) {
+        raft->election_elapsed = silent;
     }
 }
 

@@ -241,6 +241,8 @@ void raft_on_timeout_now(struct raft *raft, const struct raft_message *m);
 void raft_election_persisted(struct raft *raft);
 /* A live leader was heard within the election timeout (or is this node). */
 bool raft_leader_is_live(const struct raft *raft);
+/* Follower: the connection with its leader closed. */
+void raft_leader_closed(struct raft *raft);
 
 /* replicate.c */
 void raft_lead(struct raft *raft);

@@ -173,7 +173,9 @@ static void raft_dispatch(struct raft *raft, const struct raft_event *event)
         }
         break;
     case RAFT_EVENT_PEER_CLOSED:
-        if (peer != NULL) {
+        if (raft->leader == event->peer && raft->role != RAFT_LEADER) {
+            raft_leader_closed(raft);
+        } else if (peer != NULL) {
             raft_peer_closed(raft, peer);
         }
         break;

@@ -140,7 +140,7 @@ enum raft_event_kind {
     RAFT_EVENT_PERSISTED,   /* everything asked by updates up to number `persisted` is on stable storage */
     RAFT_EVENT_LOADED,      /* entries the update asked to load, in order, from `load_first` */
     RAFT_EVENT_PEER_FORGOT, /* `peer` came back with less than it had acknowledged: nothing it said before counts */
-    RAFT_EVENT_PEER_CLOSED, /* the connection to `peer` broke: what was in flight may be lost */
+    RAFT_EVENT_PEER_CLOSED, /* a connection with `peer` broke: what was in flight may be lost, a leader may be dead */
     RAFT_EVENT_CONTINUE,    /* nothing happened: the host asks for the rest after an update that said `more` */
     RAFT_EVENT_CONFIG,      /* asks for the members in `config` (roles VOTER, LEARNER, LEARNER|PROMOTE). Update says its
                                index, or NOT_LEADER, INVALID, TERM_TOO_YOUNG, CHANGE_PENDING, NOT_CAUGHT_UP */

@@ -98,6 +98,70 @@ static void test_pre_vote_does_not_disturb(void **state)
     net_close(net);
 }
 
+/* Ticks of a node whose leader says nothing any more until it asks for pre-votes. */
+static unsigned patience(struct net *net, uint32_t node)
+{
+    unsigned ticks = 0;
+    net_mark(net);
+    for (; status_of(net, node).role == RAFT_FOLLOWER; ticks++) {
+        net_tick(net, node);
+    }
+    return ticks;
+}
+
+static void closed(struct net *net, uint32_t node, uint32_t peer)
+{
+    net_step(net, node, (struct raft_event){.kind = RAFT_EVENT_PEER_CLOSED, .peer = peer});
+}
+
+/* A leader whose connection closed has a heartbeat's time to be heard again; then its follower loses patience within an
+ * election timeout less than it has for one that falls silent, and grants what others in its place ask. */
+static void test_closed_leader_is_soon_replaced(void **state)
+{
+    (void)state;
+    unsigned least = 100, most = 0;
+    for (uint64_t seed = 100; seed < 200; seed++) {
+        struct net *net = net_open(3, seed);
+        net_start_all(net);
+        net_elect(net, 1, 0);
+        net_tick(net, 1);
+        net_settle(net, 0);
+        net_crash(net, 1, 0);
+        closed(net, 2, 1);
+        closed(net, 3, 1);
+        unsigned ticks = patience(net, 2);
+        least = ticks < least ? ticks : least;
+        most = ticks > most ? ticks : most;
+        net_tick(net, 3);
+        deliver_round(net);
+        assert_true(net_traced(net, "3>2 PRE_VOTE_REPLY t3 at"));
+        net_close(net);
+    }
+    assert_in_range(least, 1, 3);
+    assert_in_range(most, 9, 11);
+}
+
+/* The other one closed, or the leader is heard again: nothing was lost, and an election timeout is what it was. */
+static void test_closed_and_heard_again(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 100; seed < 120; seed++) {
+        struct net *net = net_open(3, seed);
+        net_start_all(net);
+        net_elect(net, 1, 0);
+        closed(net, 2, 1);
+        net_tick(net, 1);
+        net_settle(net, 0);
+        closed(net, 2, 3);
+        assert_in_range(patience(net, 2), 10, 20);
+        deliver_round(net);
+        deliver_round(net);
+        assert_true(net_traced(net, "3>2 PRE_VOTE_REPLY t2 reject"));
+        assert_true(status_of(net, 1).role == RAFT_LEADER && status_of(net, 1).term == 2);
+        net_close(net);
+    }
+}
+
 /* A vote at a higher term reaches a follower that hears its leader: it neither votes nor takes the term (4.2.3). */
 static void test_vote_beside_live_leader_is_ignored(void **state)
 {
@@ -254,6 +318,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_election),
         cmocka_unit_test(test_pre_vote_does_not_disturb),
+        cmocka_unit_test(test_closed_leader_is_soon_replaced),
+        cmocka_unit_test(test_closed_and_heard_again),
         cmocka_unit_test(test_vote_beside_live_leader_is_ignored),
         cmocka_unit_test(test_check_quorum),
         cmocka_unit_test(test_check_quorum_is_content_with_a_majority),
