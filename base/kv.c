@@ -1,6 +1,7 @@
 /* Write batch and overlay. The batch is a skip list ordered like memcmp, one entry a key; the overlay merges it over a
  * view, so that a mutation reads what earlier ones of the same batch wrote. Heights come from a generator of the
- * batch's own, seeded alike each time: the same calls build the same list. Source: Pugh, Skip Lists, 1990. */
+ * batch's own, seeded alike each time: the same calls build the same list. A node is one allocation with its key and a
+ * value that is not large: a batch of many small pairs costs an allocation each. Source: Pugh, Skip Lists, 1990. */
 #include "kv.h"
 
 #include <assert.h>
@@ -9,15 +10,19 @@
 
 #include "check.h"
 
-#define BATCH_LEVELS 16
+#define BATCH_LEVELS    16
+#define NODE_VALUE_MOST 512 /* a larger value has a buffer of its own */
 
 struct batch_node {
-    struct kv_entry entry;
-    struct batch_node *next[]; /* as many as the node is high */
+    struct kv_entry entry; /* borrowed from behind the links, but for a value with a buffer */
+    uint32_t value_room;   /* bytes behind the key */
+    uint32_t height;
+    struct batch_node *next[]; /* as many as the node is high; the key; room for a value */
 };
 
 struct kv_batch {
     size_t count;
+    uint64_t bytes; /* of keys and values */
     uint64_t random;
     unsigned levels; /* in use */
     struct batch_node *heads[BATCH_LEVELS];
@@ -30,6 +35,12 @@ struct kv_batch *kv_batch_create(void)
     return batch;
 }
 
+static void node_destroy(struct batch_node *node)
+{
+    slice_drop(&node->entry.value);
+    free(node);
+}
+
 void kv_batch_destroy(struct kv_batch *batch)
 {
     if (batch == NULL) {
@@ -37,9 +48,7 @@ void kv_batch_destroy(struct kv_batch *batch)
     }
     for (struct batch_node *node = batch->heads[0]; node != NULL;) {
         struct batch_node *next = node->next[0];
-        slice_drop(&node->entry.key);
-        slice_drop(&node->entry.value);
-        free(node);
+        node_destroy(node);
         node = next;
     }
     free(batch);
@@ -92,38 +101,115 @@ static struct batch_node *node_after(const struct kv_batch *batch, struct batch_
     return at != NULL ? at->next[0] : batch->heads[0];
 }
 
-static void batch_set(struct kv_batch *batch, const void *key, size_t key_bytes, struct slice value, bool deleted)
+static struct batch_node *node_create(struct kv_batch *batch, const void *key, size_t key_bytes, size_t value_bytes)
+{
+    unsigned height = batch_height(batch);
+    size_t room = value_bytes <= NODE_VALUE_MOST ? value_bytes : 0;
+    struct batch_node *node = mem_alloc(sizeof *node + height * sizeof node->next[0] + key_bytes + room);
+    uint8_t *at = (uint8_t *)(node->next + height);
+    if (key_bytes > 0) {
+        memcpy(at, key, key_bytes);
+    }
+    node->entry.key = slice_borrow(at, key_bytes);
+    node->height = height;
+    node->value_room = (uint32_t)room;
+    return node;
+}
+
+/* Links the node in where batch_seek came by. */
+static void node_link(struct kv_batch *batch, struct batch_node *node, struct batch_node ***links)
+{
+    for (; batch->levels < node->height; batch->levels++) {
+        links[batch->levels] = &batch->heads[batch->levels];
+    }
+    for (unsigned level = 0; level < node->height; level++) {
+        node->next[level] = *links[level];
+        *links[level] = node;
+    }
+    batch->count++;
+    batch->bytes += (uint64_t)node->entry.key.bytes + node->entry.value.bytes;
+}
+
+/* The new value may be a part of the old one. */
+static void node_set(struct batch_node *node, const void *value, size_t bytes, bool deleted)
+{
+    struct slice before = node->entry.value;
+    if (bytes <= node->value_room) {
+        uint8_t *at = node->entry.key.data + node->entry.key.bytes;
+        if (bytes > 0) {
+            memmove(at, value, bytes);
+        }
+        node->entry.value = slice_borrow(at, bytes);
+    } else {
+        node->entry.value = slice_copy(value, bytes);
+    }
+    node->entry.deleted = deleted;
+    slice_drop(&before);
+}
+
+static bool node_holds(const struct batch_node *node, const void *key, size_t key_bytes)
+{
+    return node != NULL && kv_key_compare(node->entry.key.data, node->entry.key.bytes, key, key_bytes) == 0;
+}
+
+static void batch_set(struct kv_batch *batch, const void *key, size_t key_bytes, const void *value, size_t value_bytes,
+                      bool deleted)
 {
     CHECK(key_bytes <= KV_KEY_BYTES);
     struct batch_node **links[BATCH_LEVELS];
     struct batch_node *node = node_after(batch, batch_seek(batch, key, key_bytes, false, links));
-    if (node == NULL || kv_key_compare(node->entry.key.data, node->entry.key.bytes, key, key_bytes) != 0) {
-        unsigned height = batch_height(batch);
-        for (; batch->levels < height; batch->levels++) {
-            links[batch->levels] = &batch->heads[batch->levels];
-        }
-        node = mem_alloc(sizeof *node + height * sizeof node->next[0]);
-        node->entry.key = slice_copy(key, key_bytes);
-        for (unsigned level = 0; level < height; level++) {
-            node->next[level] = *links[level];
-            *links[level] = node;
-        }
-        batch->count++;
+    if (node_holds(node, key, key_bytes)) {
+        batch->bytes -= node->entry.value.bytes;
+        node_set(node, value, value_bytes, deleted);
+        batch->bytes += value_bytes;
+    } else {
+        node = node_create(batch, key, key_bytes, value_bytes);
+        node_set(node, value, value_bytes, deleted);
+        node_link(batch, node, links);
     }
-    slice_drop(&node->entry.value);
-    node->entry.value = value;
-    node->entry.deleted = deleted;
 }
 
 void kv_batch_put(struct kv_batch *batch, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
 {
-    /* Copied before the old value goes: it may be a part of it. */
-    batch_set(batch, key, key_bytes, slice_copy(value, value_bytes), false);
+    batch_set(batch, key, key_bytes, value, value_bytes, false);
 }
 
 void kv_batch_delete(struct kv_batch *batch, const void *key, size_t key_bytes)
 {
-    batch_set(batch, key, key_bytes, (struct slice){0}, true);
+    batch_set(batch, key, key_bytes, NULL, 0, true);
+}
+
+/* The node takes the place of one with its key. */
+static void batch_take(struct kv_batch *batch, struct batch_node *node)
+{
+    struct batch_node **links[BATCH_LEVELS];
+    struct slice key = node->entry.key;
+    struct batch_node *old = node_after(batch, batch_seek(batch, key.data, key.bytes, false, links));
+    if (node_holds(old, key.data, key.bytes)) {
+        for (unsigned level = 0; level < old->height; level++) {
+            *links[level] = old->next[level];
+        }
+        batch->count--;
+        batch->bytes -= (uint64_t)old->entry.key.bytes + old->entry.value.bytes;
+        node_destroy(old);
+    }
+    node_link(batch, node, links);
+}
+
+void kv_batch_merge(struct kv_batch *batch, struct kv_batch *from)
+{
+    CHECK(batch != from);
+    for (struct batch_node *node = from->heads[0]; node != NULL;) {
+        struct batch_node *next = node->next[0];
+        batch_take(batch, node);
+        node = next;
+    }
+    free(from);
+}
+
+uint64_t kv_batch_bytes(const struct kv_batch *batch)
+{
+    return batch->bytes;
 }
 
 size_t kv_batch_count(const struct kv_batch *batch)
@@ -196,14 +282,14 @@ static enum err overlay_get(struct kv_view *view, const void *key, size_t key_by
     if (entry->deleted) {
         return ERR_NOT_FOUND;
     }
-    *ret_value = slice_ref(entry->value);
+    *ret_value = slice_keep(entry->value);
     return ERR_OK;
 }
 
 static enum err entry_give(const struct kv_entry *entry, struct slice *ret_key, struct slice *ret_value)
 {
-    *ret_key = slice_ref(entry->key);
-    *ret_value = slice_ref(entry->value);
+    *ret_key = slice_keep(entry->key);
+    *ret_value = slice_keep(entry->value);
     return ERR_OK;
 }
 

@@ -74,7 +74,11 @@ struct kv_batch *kv_batch_create(void);
 void kv_batch_destroy(struct kv_batch *batch);
 void kv_batch_put(struct kv_batch *batch, const void *key, size_t key_bytes, const void *value, size_t value_bytes);
 void kv_batch_delete(struct kv_batch *batch, const void *key, size_t key_bytes);
+/* Moves the entries of `from` (given) into the batch, where they win over those that are there. */
+void kv_batch_merge(struct kv_batch *batch, struct kv_batch *from);
 size_t kv_batch_count(const struct kv_batch *batch);
+/* Of all keys and values. */
+uint64_t kv_batch_bytes(const struct kv_batch *batch);
 /* The entry of `key`, or NULL. Borrowed until the next change of the batch. */
 const struct kv_entry *kv_batch_find(const struct kv_batch *batch, const void *key, size_t key_bytes);
 /* The first entry with key >= from (> when `after`), or NULL; the last with key < before, or NULL. Borrowed likewise.

@@ -205,6 +205,11 @@ struct slice slice_ref(struct slice slice)
     return slice;
 }
 
+struct slice slice_keep(struct slice slice)
+{
+    return slice.buf != NULL ? slice_ref(slice) : slice_copy(slice.data, slice.bytes);
+}
+
 struct slice slice_sub(struct slice slice, size_t offset, size_t bytes)
 {
     CHECK(offset <= slice.bytes && bytes <= slice.bytes - offset);

@@ -29,6 +29,8 @@ struct slice slice_copy(const void *data, size_t bytes);
 struct slice slice_borrow(const void *data, size_t bytes);
 /* A second reference. */
 struct slice slice_ref(struct slice slice);
+/* Bytes that stay whatever becomes of the slice: a second reference, or a copy where they are borrowed. */
+struct slice slice_keep(struct slice slice);
 /* A new reference to part of a slice: offset + bytes <= slice.bytes. */
 struct slice slice_sub(struct slice slice, size_t offset, size_t bytes);
 /* Gives up the reference and empties the slice. */

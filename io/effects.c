@@ -92,159 +92,9 @@ static void effects_compute(struct runtime_actor *actor, const struct effect *ef
     pool_post(actor->runtime->workers, &work->job);
 }
 
-/* ---- key-value ---- */
-
-struct flush_work {
-    struct job job;
-    struct runtime_actor *actor;
-    uint64_t token;
-};
-
-static void flush_work_run(struct job *job, bool drop)
-{
-    struct flush_work *work = (struct flush_work *)job;
-    char text[256];
-    if (!drop) {
-        enum err err = runtime_kv_flush(work->actor->kv, text);
-        if (err != ERR_OK && !atomic_load(&work->actor->runtime->stopping)) {
-            runtime_kv_failed(work->actor->runtime, err, "flush", text);
-        }
-        struct inbox_event *event = inbox_event_create(work->actor, EVENT_KV_DONE);
-        event->event.kv.token = work->token;
-        event->event.kv.err = err;
-        inbox_post(event);
-    }
-    free(work);
-}
-
-static void effects_kv_flush(struct runtime_actor *actor, const struct effect *effect)
-{
-    CHECK(actor->kv != NULL);
-    struct flush_work *work = mem_alloc(sizeof *work);
-    work->job.run = flush_work_run;
-    work->job.priority = 1;
-    work->actor = actor;
-    work->token = effect->kv.token;
-    pool_post(actor->runtime->flushers, &work->job);
-}
-
-/* False when it is not taken now. */
-static bool effects_kv_commit(struct runtime_actor *actor, const struct effect *effect)
-{
-    char text[256];
-    CHECK(actor->kv != NULL);
-    enum err err = runtime_kv_commit(actor->kv, effect->kv.batch, text);
-    if (err == ERR_WOULD_BLOCK) {
-        return false;
-    }
-    kv_batch_destroy(effect->kv.batch);
-    if (err != ERR_OK) {
-        runtime_kv_failed(actor->runtime, err, "commit", text);
-    }
-    return true;
-}
-
-struct scan_work {
-    struct job job;
-    struct runtime_actor *actor;
-    struct kv_pin *pin;
-    uint64_t token, bytes;
-    struct slice from, end;
-};
-
-static void scan_work_run(struct job *job, bool drop)
-{
-    struct scan_work *work = (struct scan_work *)job;
-    char text[256];
-    if (!drop) {
-        struct slice pairs = {0};
-        enum err err = runtime_kv_scan(work->actor->kv, work->pin, work->from, work->end, work->bytes, &pairs, text);
-        if (err != ERR_OK) {
-            runtime_kv_failed(work->actor->runtime, err, "scan", text);
-        }
-        struct inbox_event *event = inbox_event_create(work->actor, EVENT_KV_DONE);
-        event->event.kv.token = work->token;
-        event->event.kv.err = err;
-        event->event.kv.data = pairs;
-        inbox_post(event);
-    }
-    slice_drop(&work->from);
-    slice_drop(&work->end);
-    free(work);
-}
-
-static void effects_kv_scan(struct runtime_actor *actor, const struct effect *effect)
-{
-    CHECK(actor->kv != NULL);
-    if (effect->scan.bytes == 0) {
-        runtime_kv_unpin(actor->kv, actor, effect->scan.pin);
-        return;
-    }
-    struct scan_work *work = mem_alloc(sizeof *work);
-    *work = (struct scan_work){.job.run = scan_work_run,
-                               .job.priority = 2,
-                               .actor = actor,
-                               .pin = runtime_kv_pin(actor->kv, actor, effect->scan.pin),
-                               .token = effect->scan.token,
-                               .bytes = effect->scan.bytes,
-                               .from = effect->scan.from,
-                               .end = effect->scan.end};
-    pool_post(actor->runtime->flushers, &work->job);
-}
-
-/* ---- a database that refuses writes for now ---- */
-
-#define HELD_LOG_NS 1000000000ull
-
-static bool effects_kv(struct runtime_actor *actor, const struct effect *effect)
-{
-    switch (effect->kind) {
-    case EFFECT_KV_COMMIT:
-        return effects_kv_commit(actor, effect);
-    case EFFECT_KV_FLUSH:
-        effects_kv_flush(actor, effect);
-        return true;
-    default:
-        CHECK(effect->kind == EFFECT_KV_SCAN);
-        effects_kv_scan(actor, effect);
-        return true;
-    }
-}
-
-/* A flush or a scan must see the commits before it: all wait in order. */
-static void effects_kv_in_order(struct runtime_actor *actor, const struct effect *effect)
-{
-    if (actor->held_count == 0 && effects_kv(actor, effect)) {
-        return;
-    }
-    if (actor->held_count == 0) {
-        actor->held_since_ns = clock_now_ns();
-    }
-    actor->held = mem_grow(actor->held, &actor->held_capacity, actor->held_count + 1, sizeof *actor->held);
-    actor->held[actor->held_count++] = *effect;
-}
-
-bool effects_resume(struct runtime_actor *actor)
-{
-    unsigned long done = 0;
-    while (done < actor->held_count && effects_kv(actor, &actor->held[done])) {
-        done++;
-    }
-    actor->held_count -= done;
-    if (done > 0) {
-        memmove(actor->held, actor->held + done, actor->held_count * sizeof *actor->held);
-    }
-    uint64_t held_ns = clock_now_ns() - actor->held_since_ns;
-    if (actor->held_count == 0 && held_ns >= HELD_LOG_NS) {
-        io_log(LOG_WARN, ERR_BUSY, "the database took no writes for %llu ms; its disk or its compaction is behind",
-               (unsigned long long)(held_ns / 1000000));
-    }
-    return actor->held_count == 0;
-}
-
 /* ---- the list ---- */
 
-static void effects_drop(struct effect *effect)
+void effects_drop(struct effect *effect)
 {
     switch (effect->kind) {
     case EFFECT_SEND:
@@ -299,7 +149,7 @@ static void effects_perform_one(struct runtime_actor *actor, struct effect *effe
     case EFFECT_KV_COMMIT:
     case EFFECT_KV_FLUSH:
     case EFFECT_KV_SCAN:
-        effects_kv_in_order(actor, effect);
+        actor_kv_perform(actor, effect);
         break;
     case EFFECT_COMPUTE:
         effects_compute(actor, effect);
@@ -308,14 +158,6 @@ static void effects_perform_one(struct runtime_actor *actor, struct effect *effe
         runtime_halt(actor->runtime, effect->halt.err, "%s", effect->halt.reason);
         break;
     }
-}
-
-void effects_release(struct runtime_actor *actor)
-{
-    for (unsigned long i = 0; i < actor->held_count; i++) {
-        effects_drop(&actor->held[i]);
-    }
-    free(actor->held);
 }
 
 void effects_perform(struct runtime_actor *actor, struct effects *fx)

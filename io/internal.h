@@ -82,9 +82,13 @@ struct runtime_actor {
     struct inbox_event *head, **tail;
     struct runtime_actor *ready_next;
     bool ready;
-    struct effect *held; /* KV effects that wait for the database, in order; meanwhile the actor takes no step */
+    struct kv_batch *pending; /* committed and not yet in the database (actor_kv.c); NULL: nothing */
+    struct effect *held;      /* flushes and scans behind it */
     unsigned long held_count, held_capacity;
-    uint64_t held_since_ns;
+    bool refused; /* the database does not take it now: meanwhile the actor takes no step */
+    uint64_t refused_since_ns;
+    bool unsettled; /* in the loop's list */
+    struct runtime_actor *unsettled_next;
     _Atomic uint64_t inbox_events, inbox_bytes;
     struct disk_files *files; /* disk.c */
     _Atomic uint64_t disk_submissions, disk_submitted, disk_syncs;
@@ -118,10 +122,11 @@ struct loop {
     struct task_queue posted; /* under lock */
     bool gone;                /* under lock: tasks are dropped */
     struct runtime_actor *ready, **ready_tail;
-    struct runtime_actor *held; /* actors whose database refuses writes for now */
+    struct runtime_actor *held;      /* actors whose database refuses writes for now */
+    struct runtime_actor *unsettled; /* actors with writes pending */
     uv_timer_t held_timer;
     struct effects effects;
-    bool stepping;
+    struct runtime_actor *stepping;
     uint64_t random[256];
     unsigned random_left;
     struct timers *timers;
@@ -137,6 +142,8 @@ void loop_deinit(struct loop *loop);
 /* Runs until the runtime stops, then closes everything of it. */
 void loop_run(struct loop *loop);
 void loop_post(struct loop *loop, struct task *task);
+/* Writes what its actors have pending; those whose database refuses it are set aside. */
+void loop_settle(struct loop *loop);
 /* Rouses it. Any thread, any signal handler. */
 void loop_wake(struct loop *loop);
 uint64_t loop_random(struct loop *loop);
@@ -220,10 +227,17 @@ void drain_destroy(struct runtime *runtime);
 
 /* effects.c: runs the effects of the step `actor` just took and empties the list. */
 void effects_perform(struct runtime_actor *actor, struct effects *fx);
-/* Tries again what the database refused. True when nothing is held any more. */
-bool effects_resume(struct runtime_actor *actor);
-/* Frees what is held. */
-void effects_release(struct runtime_actor *actor);
+void effects_drop(struct effect *effect);
+
+/* actor_kv.c, on the loop's thread */
+/* Takes a KV effect of the actor. */
+void actor_kv_perform(struct runtime_actor *actor, const struct effect *effect);
+/* Writes what is pending, and begins what waits behind it. False when the database refuses it for now. */
+bool actor_kv_settle(struct runtime_actor *actor);
+/* What the actor that is being stepped wrote to this database and reads before it; NULL: nothing. Borrowed. */
+struct kv_batch *actor_kv_pending(const struct runtime_kv *kv);
+/* Frees what is pending and held. */
+void actor_kv_release(struct runtime_actor *actor);
 
 /* timers.c */
 struct timers *timers_create(struct loop *loop);

@@ -8,9 +8,10 @@
  * not covered.
  *
  * A write that RocksDB would make wait, because flushes or compaction are behind, is not waited for (no_slowdown): the
- * commit is WOULD_BLOCK, and the actor is held until it is taken (effects.c).
+ * commit is WOULD_BLOCK, and the actor is held until it is taken (actor_kv.c).
  *
- * Happy path: get is a pinned get and one copy; next and prev run over an iterator kept per loop and thrown away at the
+ * Happy path: what the actor has committed and is not written yet is read first. Behind it a get is a pinned get and
+ * one copy; next and prev run over an iterator kept per loop and thrown away at the
  * next commit, so a scan costs a step per pair. How it fails: any RocksDB error is KV_FAILED, or CORRUPT where it
  * speaks of damaged or missing bytes, and ends the process; a read error does so here, because a core that went on
  * would answer from half a database. Of a corrupt one the shell is told first (runtime_hooks.corrupt). */
@@ -63,7 +64,8 @@ struct kv_pin {
 };
 
 struct runtime_kv {
-    struct kv_view view;
+    struct kv_view view;   /* first: what actors read */
+    struct kv_view stored; /* what RocksDB holds */
     struct runtime *runtime;
     rocksdb_t *db;
     rocksdb_options_t *options;
@@ -108,6 +110,11 @@ void runtime_kv_failed(struct runtime *runtime, enum err err, const char *what, 
 static bool kv_is_stall(const char *error)
 {
     return strstr(error, "Write stall") != NULL;
+}
+
+static struct runtime_kv *kv_of_stored(struct kv_view *stored)
+{
+    return (struct runtime_kv *)(void *)((char *)stored - offsetof(struct runtime_kv, stored));
 }
 
 static enum err kv_read_fail(struct runtime_kv *kv, char *error)
@@ -159,9 +166,9 @@ static enum err kv_full(const struct runtime_kv *kv, char *ret_text)
 
 /* ---- the view ---- */
 
-static enum err kv_view_get(struct kv_view *view, const void *key, size_t key_bytes, struct slice *ret_value)
+static enum err kv_stored_get(struct kv_view *view, const void *key, size_t key_bytes, struct slice *ret_value)
 {
-    struct runtime_kv *kv = (struct runtime_kv *)view;
+    struct runtime_kv *kv = kv_of_stored(view);
     char *error = NULL;
     rocksdb_pinnableslice_t *pinned = rocksdb_get_pinned(kv->db, kv->read_options, key, key_bytes, &error);
     if (error != NULL) {
@@ -217,10 +224,10 @@ static enum err kv_cursor_take(struct runtime_kv *kv, rocksdb_iterator_t *iterat
     return ERR_OK;
 }
 
-static enum err kv_view_next(struct kv_view *view, const void *from, size_t from_bytes, bool after,
-                             struct slice *ret_key, struct slice *ret_value)
+static enum err kv_stored_next(struct kv_view *view, const void *from, size_t from_bytes, bool after,
+                               struct slice *ret_key, struct slice *ret_value)
 {
-    struct runtime_kv *kv = (struct runtime_kv *)view;
+    struct runtime_kv *kv = kv_of_stored(view);
     bool fresh;
     rocksdb_iterator_t *iterator = kv_cursor_get(kv, &fresh);
     if (fresh || !kv_cursor_at(iterator, from, from_bytes)) {
@@ -232,10 +239,10 @@ static enum err kv_view_next(struct kv_view *view, const void *from, size_t from
     return kv_cursor_take(kv, iterator, ret_key, ret_value);
 }
 
-static enum err kv_view_prev(struct kv_view *view, const void *before, size_t before_bytes, struct slice *ret_key,
-                             struct slice *ret_value)
+static enum err kv_stored_prev(struct kv_view *view, const void *before, size_t before_bytes, struct slice *ret_key,
+                               struct slice *ret_value)
 {
-    struct runtime_kv *kv = (struct runtime_kv *)view;
+    struct runtime_kv *kv = kv_of_stored(view);
     bool fresh;
     rocksdb_iterator_t *iterator = kv_cursor_get(kv, &fresh);
     if (fresh || !kv_cursor_at(iterator, before, before_bytes)) {
@@ -273,7 +280,45 @@ static bool kv_view_room(struct kv_view *view)
     return atomic_load_explicit(&kv->room, memory_order_relaxed);
 }
 
-static const struct kv_view_ops kv_view_rocksdb = {
+static const struct kv_view_ops kv_stored_ops = {
+    .get = kv_stored_get,
+    .next = kv_stored_next,
+    .prev = kv_stored_prev,
+};
+
+/* Where the actor that is being stepped reads: below what it has pending, if anything. */
+static struct kv_view *kv_view_under(struct kv_view *view, struct kv_overlay *overlay)
+{
+    struct runtime_kv *kv = (struct runtime_kv *)view;
+    struct kv_batch *pending = actor_kv_pending(kv);
+    if (pending == NULL) {
+        return &kv->stored;
+    }
+    kv_overlay_init(overlay, pending, &kv->stored);
+    return &overlay->view;
+}
+
+static enum err kv_view_get(struct kv_view *view, const void *key, size_t key_bytes, struct slice *ret_value)
+{
+    struct kv_overlay overlay;
+    return kv_get(kv_view_under(view, &overlay), key, key_bytes, ret_value);
+}
+
+static enum err kv_view_next(struct kv_view *view, const void *from, size_t from_bytes, bool after,
+                             struct slice *ret_key, struct slice *ret_value)
+{
+    struct kv_overlay overlay;
+    return kv_next(kv_view_under(view, &overlay), from, from_bytes, after, ret_key, ret_value);
+}
+
+static enum err kv_view_prev(struct kv_view *view, const void *before, size_t before_bytes, struct slice *ret_key,
+                             struct slice *ret_value)
+{
+    struct kv_overlay overlay;
+    return kv_prev(kv_view_under(view, &overlay), before, before_bytes, ret_key, ret_value);
+}
+
+static const struct kv_view_ops kv_view_ops = {
     .get = kv_view_get,
     .next = kv_view_next,
     .prev = kv_view_prev,
@@ -481,7 +526,8 @@ enum err runtime_kv_open(struct runtime *runtime, const char *dir, struct runtim
     char path[4096];
     snprintf(path, sizeof path, "%s/kv", dir);
     struct runtime_kv *kv = mem_alloc(sizeof *kv);
-    kv->view.ops = &kv_view_rocksdb;
+    kv->view.ops = &kv_view_ops;
+    kv->stored.ops = &kv_stored_ops;
     kv->runtime = runtime;
     pthread_mutex_init(&kv->pins_lock, NULL);
     kv->path = strdup(dir);

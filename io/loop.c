@@ -2,7 +2,8 @@
  *
  * Happy path of a turn (uv_prepare, so just before the loop would sleep): take the tasks other threads posted, step
  * actors until their inboxes are empty or the turn's budget is spent, performing each step's effects right behind it;
- * then flush the sockets and submit the ring once. An actor whose database refuses writes for now is set aside, with
+ * then flush the sockets and submit the ring once, and write what was committed to databases while those are under way.
+ * An actor whose database refuses writes for now is set aside, with
  * its inbox, until they are taken; the others go on. What is left over keeps the loop from sleeping (uv_idle). An actor
  * that is always ready gets a batch at a time, in turn with the others. */
 #include <errno.h>
@@ -217,7 +218,7 @@ void inbox_post_closed(struct runtime_actor *actor, struct address peer, enum er
 /* `last`: of the actor's steps in this turn. */
 static void loop_step(struct loop *loop, struct runtime_actor *actor, bool last)
 {
-    CHECK(!loop->stepping && loop->effects.count == 0);
+    CHECK(loop->stepping == NULL && loop->effects.count == 0);
     struct inbox_event *event = actor->head;
     actor->head = event->next;
     if (actor->head == NULL) {
@@ -231,9 +232,9 @@ static void loop_step(struct loop *loop, struct runtime_actor *actor, bool last)
     event->event.now_ns = clock_now_ns();
     event->event.wall_ns = clock_wall_ns();
     event->event.random = loop_random(loop);
-    loop->stepping = true;
+    loop->stepping = actor;
     actor->step(actor->actor, &event->event, &loop->effects);
-    loop->stepping = false;
+    loop->stepping = NULL;
     effects_perform(actor, &loop->effects);
     inbox_event_destroy(event);
 }
@@ -250,22 +251,41 @@ static void loop_try_held(uv_timer_t *timer)
     }
 }
 
+/* It is in no list. */
+static void loop_hold(struct loop *loop, struct runtime_actor *actor)
+{
+    actor->ready = true;
+    actor->ready_next = loop->held;
+    loop->held = actor;
+    uv_timer_start(&loop->held_timer, loop_try_held, HELD_RETRY_MS, 0);
+}
+
+void loop_settle(struct loop *loop)
+{
+    while (loop->unsettled != NULL) {
+        struct runtime_actor *actor = loop->unsettled;
+        loop->unsettled = actor->unsettled_next;
+        actor->unsettled = false;
+        if (!actor_kv_settle(actor) && !actor->ready) {
+            loop_hold(loop, actor);
+        }
+    }
+}
+
 /* Steps an actor until its inbox is empty, its share of the turn is used, or its database refuses a write: how many
  * steps. It stays `ready` (in one of the loop's lists) unless its inbox is empty. */
 static unsigned loop_run_actor(struct loop *loop, struct runtime_actor *actor)
 {
     struct runtime *runtime = loop->runtime;
     unsigned steps = 0;
-    bool free_to_go = actor->held_count == 0 || effects_resume(actor);
+    bool free_to_go = !actor->refused || actor_kv_settle(actor);
     while (free_to_go && steps < ACTOR_STEPS && actor->head != NULL && !atomic_load(&runtime->stopping)) {
         steps++;
         loop_step(loop, actor, steps == ACTOR_STEPS);
-        free_to_go = actor->held_count == 0;
+        free_to_go = !actor->refused;
     }
     if (!free_to_go) {
-        actor->ready_next = loop->held;
-        loop->held = actor;
-        uv_timer_start(&loop->held_timer, loop_try_held, HELD_RETRY_MS, 0);
+        loop_hold(loop, actor);
     } else if (actor->head != NULL) {
         loop_make_ready(loop, actor);
     } else {
@@ -295,6 +315,7 @@ static void loop_turn(uv_prepare_t *prepare)
     net_flush(loop->net);
     disk_submit(loop->disk);
     timers_arm(loop->timers);
+    loop_settle(loop);
     if (atomic_load(&runtime->stopping)) {
         uv_stop(&loop->uv);
     }

@@ -134,7 +134,7 @@ void runtime_destroy(struct runtime *runtime)
     for (unsigned long i = 0; i < runtime->actor_count; i++) {
         struct runtime_actor *actor = runtime->actors[i];
         inbox_clear(actor);
-        effects_release(actor);
+        actor_kv_release(actor);
         disk_files_destroy(actor->files);
         free(actor->dir);
         free(actor);

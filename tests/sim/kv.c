@@ -345,7 +345,7 @@ static void kv_change(struct sim_kv *kv, const struct kv_entry *entry)
     struct pair *pair = NULL;
     if (!entry->deleted) {
         pair = mem_alloc(sizeof *pair);
-        *pair = (struct pair){.refs = 1, .key = slice_ref(entry->key), .value = slice_ref(entry->value)};
+        *pair = (struct pair){.refs = 1, .key = slice_keep(entry->key), .value = slice_keep(entry->value)};
     }
     struct pair *before = tree_set(&kv->visible, entry->key, pair_ref(pair));
     if (before == NULL && pair == NULL) {

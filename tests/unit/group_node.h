@@ -81,7 +81,7 @@ static enum err node_kv_get(struct kv_view *view, const void *key, size_t bytes,
     if (entry == NULL || entry->deleted) {
         return ERR_NOT_FOUND;
     }
-    *ret = slice_ref(entry->value);
+    *ret = slice_keep(entry->value);
     return ERR_OK;
 }
 
@@ -90,8 +90,8 @@ static enum err node_kv_found(const struct kv_entry *entry, struct slice *ret_ke
     if (entry == NULL) {
         return ERR_NOT_FOUND;
     }
-    *ret_key = slice_ref(entry->key);
-    *ret_value = slice_ref(entry->value);
+    *ret_key = slice_keep(entry->key);
+    *ret_value = slice_keep(entry->value);
     return ERR_OK;
 }
 

@@ -258,13 +258,54 @@ static void batch_is_ordered_and_last_wins(void **state)
     assert_true(slice_live_bytes() == live);
 }
 
+/* A batch that took another one in equals one that was given both's writes in order; sizes on both sides of what a node
+ * holds itself. */
+static void batch_takes_another_in(void **state)
+{
+    (void)state;
+    uint64_t live = slice_live_bytes(), random = 1;
+    static uint8_t value[2000];
+    for (unsigned round = 0; round < 300; round++) {
+        struct kv_batch *batches[3] = {kv_batch_create(), kv_batch_create(), kv_batch_create()};
+        for (unsigned i = 0; i < 80; i++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            uint8_t key = (random >> 40) % 48;
+            size_t bytes = (random >> 48) % (round % 3 == 0 ? 2000 : 40);
+            struct kv_batch *both[] = {batches[i < 40 ? 0 : 1], batches[2]};
+            memset(value, (int)i, sizeof value);
+            for (unsigned k = 0; k < 2; k++) {
+                if (random >> 60 < 4) {
+                    kv_batch_delete(both[k], &key, 1);
+                } else {
+                    kv_batch_put(both[k], &key, 1, value, bytes);
+                }
+            }
+        }
+        kv_batch_merge(batches[0], batches[1]);
+        assert_int_equal(kv_batch_count(batches[0]), kv_batch_count(batches[2]));
+        assert_int_equal(kv_batch_bytes(batches[0]), kv_batch_bytes(batches[2]));
+        uint64_t bytes = 0;
+        const struct kv_entry *a = kv_batch_next(batches[0], "", 0, false);
+        const struct kv_entry *b = kv_batch_next(batches[2], "", 0, false);
+        for (; a != NULL && b != NULL; a = kv_entry_next(a), b = kv_entry_next(b)) {
+            assert_true(slice_equal(a->key, b->key) && slice_equal(a->value, b->value) && a->deleted == b->deleted);
+            assert_ptr_equal(kv_batch_find(batches[0], a->key.data, a->key.bytes), a);
+            bytes += (uint64_t)a->key.bytes + a->value.bytes;
+        }
+        assert_true(a == NULL && b == NULL);
+        assert_int_equal(bytes, kv_batch_bytes(batches[0]));
+        kv_batch_destroy(batches[0]);
+        kv_batch_destroy(batches[2]);
+    }
+    assert_true(slice_live_bytes() == live);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(overlay_equals_model),
-        cmocka_unit_test(overlay_passes_errors_on),
-        cmocka_unit_test(overlays_stack),
-        cmocka_unit_test(batch_is_ordered_and_last_wins),
+        cmocka_unit_test(overlay_equals_model),   cmocka_unit_test(overlay_passes_errors_on),
+        cmocka_unit_test(overlays_stack),         cmocka_unit_test(batch_is_ordered_and_last_wins),
+        cmocka_unit_test(batch_takes_another_in),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -30,7 +30,7 @@ static enum err database_get(struct kv_view *view, const void *key, size_t key_b
     if (entry == NULL || entry->deleted) {
         return ERR_NOT_FOUND;
     }
-    *ret_value = slice_ref(entry->value);
+    *ret_value = slice_keep(entry->value);
     return ERR_OK;
 }
 
