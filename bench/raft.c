@@ -64,8 +64,7 @@ static int node_main(const char *cluster_dir, uint32_t node, bool keys)
                                                 .cluster_incarnation = config.cluster_incarnation,
                                                 .loops = 1,
                                                 .workers = 1,
-                                                .log_file = config.log,
-                                                .database_mib = RUNTIME_DATABASE_MIB / 3}; /* nodes on one disk */
+                                                .log_file = config.log};
         err = runtime_create(&runtime_config, &runtime, text);
     }
     if (err == ERR_OK) {

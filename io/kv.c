@@ -35,10 +35,9 @@
 /* What a compaction takes at most: its level 0 files and as much of the next level. */
 #define KV_LEVEL_BYTES      ((uint64_t)64 << 20)
 #define KV_COMPACTION_BYTES (2 * KV_LEVEL_BYTES)
-/* What flushes and compactions write goes out evenly (runtime_config.database_mib), in portions that others' syncs wait
- * behind for about a millisecond, and not 16 MiB at once at the end of each file. */
-#define KV_PORTION_NS    1000000ull
-#define KV_PORTION_BYTES ((uint64_t)128 << 10)
+/* What flushes and compactions write goes to the disk past the page cache, so many bytes at a time and no more before
+ * those are there: a log's sync beside them waits for one portion, not for 16 MiB that the cache lets go at once. */
+#define KV_PORTION_BYTES ((uint64_t)32 << 10)
 /* Free space below which no flush begins: what all write buffers hold, and some. */
 #define KV_FLOOR_BYTES ((uint64_t)64 << 20)
 /* Free space below which there is no room: a twentieth of the file system, but within these bounds. */
@@ -464,16 +463,6 @@ static void kv_compactions_yield(void)
     rocksdb_env_destroy(env);
 }
 
-/* Flushes and compactions share a budget; flushes go first. */
-static void kv_options_pace(rocksdb_options_t *options, unsigned mib)
-{
-    int64_t bytes = (int64_t)(mib > 0 ? mib : RUNTIME_DATABASE_MIB) << 20;
-    rocksdb_ratelimiter_t *limiter = rocksdb_ratelimiter_create(bytes, KV_PORTION_NS / 1000, 10);
-    rocksdb_options_set_ratelimiter(options, limiter);
-    rocksdb_ratelimiter_destroy(limiter);
-    rocksdb_options_set_bytes_per_sync(options, KV_PORTION_BYTES);
-}
-
 static void kv_options_init(struct runtime_kv *kv)
 {
     rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
@@ -496,7 +485,8 @@ static void kv_options_init(struct runtime_kv *kv)
     rocksdb_options_set_max_bytes_for_level_base(options, KV_LEVEL_BYTES);
     rocksdb_options_set_max_compaction_bytes(options, KV_COMPACTION_BYTES);
     rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1);
-    kv_options_pace(options, kv->runtime->config.database_mib);
+    rocksdb_options_set_use_direct_io_for_flush_and_compaction(options, 1);
+    rocksdb_options_set_writable_file_max_buffer_size(options, KV_PORTION_BYTES);
     rocksdb_options_set_compression(options, rocksdb_no_compression);
     rocksdb_options_set_max_open_files(options, KV_OPEN_FILES);
     rocksdb_options_set_info_log_level(options, 3 /* errors */);

@@ -33,13 +33,9 @@ struct runtime_config {
     unsigned workers;         /* >= 1 */
     const char *log_file;     /* NULL: stderr */
     unsigned max_connections; /* accepted ones at a time; 0: RUNTIME_CONNECTIONS_MAX */
-    unsigned database_mib;    /* flushes and compactions of a database write at most so much a second; 0: the default */
 };
-#define RUNTIME_DATABASE_MIB     128u
-#define RUNTIME_DATABASE_MIB_MIN 16u /* a database that is closed flushes up to 48 MiB: 3 s */
-#define RUNTIME_DATABASE_MIB_MAX 65536u
-#define RUNTIME_CONNECTIONS_MAX  16384u
-#define RUNTIME_THREADS_MAX      32 /* of loops for the network, and of compute workers, in a configuration */
+#define RUNTIME_CONNECTIONS_MAX 16384u
+#define RUNTIME_THREADS_MAX     32 /* of loops for the network, and of compute workers, in a configuration */
 /* Threads for which a configuration says nothing (0): a quarter of the cores for loops, the rest for workers, one of
  * each at least. */
 unsigned runtime_loops_default(void);

@@ -127,7 +127,7 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
     struct blockd_config config = {0};
     struct config_passing passing = {0};
     int64_t node = 0, incarnation = 0, capacity_bytes = 0, max_connections = 0, drain_seconds = DRAIN_SECONDS;
-    int64_t loops = 0, workers = 0, database_mib = 0;
+    int64_t loops = 0, workers = 0;
     const struct config_key keys[] = {
         {"ca", CONFIG_STRING, true, &config.ca, 0, 0},
         {"cert", CONFIG_STRING, true, &config.cert, 0, 0},
@@ -143,7 +143,6 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
         {"loops", CONFIG_INTEGER, false, &loops, 1, RUNTIME_THREADS_MAX},
         {"workers", CONFIG_INTEGER, false, &workers, 1, RUNTIME_THREADS_MAX},
         {"drain_seconds", CONFIG_INTEGER, false, &drain_seconds, 0, LIMIT_DRAIN_SECONDS},
-        {"database_mib", CONFIG_INTEGER, false, &database_mib, RUNTIME_DATABASE_MIB_MIN, RUNTIME_DATABASE_MIB_MAX},
         {"role", CONFIG_STRING, true, &passing.role, 0, 0},
         {"cluster", CONFIG_STRING, true, &passing.cluster, 0, 0},
         {"listen", CONFIG_STRING, true, &passing.listen, 0, 0},
@@ -158,7 +157,6 @@ enum err blockd_config_read(const char *path, struct blockd_config *ret_config, 
         config.capacity_bytes = (uint64_t)capacity_bytes;
         config.max_connections = (uint32_t)max_connections;
         config.drain_seconds = (uint32_t)drain_seconds;
-        config.database_mib = (uint32_t)database_mib;
         config.loops = loops > 0 ? (uint32_t)loops : runtime_loops_default();
         config.workers = workers > 0 ? (uint32_t)workers : runtime_workers_default(config.loops);
         err = take_config(path, &passing, &config, ret_text);
@@ -214,7 +212,6 @@ enum err blockd_config_fixed(const struct blockd_config *old, const struct block
         {"loops", old->loops == fresh->loops},
         {"workers", old->workers == fresh->workers},
         {"drain_seconds", old->drain_seconds == fresh->drain_seconds},
-        {"database_mib", old->database_mib == fresh->database_mib},
         {"capacity_bytes", old->capacity_bytes == fresh->capacity_bytes},
         {"metads", same_metads(old, fresh)},
     };

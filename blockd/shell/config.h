@@ -35,7 +35,6 @@ struct blockd_config {
     uint64_t capacity_bytes;      /* of each store */
     uint32_t loops, workers;      /* threads: of the network beside one a store; of compute */
     uint32_t drain_seconds;
-    uint32_t database_mib;    /* a second; 0: the default */
     uint32_t max_connections; /* 0: the runtime's own limit */
 };
 

@@ -86,7 +86,6 @@ static struct runtime_config runtime_config_of(const struct blockd_config *confi
         .workers = config->workers,
         .log_file = config->log,
         .max_connections = config->max_connections,
-        .database_mib = config->database_mib,
     };
 }
 

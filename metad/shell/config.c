@@ -306,7 +306,7 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
     struct metad_config config = {0};
     struct config_paths paths = {0};
     int64_t node = 0, incarnation = 0, groups = 2, max_connections = 0, drain_seconds = DRAIN_SECONDS;
-    int64_t loops = 0, workers = 0, database_mib = 0, flush_entries = 0, keep_entries = 0;
+    int64_t loops = 0, workers = 0, flush_entries = 0, keep_entries = 0;
     const struct config_key kept[] = {
         {"ca", CONFIG_STRING, true, &config.ca, 0, 0},     {"cert", CONFIG_STRING, true, &config.cert, 0, 0},
         {"key", CONFIG_STRING, true, &config.key, 0, 0},   {"log", CONFIG_STRING, false, &config.log, 0, 0},
@@ -327,7 +327,6 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
         {"workers", CONFIG_INTEGER, false, &workers, 1, RUNTIME_THREADS_MAX},
         {"max_connections", CONFIG_INTEGER, false, &max_connections, METAD_CONNECTIONS_MIN, RUNTIME_CONNECTIONS_MAX},
         {"drain_seconds", CONFIG_INTEGER, false, &drain_seconds, 0, LIMIT_DRAIN_SECONDS},
-        {"database_mib", CONFIG_INTEGER, false, &database_mib, RUNTIME_DATABASE_MIB_MIN, RUNTIME_DATABASE_MIB_MAX},
         {"flush_entries", CONFIG_INTEGER, false, &flush_entries, 1, METAD_ENTRIES_MAX},
         {"keep_entries", CONFIG_INTEGER, false, &keep_entries, 1, METAD_ENTRIES_MAX},
     };
@@ -342,7 +341,6 @@ enum err metad_config_read(const char *path, struct metad_config *ret_config, ch
         config.groups = (uint32_t)groups;
         config.max_connections = (uint32_t)max_connections;
         config.drain_seconds = (uint32_t)drain_seconds;
-        config.database_mib = (uint32_t)database_mib;
         config.flush_entries = (uint32_t)flush_entries;
         config.keep_entries = (uint32_t)keep_entries;
         config.loops = loops > 0 ? (uint32_t)loops : runtime_loops_default();
@@ -379,7 +377,6 @@ enum err metad_config_fixed(const struct metad_config *old, const struct metad_c
         {"loops", old->loops == fresh->loops},
         {"workers", old->workers == fresh->workers},
         {"drain_seconds", old->drain_seconds == fresh->drain_seconds},
-        {"database_mib", old->database_mib == fresh->database_mib},
         {"flush_entries", old->flush_entries == fresh->flush_entries},
         {"keep_entries", old->keep_entries == fresh->keep_entries},
         {"cluster_key", memcmp(old->cluster_key, fresh->cluster_key, sizeof old->cluster_key) == 0},

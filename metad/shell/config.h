@@ -28,7 +28,6 @@ struct metad_config {
     uint32_t groups;
     uint32_t loops, workers; /* threads: of the network and the groups; of compute */
     uint32_t drain_seconds;
-    uint32_t database_mib;                        /* a second; 0: the default */
     uint32_t flush_entries, keep_entries;         /* 0: the usual (metad.h) */
     uint32_t max_connections;                     /* 0: the runtime's own limit */
     struct metad_peer metads[LIMIT_RAFT_MEMBERS]; /* this node among them */

@@ -110,7 +110,6 @@ static struct runtime_config runtime_config_of(const struct metad_config *config
         .workers = config->workers,
         .log_file = config->log,
         .max_connections = config->max_connections,
-        .database_mib = config->database_mib,
     };
 }
 

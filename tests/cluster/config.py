@@ -52,8 +52,6 @@ def common_mistakes(node, data_key, data_value):
     assert code == 0, output
     node.refuse("an unknown key", node.text + "lisen = 1\n", 2, "spoiled.toml: line ", "did you mean 'listen'?")
     node.refuse("no node number", node.text.replace("node = ", "# node = "), 2, "'node' is missing")
-    # so slow that a node told to end would flush for half a minute
-    node.refuse("a database too slow to be closed", node.text + "database_mib = 1\n", 2, "'database_mib' must be 16 to 65536")
     node.refuse("no TOML", "node: 1\n", 2, "line 1")
     node.refuse("the role of another program", node.with_value("role", quoted("device")), 2, "role is 'device'")
     node.refuse("an address without port", node.with_value("listen", quoted("localhost")), 2, "listen")
