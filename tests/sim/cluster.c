@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "blockd/blockd.h"
+#include "check_cut.h"
 #include "client/client.h"
 #include "members.h"
 #include "metad/host/log.h"
@@ -170,7 +171,6 @@ static void on_lost(struct world *world, const struct message *message)
 static void on_effect(struct world *world, struct node *node, struct actor *actor, const struct effect *effect,
                       void *context)
 {
-    (void)world;
     struct cluster *c = context;
     twice_effect(&c->twice[node->slot], node, actor, effect);
     if (effect->kind == EFFECT_SEND && effect->send.to.role != ROLE_LOCAL) {
@@ -178,6 +178,7 @@ static void on_effect(struct world *world, struct node *node, struct actor *acto
     }
     if (effect->kind == EFFECT_SEND && node->role == ROLE_METAD) {
         metad_check_send(c->raft, c->log, node, actor, effect);
+        cut_check_send(world, node, actor, effect);
     }
 }
 

@@ -34,6 +34,7 @@ CHECKERS = [
     ("references", r"^references:"),
     ("tree", r"^tree:"),
     ("replicas", r"^replicas:"),
+    ("cut", r"^cut:"),
     ("members", r"^members:|the operator is refused"),
     ("agreement", r"^agreement:"),
     ("log", r"the log (opens|reads back|acknowledges|names a hole)|(appends|heals with) entries that do not decode|LOG_(OPEN|READ)|"
