@@ -590,8 +590,10 @@ bool disk_rot(struct disk *disk, struct file_ref *ret_file, uint64_t *ret_offset
     return false;
 }
 
-bool disk_rot_newest(struct disk *disk, uint32_t sectors, struct file_ref *ret_file, uint64_t *ret_offset)
+bool disk_rot_newest(struct disk *disk, uint32_t sectors, uint32_t align, struct file_ref *ret_file,
+                     uint64_t *ret_offset)
 {
+    CHECK(align > 0 && align % DISK_SECTOR_BYTES == 0);
     struct file *file = disk_find(disk, disk->newest);
     uint64_t back = (uint64_t)sectors * DISK_SECTOR_BYTES;
     bool same = disk->flipped.kind == disk->newest.kind && disk->flipped.number == disk->newest.number;
@@ -599,7 +601,7 @@ bool disk_rot_newest(struct disk *disk, uint32_t sectors, struct file_ref *ret_f
         return false;
     }
     uint64_t at = disk->newest_end - (1 + rng_below(&disk->rng, sectors)) * DISK_SECTOR_BYTES;
-    if (!sector_flip(disk, file, at / DISK_SECTOR_BYTES * DISK_SECTOR_BYTES, ret_offset)) {
+    if (!sector_flip(disk, file, at / align * align, ret_offset)) {
         return false;
     }
     disk->flipped = *ret_file = file->ref;
