@@ -517,6 +517,8 @@ static void note_promise(struct log_check *check, const struct node *node, const
     WORLD_REQUIRE(check->world, !leads || shadow->holes == 0,
                   "promises: node %u group %u asks for votes or leads, and %lu entries of its log cannot be read",
                   node->id, g, (unsigned long)shadow->holes);
+    WORLD_REQUIRE(check->world, (!leads && m->kind != RAFT_PRE_VOTE) || !m->lost,
+                  "promises: node %u group %u asks for votes or leads, and says that its state is lost", node->id, g);
 }
 
 /* A snapshot is installed: what it holds needs no entry. */

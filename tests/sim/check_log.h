@@ -4,7 +4,8 @@
  *   integrity    what it reads back is what it was given
  *   order        acknowledgements of one group come in order
  *   promises     a vote, a request for votes and an acknowledged append leave a node only when the log has acknowledged
- *                what they promise: term, vote, entries
+ *                what they promise: term, vote, entries; who cannot read an entry, or says that its state is lost,
+ *                does not lead (R-E1, R-E5)
  *   majority     what a leader has committed is durable on a majority
  *   agreement    what two nodes apply at an index is the same */
 #ifndef CAIRN_SIM_CHECK_LOG_H

@@ -7,12 +7,15 @@
 
 #include "base/check.h"
 #include "blockd/blockd.h"
+#include "check_cut.h"
 #include "client/client.h"
 #include "members.h"
 #include "metad/host/log.h"
 #include "proto/message.h"
 
 enum { DEVICE = 1 };
+
+#define SLOW_FLUSH_NS (2 * SECOND)
 
 static void log_end(void *self)
 {
@@ -170,7 +173,6 @@ static void on_lost(struct world *world, const struct message *message)
 static void on_effect(struct world *world, struct node *node, struct actor *actor, const struct effect *effect,
                       void *context)
 {
-    (void)world;
     struct cluster *c = context;
     twice_effect(&c->twice[node->slot], node, actor, effect);
     if (effect->kind == EFFECT_SEND && effect->send.to.role != ROLE_LOCAL) {
@@ -178,6 +180,7 @@ static void on_effect(struct world *world, struct node *node, struct actor *acto
     }
     if (effect->kind == EFFECT_SEND && node->role == ROLE_METAD) {
         metad_check_send(c->raft, c->log, node, actor, effect);
+        cut_check_send(world, node, actor, effect);
     }
 }
 
@@ -279,8 +282,14 @@ static void draw_world(struct cluster *c)
         c->keep_entries = (uint32_t)rng_between(rng, 1, 30);
         c->piece_bytes = (uint32_t)rng_between(rng, 512, 8192);
     }
-    if (c->plan->weights[FAULT_LOG_ROT_LIVE] > 0) { /* what was written is read back */
+    const uint32_t *weights = c->plan->weights;
+    bool slow = weights[FAULT_LOG_ROT_LIVE] + weights[FAULT_DATABASE_LOST] > 0 && rng_chance(rng, 700000);
+    if (slow) { /* much happens before the log may go, or a state is back */
+        world->knobs.flush_max_ns = SLOW_FLUSH_NS;
+    }
+    if (weights[FAULT_LOG_ROT_LIVE] > 0) { /* what was written is read back, and mostly a flush is under way */
         c->cache_bytes = 1;
+        c->flush_entries = slow ? (uint32_t)rng_between(rng, 4, 20) : c->flush_entries;
     }
     world->knobs.net_reset_ppm = (uint32_t)rng_below(rng, c->plan->reset_ppm + 1);
     world->event_limit = c->plan->steps;

@@ -549,6 +549,16 @@ static bool sector_is_zero(const uint8_t *data, uint64_t bytes)
     return true;
 }
 
+static void bit_flip(struct file *file, uint64_t byte, uint8_t bit)
+{
+    for (enum image image = IMAGE_CURRENT; image <= IMAGE_DURABLE; image++) {
+        uint8_t value;
+        image_read(file, image, byte, &value, 1);
+        value ^= bit;
+        image_write(file, image, byte, &value, 1);
+    }
+}
+
 /* One bit of a durable sector; false where it is all zero, or not there. */
 static bool sector_flip(struct disk *disk, struct file *file, uint64_t at, uint64_t *ret_offset)
 {
@@ -561,13 +571,7 @@ static bool sector_flip(struct disk *disk, struct file *file, uint64_t at, uint6
         return false;
     }
     uint64_t byte = at + rng_below(&disk->rng, DISK_SECTOR_BYTES);
-    uint8_t bit = (uint8_t)(1u << rng_below(&disk->rng, 8));
-    for (enum image image = IMAGE_CURRENT; image <= IMAGE_DURABLE; image++) {
-        uint8_t value;
-        image_read(file, image, byte, &value, 1);
-        value ^= bit;
-        image_write(file, image, byte, &value, 1);
-    }
+    bit_flip(file, byte, (uint8_t)(1u << rng_below(&disk->rng, 8)));
     *ret_offset = byte;
     return true;
 }
@@ -586,8 +590,10 @@ bool disk_rot(struct disk *disk, struct file_ref *ret_file, uint64_t *ret_offset
     return false;
 }
 
-bool disk_rot_newest(struct disk *disk, uint32_t sectors, struct file_ref *ret_file, uint64_t *ret_offset)
+bool disk_rot_newest(struct disk *disk, uint32_t sectors, uint32_t align, struct file_ref *ret_file,
+                     uint64_t *ret_offset)
 {
+    CHECK(align > 0 && align % DISK_SECTOR_BYTES == 0);
     struct file *file = disk_find(disk, disk->newest);
     uint64_t back = (uint64_t)sectors * DISK_SECTOR_BYTES;
     bool same = disk->flipped.kind == disk->newest.kind && disk->flipped.number == disk->newest.number;
@@ -595,12 +601,40 @@ bool disk_rot_newest(struct disk *disk, uint32_t sectors, struct file_ref *ret_f
         return false;
     }
     uint64_t at = disk->newest_end - (1 + rng_below(&disk->rng, sectors)) * DISK_SECTOR_BYTES;
-    if (!sector_flip(disk, file, at / DISK_SECTOR_BYTES * DISK_SECTOR_BYTES, ret_offset)) {
+    if (!sector_flip(disk, file, at / align * align, ret_offset)) {
         return false;
     }
     disk->flipped = *ret_file = file->ref;
     disk->flipped_at = *ret_offset;
     return true;
+}
+
+bool disk_find_bytes(const struct disk *disk, const void *data, uint32_t bytes, struct file_ref *ret_file,
+                     uint64_t *ret_offset)
+{
+    uint8_t sector[DISK_SECTOR_BYTES];
+    CHECK(bytes <= sizeof sector);
+    for (unsigned long i = 0; i < disk->file_count; i++) {
+        const struct file *file = disk->files[i];
+        for (uint64_t at = 0; at + sizeof sector <= file->durable_bytes; at += sizeof sector) {
+            image_read(file, IMAGE_DURABLE, at, sector, sizeof sector);
+            for (uint32_t in = 0; in + bytes <= sizeof sector; in++) {
+                if (memcmp(sector + in, data, bytes) == 0) {
+                    *ret_file = file->ref;
+                    *ret_offset = at + in;
+                    return true;
+                }
+            }
+        }
+    }
+    return false;
+}
+
+void disk_flip(struct disk *disk, struct file_ref ref, uint64_t offset)
+{
+    struct file *file = disk_find(disk, ref);
+    CHECK(file != NULL && offset < file->durable_bytes);
+    bit_flip(file, offset, 1);
 }
 
 struct disk_copy {

@@ -49,9 +49,15 @@ void disk_crash(struct disk *disk, bool power);
 void disk_list(const struct disk *disk, enum file_kind kind, struct file_info **ret_files, uint32_t *ret_count);
 /* Flips one bit in a random durable sector that is not all zero; false when there is none. */
 bool disk_rot(struct disk *disk, struct file_ref *ret_file, uint64_t *ret_offset);
-/* The same near the end of what was synced last: one of the `sectors` before it. False also when a flip of before lies
- * less than twice that far back. */
-bool disk_rot_newest(struct disk *disk, uint32_t sectors, struct file_ref *ret_file, uint64_t *ret_offset);
+/* The same near the end of what was synced last: one of the `sectors` before it, a multiple of `align` bytes from the
+ * beginning. False also when a flip of before lies less than twice that far back. */
+bool disk_rot_newest(struct disk *disk, uint32_t sectors, uint32_t align, struct file_ref *ret_file,
+                     uint64_t *ret_offset);
+/* Where a durable sector holds these bytes, in one piece; false where none does. */
+bool disk_find_bytes(const struct disk *disk, const void *data, uint32_t bytes, struct file_ref *ret_file,
+                     uint64_t *ret_offset);
+/* Flips a bit of this byte: once, and the sector rots; again, and it is what it was. */
+void disk_flip(struct disk *disk, struct file_ref file, uint64_t offset);
 /* All files as a backup would read them, while nothing is under way; and back, durable, in the place of what is there.
  * A copy NULL: there is nothing any more. */
 struct disk_copy;

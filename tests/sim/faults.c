@@ -6,9 +6,11 @@
 #include "base/check.h"
 #include "cluster.h"
 
-#define LIVE_ROT_SECTORS 64u
-#define LIVE_ROT_BEHIND  8u   /* entries in the log and not applied */
-#define LIVE_ROT_TRIES   300u /* 10 ms apart */
+#define LIVE_ROT_SECTORS 32u
+#define LIVE_ROT_BLOCK   4096u /* each write of a log begins on one */
+#define LIVE_ROT_BEHIND  8u    /* entries in the log and not applied */
+#define LIVE_ROT_TRIES   300u  /* 10 ms apart */
+#define LOST_TRIES       300u  /* likewise */
 
 static struct rng *rng_of_faults(struct cluster *c)
 {
@@ -301,11 +303,11 @@ static void log_rot(struct cluster *c)
     }
 }
 
-/* Every metad is up and has its state: one may lose it. */
+/* Every member is up and has its state: one may lose it. */
 static bool databases_are_whole(const struct cluster *c)
 {
-    for (uint32_t i = 0; i < c->plan->metads; i++) {
-        for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+    for (uint32_t i = 0; i < c->metad_count; i++) {
+        for (uint32_t g = 0; g < CLUSTER_GROUPS && c->metad_states[i] == METAD_IN_USE; g++) {
             const struct actor *actor = c->metads[i]->up ? node_actor(c->metads[i], ACTOR_GROUP, g) : NULL;
             if (actor == NULL || group_status(actor->self).term == 0 || group_health(actor->self).lost) {
                 return false;
@@ -315,14 +317,52 @@ static bool databases_are_whole(const struct cluster *c)
     return true;
 }
 
+/* Who leads the group, if that is another one and the node's log has all that it has. */
+static struct node *led_by(struct cluster *c, uint32_t g, const struct node *node, uint64_t last)
+{
+    for (uint32_t i = 0; i < c->metad_count; i++) {
+        const struct actor *actor = node_actor(c->metads[i], ACTOR_GROUP, g);
+        struct raft_status status = actor != NULL ? group_status(actor->self) : (struct raft_status){0};
+        if (status.role == RAFT_LEADER && c->metads[i] != node && last >= status.last) {
+            return c->metads[i];
+        }
+    }
+    return NULL;
+}
+
+/* The state is not back yet and the log is level: the leader dies, so that this node would be elected. */
+static void lost_wait(struct world *world, void *context, uint64_t argument)
+{
+    struct cluster *c = context;
+    struct node *metad = c->metads[argument % PLAN_METADS], *leader = NULL;
+    for (uint32_t g = 0; g < CLUSTER_GROUPS && leader == NULL; g++) {
+        const struct actor *actor = node_actor(metad, ACTOR_GROUP, g);
+        if (actor != NULL && group_health(actor->self).lost) {
+            leader = led_by(c, g, metad, group_status(actor->self).last);
+        }
+    }
+    if (c->calm) {
+        return;
+    }
+    if (leader != NULL) {
+        node_crash(leader, CRASH_KILL);
+    } else if (argument >= PLAN_METADS) {
+        world_at(world, world->now_ns + 10 * MILLISECOND, lost_wait, c, argument - PLAN_METADS);
+    }
+}
+
 /* A metad's database is damaged: its shell sets it aside, and starts with an empty one (R-E5). */
 static void database_lost(struct cluster *c)
 {
     struct node *metad = any_metad(c);
-    if (databases_are_whole(c) && !stale_shelters(c)) {
+    bool member = c->metad_states[metad->id - 1] == METAD_IN_USE;
+    if (member && databases_are_whole(c) && !stale_shelters(c)) {
         node_crash(metad, rng_chance(rng_of_faults(c), 500000) ? CRASH_POWER : CRASH_KILL);
         sim_kv_drop(metad->kvs[0]);
         world_note(c->world, "database of metad:%u lost", metad->id);
+        if (rng_chance(rng_of_faults(c), 500000)) {
+            world_at(c->world, c->world->now_ns, lost_wait, c, LOST_TRIES * PLAN_METADS + metad->id - 1);
+        }
     } else {
         crash_soon(c, metad, CRASH_KILL);
     }
@@ -353,7 +393,9 @@ static void live_rot_flip(struct cluster *c)
     struct node *metad = faults_log_victim(c);
     struct file_ref file;
     uint64_t offset = 0;
-    if (metad->up && disk_rot_newest(metad->disks[0], LIVE_ROT_SECTORS, &file, &offset)) {
+    /* where a write begins there is an entry; many of the sectors behind carry nothing */
+    uint32_t align = rng_chance(rng_of_faults(c), 700000) ? LIVE_ROT_BLOCK : DISK_SECTOR_BYTES;
+    if (metad->up && disk_rot_newest(metad->disks[0], LIVE_ROT_SECTORS, align, &file, &offset)) {
         world_note(c->world, "rot: metad:%u, running, log file %u offset %llu", metad->id, file.number,
                    (unsigned long long)offset);
     } else {
@@ -379,7 +421,43 @@ static void live_rot_wait(struct world *world, void *context, uint64_t tries)
     }
 }
 
-/* Mostly it dies before, and its disk is slow for a while: what it applies again, and what it acknowledges, waits. */
+static void slow_for_a_while(struct cluster *c, struct node *node)
+{
+    disk_knobs(node->disks[0])->extra_ns = rng_between(rng_of_faults(c), 5, 60) * MILLISECOND;
+    lasts(c, end_disk, node->slot);
+}
+
+static bool leads_any(struct node *metad)
+{
+    bool any = false;
+    for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+        const struct actor *actor = node_actor(metad, ACTOR_GROUP, g);
+        any = any || (actor != NULL && group_status(actor->self).role == RAFT_LEADER);
+    }
+    return any;
+}
+
+static void live_rot_heal(struct world *world, void *context, uint64_t argument)
+{
+    (void)argument;
+    live_rot_flip(context);
+    world_heal(world);
+}
+
+/* Another one does not hear the leader for a moment: what was written meanwhile is read back for that one. */
+static void live_rot_lag(struct cluster *c, struct node *metad)
+{
+    struct rng *rng = rng_of_faults(c);
+    struct node *other = metad;
+    while (other == metad) {
+        other = c->metads[rng_below(rng, c->plan->metads)];
+    }
+    world_cut(c->world, metad, other, true);
+    world_at(c->world, c->world->now_ns + rng_between(rng, 200, 800) * MILLISECOND, live_rot_heal, c, 0);
+}
+
+/* Mostly it dies before, and its disk is slow for a while: what it applies again, and what it acknowledges, waits. Or
+ * all die, and the others are slow: then it may lead before it has applied what it holds. */
 static void log_rot_live(struct cluster *c)
 {
     struct node *metad = faults_log_victim(c);
@@ -388,9 +466,22 @@ static void log_rot_live(struct cluster *c)
         live_rot_flip(c);
         return;
     }
-    disk_knobs(metad->disks[0])->extra_ns = rng_between(rng, 5, 60) * MILLISECOND;
-    lasts(c, end_disk, metad->slot);
-    crash_soon(c, metad, CRASH_KILL);
+    if (leads_any(metad) && rng_chance(rng, 800000)) {
+        live_rot_lag(c, metad);
+        return;
+    }
+    bool all = rng_chance(rng, 400000);
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        struct node *node = c->metads[i];
+        if (all) {
+            node_crash(node, CRASH_KILL);
+        } else if (node == metad) {
+            crash_soon(c, node, CRASH_KILL);
+        }
+        if ((node == metad) != all) {
+            slow_for_a_while(c, node);
+        }
+    }
     world_at(c->world, c->world->now_ns + 10 * MILLISECOND, live_rot_wait, c, LIVE_ROT_TRIES);
 }
 

@@ -385,6 +385,20 @@ void sim_kv_flushed(struct sim_kv *kv, uint64_t flush)
     kv->flushed = flush;
 }
 
+struct slice sim_kv_flushed_get(const struct sim_kv *kv, const void *key, size_t key_bytes)
+{
+    const struct pair *pair = tree_next(kv->visible, key, key_bytes, false);
+    bool found = pair != NULL && kv_key_compare(pair->key.data, pair->key.bytes, key, key_bytes) == 0;
+    pair = found ? pair : NULL;
+    for (unsigned long i = kv->change_count; i-- > 0;) { /* back to what the oldest of them replaced */
+        const struct change *change = &kv->changes[i];
+        struct slice changed = change->after != NULL ? change->after->key : change->before->key;
+        bool same = kv_key_compare(changed.data, changed.bytes, key, key_bytes) == 0;
+        pair = same ? change->before : pair;
+    }
+    return pair != NULL ? slice_ref(pair->value) : (struct slice){0};
+}
+
 /* The newest change goes out of the tree again. */
 static void kv_undo(struct sim_kv *kv)
 {

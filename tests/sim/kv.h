@@ -28,6 +28,9 @@ void sim_kv_commit(struct sim_kv *kv, struct kv_batch *batch);
 uint64_t sim_kv_flush(struct sim_kv *kv);
 void sim_kv_flushed(struct sim_kv *kv, uint64_t flush);
 void sim_kv_crash(struct sim_kv *kv);
+/* What a key holds in the state of the last completed flush, which no crash takes back; a reference, empty where it
+ * holds nothing. */
+struct slice sim_kv_flushed_get(const struct sim_kv *kv, const void *key, size_t key_bytes);
 /* Packed pairs (base/kv.h) of [from, end) in the state that `owner` pinned under `pin`: now, when it was not. At most
  * `bytes` of them, at least one; a new slice, empty at the end. A crash ends all pins. */
 struct slice sim_kv_scan(struct sim_kv *kv, uint64_t owner, uint64_t pin, struct slice from, struct slice end,

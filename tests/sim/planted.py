@@ -22,7 +22,7 @@ CORES = ("base", "proto", "raft", "metad", "blockd", "client")
 LEAST_PLANTS = 25
 LINES = 3
 # Seeds a start may take until the plant counts as not found, by scenario.
-SEEDS = {"log": 60, "log_rot": 60, "log_late": 60, "store": 40, "members": 120, "stale": 60, "database": 60, "liverot": 60}
+SEEDS = {"log": 60, "log_rot": 60, "log_late": 60, "store": 40, "members": 120, "stale": 60, "database": 60, "liverot": 120}
 SEEDS_OF_CLUSTERS = 30
 RUN_SECONDS = 300
 # What a finding's text says of its checker; the first that fits.
@@ -34,6 +34,7 @@ CHECKERS = [
     ("references", r"^references:"),
     ("tree", r"^tree:"),
     ("replicas", r"^replicas:"),
+    ("cut", r"^cut:"),
     ("members", r"^members:|the operator is refused"),
     ("agreement", r"^agreement:"),
     ("log", r"the log (opens|reads back|acknowledges|names a hole)|(appends|heals with) entries that do not decode|LOG_(OPEN|READ)|"

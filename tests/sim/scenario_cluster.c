@@ -144,8 +144,10 @@ static void check_stale(struct cluster *c)
         stale_note(c);
     }
     WORLD_REQUIRE(c->world, over, "a metad whose directory was put back is no voter with all entries within 60 s");
-    world_note(c->world, "%u directories put back, %u emptied, %u of them met who lacks what they lack",
-               c->stale.put_back, c->stale.emptied_count, c->stale.ahead_count);
+    world_note(c->world,
+               "%u directories put back, %u emptied, %u of them met who lacks what they lack, %u had a process that a "
+               "leader did not hear",
+               c->stale.put_back, c->stale.emptied_count, c->stale.ahead_count, c->stale.apart_count);
 }
 
 static void finale(struct cluster *c)

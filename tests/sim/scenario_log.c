@@ -366,6 +366,98 @@ static void two_of_three_rot(struct log_scenario *s)
     WORLD_REQUIRE(world, settle(s, 60 * SECOND), "no progress: two of three logs have a flipped sector");
 }
 
+/* ---- an entry rots on all that have it ---- */
+
+enum { LONE_BYTES = 3000, LONE_BYTE = 0xc5, LONE_FOUND = 400 }; /* all bytes of it are one, so that a sector is found */
+
+#define LONE_NS (5 * SECOND) /* both are up for two of them, and ask each other */
+
+struct lone { /* the entry's place on the disk of a node */
+    struct file_ref file;
+    uint64_t offset;
+};
+
+/* Two of three commit a proposal within a bound. */
+static bool lone_propose(struct log_scenario *s, uint32_t group, unsigned third, struct slice data)
+{
+    struct world *world = s->world;
+    uint64_t before = raft_check_acknowledgements(s->raft, group), end = world->now_ns + 20 * SECOND;
+    while (!world->failed && world->now_ns < end && raft_check_acknowledgements(s->raft, group) == before) {
+        for (unsigned i = 0; i < METADS && data.data != NULL; i++) {
+            if (i != third && leads(s->nodes[i], group)) {
+                uint64_t id = raft_check_propose(s->raft, group, data);
+                world_post(s->nodes[i], ACTOR_GROUP, group, HOST_PROPOSE, id, (struct slice){0}, data);
+                data = (struct slice){0};
+            }
+        }
+        if (!world_run_until(world, world->now_ns + 50 * MILLISECOND)) {
+            break;
+        }
+    }
+    slice_drop(&data);
+    return !world->failed && raft_check_acknowledgements(s->raft, group) > before;
+}
+
+/* The entry is committed while the third hears nothing, and then another one: what is written behind it says that it
+ * was synced (R-E2). */
+static bool lone_commit(struct log_scenario *s, uint32_t group, unsigned third)
+{
+    for (unsigned i = 0; i < METADS; i++) {
+        if (i != third) {
+            world_cut(s->world, s->nodes[i], s->nodes[third], true);
+        }
+    }
+    struct slice data = slice_alloc(LONE_BYTES);
+    memset(data.data, LONE_BYTE, LONE_BYTES);
+    return lone_propose(s, group, third, data) && lone_propose(s, group, third, proposal_make(s->world));
+}
+
+/* A sector that nothing else is in: the entry's name stands before it. */
+static bool lone_find(struct log_scenario *s, unsigned third, struct lone *ret_lones)
+{
+    uint8_t data[LONE_FOUND];
+    bool found = true;
+    memset(data, LONE_BYTE, sizeof data);
+    for (unsigned i = 0; i < METADS; i++) {
+        found = found && (i == third || disk_find_bytes(s->nodes[i]->disks[0], data, sizeof data, &ret_lones[i].file,
+                                                        &ret_lones[i].offset));
+    }
+    return found;
+}
+
+/* The two lose power, and a bit of the entry flips, or flips back, on both. */
+static void lone_flip(struct log_scenario *s, unsigned third, const struct lone *lones)
+{
+    for (unsigned i = 0; i < METADS; i++) {
+        if (i != third) {
+            node_crash(s->nodes[i], CRASH_POWER);
+            disk_flip(s->nodes[i]->disks[0], lones[i].file, lones[i].offset);
+            s->flips[i]++;
+        }
+    }
+}
+
+/* An entry that two of three have committed cannot be read on either, and the third lacks it. Nobody may take it for
+ * one that was never there: its bytes can be read again later (a bad cable, a controller), and must then be what they
+ * were. */
+static void lone_entry_rots(struct log_scenario *s)
+{
+    struct world *world = s->world;
+    uint32_t group = (uint32_t)rng_below(&world->rng_scenario, GROUPS);
+    unsigned third = (unsigned)rng_below(&world->rng_scenario, METADS);
+    struct lone lones[METADS];
+    bool rots = lone_commit(s, group, third) && lone_find(s, third, lones);
+    if (rots) {
+        lone_flip(s, third, lones);
+    }
+    world_heal(world);
+    if (!rots || !world_run_until(world, world->now_ns + LONE_NS)) {
+        return;
+    }
+    lone_flip(s, third, lones);
+    WORLD_REQUIRE(world, settle(s, 60 * SECOND), "no progress: an entry that could not be read can be read again");
+}
+
 static void finale(struct log_scenario *s)
 {
     struct world *world = s->world;
@@ -373,6 +465,9 @@ static void finale(struct log_scenario *s)
     WORLD_REQUIRE(world, settle(s, 60 * SECOND), "no progress: the groups have not settled 60 s after the last fault");
     if (s->rots && !world->failed) {
         two_of_three_rot(s);
+    }
+    if (s->rots && !world->failed && rng_chance(&world->rng_scenario, 300000)) {
+        lone_entry_rots(s);
     }
     uint64_t before[GROUPS];
     for (uint32_t g = 0; g < GROUPS && !world->failed; g++) {

@@ -11,6 +11,7 @@ enum { WELL_LOOKS = 12 }; /* longer than a follower waits that hears nothing */
 enum { HEARD_LOOKS = 8 }; /* and so many before its end everybody heard how far each was */
 enum { DOWN_LOOKS = 4 };  /* longer than an acknowledgement travels */
 #define AHEAD_NS (3 * SECOND)
+#define APART_NS (1500 * MILLISECOND) /* longer than it waits for a leader before it speaks to the others */
 
 static bool enabled(const struct cluster *c)
 {
@@ -132,6 +133,12 @@ static void end_cut(struct world *world, void *context, uint64_t argument)
     world_heal(world);
 }
 
+static void cut_for_a_while(struct cluster *c, struct node *a, struct node *b)
+{
+    world_cut(c->world, a, b, true);
+    world_at(c->world, c->world->now_ns + rng_between(&c->world->rng_scenario, APART_NS, 2 * APART_NS), end_cut, c, 0);
+}
+
 /* It comes back to one of the others alone, in half of the cases: the two would be a majority. */
 static void cut_one_other(struct cluster *c)
 {
@@ -184,7 +191,9 @@ static void put_back(struct cluster *c)
     stale->phase = STALE_BACK;
     stale->well = 0;
     node_start(node);
-    if (stale->behind != NULL) {
+    if (stale->apart_from != NULL) {
+        cut_for_a_while(c, node, stale->apart_from);
+    } else if (stale->behind != NULL) {
         cut_the_rest(c);
     } else {
         cut_one_other(c);
@@ -310,11 +319,114 @@ static void ahead_down_look(struct cluster *c)
     }
 }
 
+/* ---- a process that a leader does not hear ---- */
+
+static void backup_free(struct stale_backup *backup)
+{
+    disk_copy_free(backup->disk);
+    sim_kv_copy_free(backup->kv);
+    log_copy_free(backup->log);
+    *backup = (struct stale_backup){0};
+}
+
+static void backup_take(struct cluster *c, struct node *node)
+{
+    struct stale_backup *backup = &c->stale.backups[node->id - 1];
+    backup_free(backup);
+    *backup = (struct stale_backup){.disk = disk_copy_take(node->disks[0]),
+                                    .kv = sim_kv_copy_take(node->kvs[0]),
+                                    .log = log_check_copy(c->log, node->id),
+                                    .directory = c->stale.directories[node->id - 1],
+                                    .boots = c->boots[node->id - 1]};
+}
+
+static struct node *leader_of(struct cluster *c, uint32_t g, uint64_t *ret_term)
+{
+    for (uint32_t i = 0; i < c->plan->metads; i++) {
+        struct raft_status status = status_of(c, metad_of(c, i), g);
+        if (status.role == RAFT_LEADER) {
+            *ret_term = status.term;
+            return metad_of(c, i);
+        }
+    }
+    return NULL;
+}
+
+/* Its directory as it is now is the one that comes back: whoever does not hear of the process that begins here sees
+ * nothing missing. */
+static void apart_begin(struct cluster *c)
+{
+    struct stale *stale = &c->stale;
+    uint32_t group = (uint32_t)rng_below(&c->world->rng_scenario, CLUSTER_GROUPS);
+    backup_take(c, stale->node);
+    for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+        stale->apart_leaders[g] = leader_of(c, g, &stale->apart_terms[g]);
+    }
+    stale->apart_due = false;
+    stale->apart_from = stale->apart_leaders[group];
+    stale->apart_until_ns = c->world->now_ns + APART_NS;
+    stale->phase = STALE_APART;
+    if (stale->apart_from != NULL) {
+        world_cut(c->world, stale->node, stale->apart_from, true);
+        world_note(c->world, "metad:%u does not reach metad:%u", stale->node->id, stale->apart_from->id);
+    }
+    node_start(stale->node);
+}
+
+/* Nobody was elected since: no vote and no acknowledgement of that process made a majority that this leader was not in.
+ */
+static bool leaders_are_the_same(struct cluster *c)
+{
+    bool same = true;
+    for (uint32_t g = 0; g < CLUSTER_GROUPS; g++) {
+        uint64_t term = 0;
+        const struct node *leader = leader_of(c, g, &term);
+        same = same && leader != NULL && leader == c->stale.apart_leaders[g] && term == c->stale.apart_terms[g];
+    }
+    return same;
+}
+
+/* It keeps the directory that it has. */
+static void spare(struct cluster *c)
+{
+    c->stale.phase = STALE_NONE;
+    if (!c->stale.node->up) {
+        node_start(c->stale.node);
+    }
+}
+
+static void apart_look(struct cluster *c)
+{
+    if (c->world->now_ns < c->stale.apart_until_ns) {
+        return;
+    }
+    world_heal(c->world);
+    if (leaders_are_the_same(c)) {
+        go_down(c);
+    } else {
+        spare(c);
+    }
+}
+
+/* It is down, the others are well, and what it acknowledged is durable with them. */
+static void down_over(struct cluster *c)
+{
+    struct stale *stale = &c->stale;
+    if (stale->apart_due) {
+        apart_begin(c);
+    } else if (stale->apart_from != NULL && !leaders_are_the_same(c)) {
+        spare(c);
+    } else {
+        stale->apart_count += stale->apart_from != NULL;
+        put_back(c);
+    }
+}
+
 static void look(struct cluster *c)
 {
     struct stale *stale = &c->stale;
-    if (stale->phase == STALE_AHEAD) {
-        ahead_look(c);
+    if (stale->phase == STALE_AHEAD || stale->phase == STALE_APART) {
+        (stale->phase == STALE_AHEAD ? ahead_look : apart_look)(c);
         return;
     }
     if (stale->phase == STALE_DOWN && stale->behind != NULL) {
@@ -327,7 +439,7 @@ static void look(struct cluster *c)
     }
     bool well = stale->well >= WELL_LOOKS;
     if (stale->phase == STALE_DOWN && well && counted_is_durable(c)) {
-        put_back(c);
+        down_over(c);
     } else if (stale->phase == STALE_BACK && well && in_all_groups(c, has_no_vote, is_whole)) {
         world_note(c->world, "metad:%u counts in no majority that it must not", stale->node->id);
         stale->phase = STALE_LEARNER;
@@ -350,14 +462,6 @@ void stale_begin(struct cluster *c)
     }
 }
 
-static void backup_free(struct stale_backup *backup)
-{
-    disk_copy_free(backup->disk);
-    sim_kv_copy_free(backup->kv);
-    log_copy_free(backup->log);
-    *backup = (struct stale_backup){0};
-}
-
 void stale_deinit(struct cluster *c)
 {
     for (uint32_t i = 0; i < PLAN_METADS; i++) {
@@ -374,12 +478,14 @@ bool stale_hurt(struct cluster *c, struct node *metad, bool emptied)
     }
     stale->node = metad;
     stale->emptied = emptied;
-    stale->behind = NULL;
+    stale->behind = stale->apart_from = NULL;
+    stale->apart_due = false;
     if (ahead_begin(c)) {
         stale->phase = STALE_AHEAD;
         stale->well = 0;
         return true;
     }
+    stale->apart_due = !emptied && rng_chance(&c->world->rng_scenario, 400000);
     go_down(c);
     return true;
 }
@@ -389,15 +495,10 @@ void stale_down(struct cluster *c, struct node *node)
     if (!enabled(c) || node->role != ROLE_METAD) {
         return;
     }
-    struct stale_backup *backup = &c->stale.backups[node->id - 1];
     bool hurt = c->stale.phase != STALE_NONE && c->stale.node == node;
-    if (!hurt && (backup->disk == NULL || rng_chance(&c->world->rng_scenario, 400000))) {
-        backup_free(backup);
-        *backup = (struct stale_backup){.disk = disk_copy_take(node->disks[0]),
-                                        .kv = sim_kv_copy_take(node->kvs[0]),
-                                        .log = log_check_copy(c->log, node->id),
-                                        .directory = c->stale.directories[node->id - 1],
-                                        .boots = c->boots[node->id - 1]};
+    bool none = c->stale.backups[node->id - 1].disk == NULL;
+    if (!hurt && (none || rng_chance(&c->world->rng_scenario, 400000))) {
+        backup_take(c, node);
     }
 }
 
@@ -408,18 +509,16 @@ bool stale_holds(const struct cluster *c, const struct node *node)
 
 bool stale_shelters(const struct cluster *c)
 {
-    return c->stale.phase == STALE_AHEAD || c->stale.phase == STALE_DOWN || c->stale.phase == STALE_BACK;
+    enum stale_phase phase = c->stale.phase;
+    return phase == STALE_AHEAD || phase == STALE_DOWN || phase == STALE_APART || phase == STALE_BACK;
 }
 
 void stale_heal(struct cluster *c)
 {
     if (c->stale.phase == STALE_AHEAD) {
         c->stale.phase = STALE_NONE;
-    } else if (c->stale.phase == STALE_DOWN) {
-        c->stale.phase = STALE_NONE;
-        if (!c->stale.node->up) {
-            node_start(c->stale.node);
-        }
+    } else if (c->stale.phase == STALE_DOWN || c->stale.phase == STALE_APART) {
+        spare(c);
     }
 }
 

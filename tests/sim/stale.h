@@ -9,7 +9,11 @@
  *
  * Often (COUNTEREXAMPLES E3) one of the others hears nothing for a while, and the rest commits without it. Then the one
  * that goes back meets it alone: the two lack what was acknowledged, and must not be a majority. Who hears nothing may
- * crash meanwhile, if its log holds what it had heard. */
+ * crash meanwhile, if its log holds what it had heard.
+ *
+ * Or the one that goes back had one process more, that the leader of a group never heard: it reached only the others,
+ * as it does when it comes back with its old directory. Then the leader has to take their word. What that process heard
+ * and promised was nothing of a majority, as long as all have the leader that they had. */
 #ifndef CAIRN_SIM_STALE_H
 #define CAIRN_SIM_STALE_H
 
@@ -23,6 +27,7 @@ enum stale_phase {
     STALE_NONE,
     STALE_AHEAD,   /* one of the others hears nothing, and the rest goes on without it */
     STALE_DOWN,    /* it is down, its directory what it was */
+    STALE_APART,   /* it runs once more before it goes back, and does not reach a leader */
     STALE_BACK,    /* put back, and it may be counted by who does not know yet */
     STALE_LEARNER, /* it has no vote, or never lacked anything */
 };
@@ -52,9 +57,13 @@ struct stale {
     uint64_t ahead_until_ns;
     uint64_t counted[PLAN_METADS][2]; /* the last entry of who led the group when the node went down; 0: did not lead */
     uint32_t down_looks;
+    bool apart_due;                /* it is to run once more */
+    struct node *apart_from;       /* whom it does not reach then, nor when it comes back; NULL: it reaches all */
+    struct node *apart_leaders[2]; /* who led each group when it began to, and in which term */
+    uint64_t apart_terms[2], apart_until_ns;
     uint8_t directories[PLAN_METADS]; /* an emptied directory is another one */
     struct stale_backup backups[PLAN_METADS];
-    uint32_t put_back, emptied_count, ahead_count;
+    uint32_t put_back, emptied_count, ahead_count, apart_count;
 };
 
 void stale_begin(struct cluster *c);
