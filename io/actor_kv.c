@@ -5,8 +5,8 @@
  * not wait for it, and what commits of one turn wrote twice is written once. A flush or a scan is preceded by what is
  * pending.
  *
- * A database that refuses writes for now (flushes or compaction are behind): the actor takes no step until what it has
- * pending is taken; flushes and scans wait behind it. How it fails: any other error of a commit is a HALT (kv.c). */
+ * A database whose flushes or compaction are behind refuses writes: the actor takes no step until what it has pending
+ * is taken; flushes and scans wait behind it. How it fails: any other error of a commit is a HALT (kv.c). */
 #include <stdlib.h>
 #include <string.h>
 

@@ -122,7 +122,7 @@ struct loop {
     struct task_queue posted; /* under lock */
     bool gone;                /* under lock: tasks are dropped */
     struct runtime_actor *ready, **ready_tail;
-    struct runtime_actor *held;      /* actors whose database refuses writes for now */
+    struct runtime_actor *held;      /* actors whose database refuses what they have pending */
     struct runtime_actor *unsettled; /* actors with writes pending */
     uv_timer_t held_timer;
     struct effects effects;
@@ -232,7 +232,7 @@ void effects_drop(struct effect *effect);
 /* actor_kv.c, on the loop's thread */
 /* Takes a KV effect of the actor. */
 void actor_kv_perform(struct runtime_actor *actor, const struct effect *effect);
-/* Writes what is pending, and begins what waits behind it. False when the database refuses it for now. */
+/* Writes what is pending, and begins what waits behind it. False while the database refuses it. */
 bool actor_kv_settle(struct runtime_actor *actor);
 /* What the actor that is being stepped wrote to this database and reads before it; NULL: nothing. Borrowed. */
 struct kv_batch *actor_kv_pending(const struct runtime_kv *kv);
@@ -256,18 +256,18 @@ void disk_destroy(struct disk *disk);
 void disk_files_destroy(struct disk_files *files);
 
 /* kv.c */
-/* WOULD_BLOCK: not taken now, flushes are behind; ask again. */
 /* RocksDB counts each comparison of keys for the thread unless told not to: a twelfth of what a commit costs. */
 void runtime_kv_thread(void);
+/* WOULD_BLOCK: not taken, flushes are behind; ask again. */
 MUST_CHECK enum err runtime_kv_commit(struct runtime_kv *kv, struct kv_batch *batch, char *ret_text);
 MUST_CHECK enum err runtime_kv_flush(struct runtime_kv *kv, char *ret_text);
 /* The state that `actor` pinned under `number`, pinned now when it was not. Loop thread. */
 struct kv_pin;
 struct kv_pin *runtime_kv_pin(struct runtime_kv *kv, const struct runtime_actor *actor, uint64_t number);
 void runtime_kv_unpin(struct runtime_kv *kv, const struct runtime_actor *actor, uint64_t number);
-/* Packed pairs of [from, end), as many as fit into `bytes`, at least one. Any thread, one a pin at a time. */
 /* The database failed at `what`: the shell is told of damage, and the process halts. Any thread. */
 void runtime_kv_failed(struct runtime *runtime, enum err err, const char *what, const char *text);
+/* Packed pairs of [from, end), as many as fit into `bytes`, at least one. Any thread, one a pin at a time. */
 MUST_CHECK enum err runtime_kv_scan(struct runtime_kv *kv, struct kv_pin *pin, struct slice from, struct slice end,
                                     uint64_t bytes, struct slice *ret_pairs, char *ret_text);
 

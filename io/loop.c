@@ -3,9 +3,9 @@
  * Happy path of a turn (uv_prepare, so just before the loop would sleep): take the tasks other threads posted, step
  * actors until their inboxes are empty or the turn's budget is spent, performing each step's effects right behind it;
  * then flush the sockets and submit the ring once, and write what was committed to databases while those are under way.
- * An actor whose database refuses writes for now is set aside, with
- * its inbox, until they are taken; the others go on. What is left over keeps the loop from sleeping (uv_idle). An actor
- * that is always ready gets a batch at a time, in turn with the others. */
+ * An actor whose database refuses its writes is set aside, with its inbox, until they are taken; the others go on. What
+ * is left over keeps the loop from sleeping (uv_idle). An actor that is always ready gets a batch at a time, in turn
+ * with the others. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -16,7 +16,7 @@ FOLDERS = set(PROGRAMS) | set(LIBRARIES)
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 SYSTEM_CALL = re.compile(r"\b(uv_[a-z]\w*|io_uring_\w+|rocksdb_\w+|SSL_\w+)\s*\(")
 SYSTEM_HEADER = re.compile(r"^(uv\.h|liburing\.h|rocksdb/.*|openssl/ssl\.h)$")
-# What the versions we link to do wrong, seen here: nobody calls it. RocksDB 7.8's rate limiter loses a wakeup (its 11742).
+# What the versions we link to do wrong: nobody calls it. RocksDB 7.8's rate limiter loses a wakeup (io/README.md).
 BROKEN_CALL = re.compile(r"\b(rocksdb_options_set_ratelimiter)\s*\(")
 # A core performs no input or output, reads no clock, starts no thread.
 CORE_HEADER = re.compile(r"^(unistd|fcntl|pthread|time|poll|signal|dirent|threads)\.h$|^(sys|netinet|arpa|linux)/.*")

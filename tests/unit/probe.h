@@ -160,6 +160,25 @@ static inline struct runtime_config station_config(const struct certs *certs, co
     };
 }
 
+/* A runtime of blockd:2 over a data directory, with its database; not started. */
+static inline void station_open(struct station *station, const struct certs *certs, const char *dir, int *ret_lock,
+                                struct runtime_kv **ret_kv)
+{
+    char text[256] = "";
+    struct runtime_config config = station_config(certs, "blockd:2", ROLE_BLOCKD, 2, certs_file(certs, "node", "log"));
+    CHECK(runtime_directory_open(dir, ret_lock, text) == ERR_OK);
+    CHECK(runtime_create(&config, &station->runtime, text) == ERR_OK);
+    CHECK(runtime_kv_open(station->runtime, dir, ret_kv, text) == ERR_OK);
+}
+
+/* One that has ended. */
+static inline void station_close(struct station *station, int lock, struct runtime_kv *kv)
+{
+    runtime_kv_close(kv);
+    runtime_destroy(station->runtime);
+    close(lock);
+}
+
 static inline void *station_main(void *argument)
 {
     struct station *station = argument;

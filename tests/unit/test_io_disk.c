@@ -27,12 +27,7 @@ struct field {
 
 static void field_open(struct field *field)
 {
-    char text[256] = "";
-    struct runtime_config config =
-        station_config(&field->certs, "blockd:2", ROLE_BLOCKD, 2, certs_file(&field->certs, "node", "log"));
-    assert_int_equal(runtime_directory_open(field->dir, &field->lock, text), ERR_OK);
-    assert_int_equal(runtime_create(&config, &field->station.runtime, text), ERR_OK);
-    assert_int_equal(runtime_kv_open(field->station.runtime, field->dir, &field->kv, text), ERR_OK);
+    station_open(&field->station, &field->certs, field->dir, &field->lock, &field->kv);
     probe_add(&field->probe, field->station.runtime, 0, ACTOR_STORE, 0, field->dir, field->kv);
     station_start(&field->station);
 }
@@ -41,9 +36,7 @@ static void field_close(struct field *field, int exit_code)
 {
     assert_int_equal(station_stop(&field->station), exit_code);
     probe_forget(&field->probe);
-    runtime_kv_close(field->kv);
-    runtime_destroy(field->station.runtime);
-    close(field->lock);
+    station_close(&field->station, field->lock, field->kv);
     assert_int_equal(slice_live_bytes(), 0);
 }
 
@@ -592,9 +585,7 @@ static void test_halt(void **state)
     assert_non_null(strstr(last, "\"level\":\"fatal\",\"code\":\"CORRUPT\",\"node\":\"blockd:2\""));
     assert_non_null(strstr(last, "\"text\":\"record 5 is \\\"torn\\\"\"}"));
     probe_forget(&field->probe);
-    runtime_kv_close(field->kv);
-    runtime_destroy(field->station.runtime);
-    close(field->lock);
+    station_close(&field->station, field->lock, field->kv);
     field_open(field);
 }
 

@@ -117,15 +117,11 @@ struct field {
 static int setup(void **state)
 {
     struct field *field = calloc(1, sizeof *field);
-    char text[256] = "", dir[128];
+    char dir[128];
     certs_init(&field->certs);
     certs_issue(&field->certs, "ca", "blockd:2", 0);
-    struct runtime_config config =
-        station_config(&field->certs, "blockd:2", ROLE_BLOCKD, 2, certs_file(&field->certs, "node", "log"));
     snprintf(dir, sizeof dir, "%s/data", field->certs.dir);
-    assert_int_equal(runtime_directory_open(dir, &field->lock, text), ERR_OK);
-    assert_int_equal(runtime_create(&config, &field->station.runtime, text), ERR_OK);
-    assert_int_equal(runtime_kv_open(field->station.runtime, dir, &field->kv, text), ERR_OK);
+    station_open(&field->station, &field->certs, dir, &field->lock, &field->kv);
     probe_add(&field->writer, field->station.runtime, 0, ACTOR_STORE, 0, dir, field->kv);
     probe_add(&field->other, field->station.runtime, 0, ACTOR_AGENT, 0, NULL, NULL);
     snprintf(dir, sizeof dir, "%s/gate", field->certs.dir);
@@ -223,9 +219,7 @@ static int teardown(void **state)
     }
     probe_forget(&field->writer);
     probe_forget(&field->other);
-    runtime_kv_close(field->kv);
-    runtime_destroy(field->station.runtime);
-    close(field->lock);
+    station_close(&field->station, field->lock, field->kv);
     certs_deinit(&field->certs);
     free(field);
     return slice_live_bytes() == 0 ? 0 : -1;

@@ -29,12 +29,7 @@ struct field {
 
 static void open_database(struct field *field)
 {
-    char text[256] = "";
-    struct runtime_config config =
-        station_config(&field->certs, "blockd:2", ROLE_BLOCKD, 2, certs_file(&field->certs, "node", "log"));
-    assert_int_equal(runtime_directory_open(field->dir, &field->lock, text), ERR_OK);
-    assert_int_equal(runtime_create(&config, &field->station.runtime, text), ERR_OK);
-    assert_int_equal(runtime_kv_open(field->station.runtime, field->dir, &field->kv, text), ERR_OK);
+    station_open(&field->station, &field->certs, field->dir, &field->lock, &field->kv);
     probe_add(&field->probe, field->station.runtime, 0, ACTOR_STORE, 0, field->dir, field->kv);
     station_start(&field->station);
 }
@@ -43,9 +38,7 @@ static void close_database(struct field *field)
 {
     assert_int_equal(station_stop(&field->station), 0);
     probe_forget(&field->probe);
-    runtime_kv_close(field->kv);
-    runtime_destroy(field->station.runtime);
-    close(field->lock);
+    station_close(&field->station, field->lock, field->kv);
     field->probe = (struct probe){0};
 }
 
