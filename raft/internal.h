@@ -145,6 +145,7 @@ struct raft {
 
     bool hard_changed, reset;
     uint64_t number, persisted_number, hard_number;
+    uint64_t install_number; /* by which the log itself has what the last installed snapshot holds */
     struct raft_pending *pending;
     unsigned long pending_count, pending_capacity;
     struct raft_held *held;

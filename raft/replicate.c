@@ -324,8 +324,9 @@ static void raft_append_accept(struct raft *raft, uint32_t to, uint64_t match)
 {
     match = raft_match_sound(raft, match);
     struct raft_message reply = {.kind = RAFT_APPEND_REPLY, .to = to, .log_index = match};
-    bool hard = !raft->hard_changed && raft->hard_number <= raft->persisted_number;
-    if (hard && match <= raft->log.persisted) {
+    uint64_t number = raft->hard_number > raft->install_number ? raft->hard_number : raft->install_number;
+    bool told = !raft->hard_changed && number <= raft->persisted_number;
+    if (told && match <= raft->log.persisted) {
         raft_send(raft, reply);
     } else {
         raft_send_durable(raft, reply);

@@ -39,7 +39,9 @@ void raft_snapshot_done(struct raft *raft, struct raft_peer *peer, bool ok, uint
     raft_peer_probe(peer, (index > peer->match ? index : peer->match) + 1);
 }
 
-/* A log that holds the snapshot's last entry holds all before it, and keeps what is behind. */
+/* A log that holds the snapshot's last entry holds all before it, and keeps what is behind. Nothing is acknowledged
+ * before the log itself has that entry, or begins behind it, durably: who loses its machine answers and votes by its
+ * log (R-E5), which must then hold all that was ever promised. */
 void raft_installed(struct raft *raft, const struct raft_event *event)
 {
     struct raft_log *log = &raft->log;
@@ -58,11 +60,13 @@ void raft_installed(struct raft *raft, const struct raft_event *event)
             log->hole = index < log->last ? index + 1 : 0; /* until the host says where the next one is */
         }
         raft_log_durable(log, index); /* the machine holds it */
+        raft->install_number = raft->number;
     } else {
         CHECK(raft->role != RAFT_LEADER && !raft->hard_changed && log->written == log->last);
         raft_log_reset(log, index, event->term);
         raft_persist_cut(raft, index + 1);
         raft->reset = true;
+        raft->install_number = raft->number + 1;
     }
     if (index > raft->commit) {
         raft_commit_to(raft, index);

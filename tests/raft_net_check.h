@@ -150,8 +150,8 @@ static inline void net_check_promise(struct net *net, const struct raft_message 
     }
     if (m->kind == RAFT_APPEND_REPLY && !m->reject) {
         CHECK(self->hole == 0 || m->log_index < self->hole); /* N6: what cannot be read is not acknowledged */
-        CHECK((m->log_index <= self->disk.last || m->log_index <= self->flushed) &&
-              self->hard.term >= m->term); /* N6 */
+        CHECK(m->log_index <= self->disk.last &&
+              self->hard.term >= m->term); /* N6: the log, whatever the machine has */
     }
 }
 

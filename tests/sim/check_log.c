@@ -477,18 +477,6 @@ static void note_read(struct log_check *check, struct node *node, uint32_t g, co
     free(entries);
 }
 
-/* The last entry that is durable on a node: in its log, or in a snapshot behind which it asks its log to begin anew (a
- * group does so once the snapshot is flushed, R-E4). */
-static uint64_t durable_last(const struct shadow *shadow)
-{
-    uint64_t last = shadow->log.count;
-    for (unsigned long i = 0; i < shadow->append_count; i++) {
-        uint64_t reset = shadow->appends[i].reset_index;
-        last = reset > last ? reset : last;
-    }
-    return last;
-}
-
 /* What a message to another node promises is durable. */
 static void note_promise(struct log_check *check, const struct node *node, const struct effect *effect,
                          const Cairn__RaftMessage *m)
@@ -504,9 +492,9 @@ static void note_promise(struct log_check *check, const struct node *node, const
     WORLD_REQUIRE(check->world, !vote || (shadow->hard.term == m->term && shadow->hard.vote == candidate),
                   "promises: node %u group %u votes for %u in term %lu; durable is term %lu vote %u", node->id, g,
                   candidate, (unsigned long)m->term, (unsigned long)shadow->hard.term, shadow->hard.vote);
-    WORLD_REQUIRE(check->world, !append || (shadow->hard.term >= m->term && durable_last(shadow) >= m->log_index),
+    WORLD_REQUIRE(check->world, !append || (shadow->hard.term >= m->term && shadow->log.count >= m->log_index),
                   "promises: node %u group %u acknowledges entry %lu in term %lu; durable are %lu in term %lu",
-                  node->id, g, (unsigned long)m->log_index, (unsigned long)m->term, (unsigned long)durable_last(shadow),
+                  node->id, g, (unsigned long)m->log_index, (unsigned long)m->term, shadow->log.count,
                   (unsigned long)shadow->hard.term);
     for (uint64_t i = 0; append && shadow->holes > 0 && i < m->log_index && i < shadow->log.count; i++) {
         WORLD_REQUIRE(check->world, !shadow->log.entries[i].hole,
@@ -604,7 +592,7 @@ void log_check_send(struct log_check *check, struct node *node, const struct act
 bool log_check_holds(const struct log_check *check, uint32_t node, uint32_t g, uint64_t index)
 {
     CHECK(node < NODES && g < GROUPS);
-    return durable_last(&check->shadows[node][g]) >= index;
+    return check->shadows[node][g].log.count >= index;
 }
 
 void metad_check_send(struct raft_check *raft, struct log_check *log, struct node *node, const struct actor *actor,
@@ -630,7 +618,7 @@ static bool majority_has(const struct log_check *check, uint32_t g, const struct
         if ((config->members[i].roles & role) != 0) {
             CHECK(config->members[i].node < NODES);
             voters++;
-            durable += durable_last(&check->shadows[config->members[i].node][g]) >= commit;
+            durable += check->shadows[config->members[i].node][g].log.count >= commit;
         }
     }
     return voters == 0 || 2 * durable > voters;
@@ -699,7 +687,7 @@ void log_check_config(struct log_check *check, uint32_t g, const struct raft_con
         uint32_t node = after->members[i].node;
         bool comes = (after->members[i].roles & RAFT_VOTER) != 0 && (raft_config_roles(before, node) & RAFT_VOTER) == 0;
         CHECK(node < NODES);
-        uint64_t last = durable_last(&check->shadows[node][g]);
+        uint64_t last = check->shadows[node][g].log.count;
         WORLD_REQUIRE(check->world, !comes || last + CAUGHT_UP >= leader->commit,
                       "members: group %u makes node %u a voter, whose log ends with entry %lu, and %lu is committed", g,
                       node, (unsigned long)last, (unsigned long)leader->commit);

@@ -1,11 +1,13 @@
 /* The checker of a metad's log, fed by what groups and the log say to each other. For each node and group it keeps what
- * the log has acknowledged as durable and what it has been asked since: durability   after any crash the log opens with
- * all it acknowledged, plus the entries of some first part of what it had been asked since; term and vote likewise
+ * the log has acknowledged as durable and what it has been asked since:
+ *   durability   after any crash the log opens with all it acknowledged, plus the entries of some first part of what it
+ *                had been asked since; term and vote likewise
  *   integrity    what it reads back is what it was given
  *   order        acknowledgements of one group come in order
  *   promises     a vote, a request for votes and an acknowledged append leave a node only when the log has acknowledged
- *                what they promise: term, vote, entries; who cannot read an entry, or says that its state is lost,
- *                does not lead (R-E1, R-E5)
+ *                what they promise: term, vote, entries (or its beginning behind them; a snapshot alone does not do, a
+ *                database may be lost); who cannot read an entry, or says that its state is lost, does not lead (R-E1,
+ *                R-E5)
  *   majority     what a leader has committed is durable on a majority
  *   agreement    what two nodes apply at an index is the same */
 #ifndef CAIRN_SIM_CHECK_LOG_H
@@ -31,7 +33,7 @@ struct raft_check;
 /* Both checkers, Raft's first; the header is unpacked once. */
 void metad_check_send(struct raft_check *raft, struct log_check *log, struct node *node, const struct actor *actor,
                       const struct effect *effect);
-/* The entry at this index, or a snapshot behind it, is durable on the node. */
+/* The node's log has the entry at this index, or begins behind it, durably. */
 bool log_check_holds(const struct log_check *check, uint32_t node, uint32_t g, uint64_t index);
 /* After a step of a node that leads the group: its commit index is durable on a majority of the members before the step
  * or of those after it; on majorities of both halves of a joint configuration. */

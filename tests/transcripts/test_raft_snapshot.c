@@ -212,6 +212,69 @@ static void test_crash_between_install_and_reset(void **state)
     net_close(net);
 }
 
+/* Delivers everything, with the disk of 3 standing still. */
+static void settle_without_disk_of_three(struct net *net)
+{
+    for (int i = 0; i < 200 && net->bag_count > 0; i++) {
+        net_deliver(net, 0);
+        while (net_persist(net, 1) || net_persist(net, 2)) {}
+    }
+}
+
+/* Who loses its machine votes by its log (R-E5): so the log must hold what the snapshot brought before it is
+ * acknowledged, however durable the machine is. */
+static void test_nothing_is_acknowledged_before_the_reset(void **state)
+{
+    (void)state;
+    struct net *net = three_is_behind(10);
+    for (int i = 0; i < 3 && net->snapshot_count == 0; i++) {
+        net_tick(net, 1);
+        settle_messages(net);
+    }
+    uint64_t at = status_of(net, 1).applied;
+    net_crash(net, 2, 0);
+    net_snapshot_end(net, 0, true);
+    assert_int_equal(net->nodes[2].write_count, 1); /* the reset */
+    assert_int_equal(net_propose(net, 1, 8), ERR_OK);
+    for (int i = 0; i < 3; i++) {
+        net_tick(net, 1);
+        settle_without_disk_of_three(net);
+    }
+    assert_true(net_traced(net, "1>3 APPEND t2 at 32/2"));
+    assert_false(net_traced(net, "3>1 APPEND_REPLY t2 at"));
+    assert_true(status_of(net, 1).commit == at && status_of(net, 3).last == at + 1);
+    net_settle(net, 0);
+    assert_true(net_traced(net, "3>1 APPEND_REPLY t2 at 32/0"));
+    assert_int_equal(status_of(net, 1).commit, at + 1);
+    net_crash(net, 3, 0);
+    net->nodes[2].flushed = 0; /* its machine is lost */
+    net_start(net, 3);
+    assert_true(status_of(net, 3).lost && status_of(net, 3).last == at + 1);
+    net_close(net);
+}
+
+/* The log's own append of the snapshot's last entry hangs in the disk. */
+static void test_nothing_is_acknowledged_before_the_append(void **state)
+{
+    (void)state;
+    struct net *net = led_by_one(3, 3, 11);
+    assert_int_equal(net_propose(net, 1, 8), ERR_OK);
+    uint64_t at = status_of(net, 1).last;
+    settle_without_disk_of_three(net);
+    assert_true(status_of(net, 1).commit == at && status_of(net, 3).last == at && net->nodes[2].write_count == 1);
+    net_mark(net);
+    assert_true(net_install(net, 3, at, 2));
+    assert_true(!net_traced(net, "3: resets") && status_of(net, 3).applied == at);
+    for (int i = 0; i < 3; i++) {
+        net_tick(net, 1);
+        settle_without_disk_of_three(net);
+    }
+    assert_false(net_traced(net, "3>1 APPEND_REPLY"));
+    assert_true(net_persist(net, 3));
+    assert_true(net_traced(net, "3>1 APPEND_REPLY t2 at"));
+    net_close(net);
+}
+
 static void test_cut_log_starts_again_and_leads(void **state)
 {
     (void)state;
@@ -280,6 +343,8 @@ int main(void)
         cmocka_unit_test(test_snapshot_keeps_what_is_behind_it),
         cmocka_unit_test(test_snapshot_replaces_a_conflicting_log),
         cmocka_unit_test(test_crash_between_install_and_reset),
+        cmocka_unit_test(test_nothing_is_acknowledged_before_the_reset),
+        cmocka_unit_test(test_nothing_is_acknowledged_before_the_append),
         cmocka_unit_test(test_cut_log_starts_again_and_leads),
         cmocka_unit_test(test_snapshot_brings_the_members),
         cmocka_unit_test(test_term_is_never_below_the_snapshots),
