@@ -27,11 +27,20 @@
 #include "base/check.h"
 #include "io/internal.h"
 
-#define KV_WRITE_BUFFER_BYTES ((size_t)16 << 20)
-#define KV_CACHE_BYTES        ((size_t)16 << 20)
-#define KV_OPEN_FILES         512
-#define KV_BLOOM_BITS         10
-#define KV_BUFFER_BLOOM       0.02 /* of a write buffer: 30 bits a key of small records; most that is asked is new */
+/* A write buffer is a skip list that is searched for each pair written: a small one stays in the CPU's caches, and its
+ * flush is short. As much of them waits for flushes as three of 16 MiB would hold. */
+#define KV_WRITE_BUFFER_BYTES ((size_t)4 << 20)
+#define KV_WRITE_BUFFERS      12
+/* Files of level 0, each a write buffer: so many are compacted into the next level; so many slow writes down; so many
+ * stop them. In bytes what RocksDB has by default with its buffers of 16 MiB. */
+#define KV_FILES_COMPACTED 16
+#define KV_FILES_SLOW      80
+#define KV_FILES_STOP      144
+#define KV_FILE_BYTES      ((uint64_t)16 << 20) /* of the other levels */
+#define KV_CACHE_BYTES     ((size_t)16 << 20)
+#define KV_OPEN_FILES      512
+#define KV_BLOOM_BITS      10
+#define KV_BUFFER_BLOOM    0.02 /* of a write buffer: 30 bits a key of small records; most that is asked is new */
 /* What a compaction takes at most: its level 0 files and as much of the next level. */
 #define KV_LEVEL_BYTES      ((uint64_t)64 << 20)
 #define KV_COMPACTION_BYTES (2 * KV_LEVEL_BYTES)
@@ -479,9 +488,12 @@ static void kv_options_init(struct runtime_kv *kv)
     rocksdb_options_set_write_buffer_size(options, KV_WRITE_BUFFER_BYTES);
     rocksdb_options_set_memtable_prefix_bloom_size_ratio(options, KV_BUFFER_BLOOM);
     rocksdb_options_set_memtable_whole_key_filtering(options, 1);
-    rocksdb_options_set_max_write_buffer_number(options, 3);
+    rocksdb_options_set_max_write_buffer_number(options, KV_WRITE_BUFFERS);
+    rocksdb_options_set_level0_file_num_compaction_trigger(options, KV_FILES_COMPACTED);
+    rocksdb_options_set_level0_slowdown_writes_trigger(options, KV_FILES_SLOW);
+    rocksdb_options_set_level0_stop_writes_trigger(options, KV_FILES_STOP);
     rocksdb_options_set_max_background_jobs(options, 2);
-    rocksdb_options_set_target_file_size_base(options, KV_WRITE_BUFFER_BYTES);
+    rocksdb_options_set_target_file_size_base(options, KV_FILE_BYTES);
     rocksdb_options_set_max_bytes_for_level_base(options, KV_LEVEL_BYTES);
     rocksdb_options_set_max_compaction_bytes(options, KV_COMPACTION_BYTES);
     rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1);
