@@ -15,9 +15,9 @@
 #include "base/kv.h"
 #include "probe.h"
 
-#define COMMITS     12u
+#define COMMITS     40u /* more than there are write buffers */
 #define VALUE_BYTES (1u << 20)
-#define VALUES      24u /* of a commit: more than a write buffer */
+#define VALUES      6u /* of a commit: more than a write buffer */
 
 /* ---- what blocks the flush thread ---- */
 
@@ -214,6 +214,7 @@ static void test_stopped_while_held(void **state)
 static int teardown(void **state)
 {
     struct field *field = *state;
+    gate_set(false); /* RocksDB's threads are joined at the exit */
     if (!field->stopped) {
         station_stop(&field->station);
     }
