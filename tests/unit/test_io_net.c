@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -241,6 +242,48 @@ static void test_peer_lost(void **state)
     assert_int_equal(slice_live_bytes(), 0);
 }
 
+/* The client's end of its connection to the server, among the descriptors of this process. */
+static int client_socket(const struct pair *pair)
+{
+    for (int fd = 3; fd < 1024; fd++) {
+        struct sockaddr_in peer = {0};
+        socklen_t bytes = sizeof peer;
+        if (getpeername(fd, (struct sockaddr *)&peer, &bytes) == 0 && peer.sin_family == AF_INET &&
+            ntohs(peer.sin_port) == pair->port) {
+            return fd;
+        }
+    }
+    return -1;
+}
+
+/* The network breaks every connection, each of them open for a while: the pause before the next stays the shortest. */
+static void test_resets(void **state)
+{
+    (void)state;
+    struct pair pair;
+    static char log[1 << 16];
+    enum { RESETS = 5 };
+    pair_start(&pair, 1);
+    for (unsigned i = 0; i < RESETS; i++) {
+        struct ask ask = {
+            .to = address_node(ROLE_METAD, 1, ACTOR_STORE, 2), .type = MESSAGE_SHARD_PUT, .stream = i, .body_bytes = 9};
+        probe_do(&pair.asker, ask_run, &ask);
+        assert_true(probe_wait(&pair.asker, 2 * i + 1));
+        expect_echo(&pair.asker.events[2 * i], &ask);
+        usleep(150000); /* at least so long */
+        assert_int_equal(shutdown(client_socket(&pair), SHUT_RDWR), 0);
+        assert_true(probe_wait(&pair.asker, 2 * i + 2));
+        assert_int_equal(pair.asker.events[2 * i + 1].kind, EVENT_CLOSED);
+    }
+    FILE *file = fopen(certs_file(&pair.certs, "client", "log"), "r");
+    assert_non_null(file);
+    log[fread(log, 1, sizeof log - 1, file)] = 0;
+    fclose(file);
+    assert_non_null(strstr(log, "no connection to metad:1 (1 in a row)"));
+    assert_null(strstr(log, "(2 in a row)"));
+    pair_stop(&pair);
+}
+
 /* The asker goes away: an actor that heard from it is told, by connection. */
 static void test_asker_lost(void **state)
 {
@@ -429,15 +472,11 @@ static void test_two_incarnations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_echo),
-        cmocka_unit_test(test_echo_across_loops),
-        cmocka_unit_test(test_many_in_flight),
-        cmocka_unit_test(test_refused_requests),
-        cmocka_unit_test(test_peer_lost),
-        cmocka_unit_test(test_asker_lost),
-        cmocka_unit_test(test_no_address),
-        cmocka_unit_test(test_two_addresses),
-        cmocka_unit_test(test_two_incarnations),
+        cmocka_unit_test(test_echo),           cmocka_unit_test(test_echo_across_loops),
+        cmocka_unit_test(test_many_in_flight), cmocka_unit_test(test_refused_requests),
+        cmocka_unit_test(test_peer_lost),      cmocka_unit_test(test_resets),
+        cmocka_unit_test(test_asker_lost),     cmocka_unit_test(test_no_address),
+        cmocka_unit_test(test_two_addresses),  cmocka_unit_test(test_two_incarnations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
