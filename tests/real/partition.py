@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Partitions of real networks under load. Each daemon, and the clients, have a network namespace of their own on one bridge; a
-rule of nft in the receiver's namespace drops what another sends, so that each direction is cut by itself. With each partition
-the load must go on; then it heals. Usage: partition.py BIN_DIR [--rounds N] [--quick 1]"""
+rule of nft in the receiver's namespace drops what another sends, so that each direction is cut by itself, or resets connections.
+With each partition the load must go on; then it heals. Usage: partition.py BIN_DIR [--rounds N] [--quick 1]"""
 
 import contextlib
 import json
@@ -66,6 +66,13 @@ class Network:
         for other in others:
             if other != name:
                 command(*self.inside(name), "nft", "add rule ip cut in ip saddr %s counter drop" % self.address[other])
+
+    def reset(self, name, others, one_in):
+        """Of what `others` send to `name` one packet in so many resets its connection instead."""
+        for other in others:
+            if other != name:
+                command(*self.inside(name), "nft", "add rule ip cut in ip saddr %s meta l4proto tcp numgen random mod %d == 0 counter "
+                        "reject with tcp reset" % (self.address[other], one_in))
 
     def separate(self, some, others):
         for name in some:
@@ -178,7 +185,16 @@ def deaf_store(trial, net):
     return name
 
 
-PARTITIONS = (isolated_leader, bridge, deaf_leader, mute_leader, follower_without_clients, stores_without_metads, stores_gone, deaf_store)
+def resets(trial, net):
+    """The connections between metads are reset: by chance one packet in fifty, whoever sent it."""
+    names = [node.name for node in trial.live.metads]
+    for name in names:
+        net.reset(name, names, 50)
+    return ", ".join(names)
+
+
+PARTITIONS = (isolated_leader, bridge, deaf_leader, mute_leader, follower_without_clients, stores_without_metads, stores_gone, deaf_store,
+              resets)
 QUICK = (isolated_leader, bridge, mute_leader)
 
 
