@@ -1,9 +1,12 @@
 /* The checker of replicas (P10, R-E6): those that have applied the same hold the same.
  *
  * What it verifies
- *   each pair of keys (behind the prefix) and values of every replica against the first, in order of keys; and the
- * digest over all pairs that it returns names that state What it does not that they have applied the same (the caller
- * waits for it), or that what they hold is right (references.h, tree.h). */
+ *   pairs   each pair of keys (behind the prefix) and values of every replica against the first, in order of keys
+ *   digest  the one over all pairs that it returns names that state
+ *
+ * What it does not
+ *   that they have applied the same (the caller waits for it), or that what they hold is right (references.h,
+ *   tree.h). */
 #ifndef CAIRN_CHECK_REPLICAS_H
 #define CAIRN_CHECK_REPLICAS_H
 

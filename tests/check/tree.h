@@ -3,8 +3,9 @@
  *
  * What it verifies
  *   sums     each folder that hangs in the tree carries the number, the bytes and the digest (R-D2) of all entries
- * below it, and the namespace those of its root history  each event's entry is the live one or stands in the history
- * under its sequence, and so does each removal: a folder can be listed as of any of them (R-D1)
+ *            below it, and the namespace those of its root
+ *   history  each event's entry is the live one or stands in the history under its sequence, and so does each removal:
+ *            a folder can be listed as of any of them (R-D1)
  *
  * What it does not
  *   the contents of past entries; folders that were removed with what lies below them. */

@@ -31,6 +31,7 @@ void cut_check_send(struct world *world, const struct node *node, const struct a
         (void)reader_u64(&r); /* its number */
     }
     uint64_t index = reader_u64(&r);
+    (void)reader_u64(&r); /* its term */
     uint64_t view = standing_number(node->kvs[0], group, 0, 'v', 1);
     uint64_t applied = standing_number(node->kvs[0], group, (uint32_t)view, 'a', 0);
     WORLD_REQUIRE(world, !r.failed && index <= applied,

@@ -9,7 +9,13 @@
  *                database may be lost); who cannot read an entry, or says that its state is lost, does not lead (R-E1,
  *                R-E5)
  *   majority     what a leader has committed is durable on a majority
- *   agreement    what two nodes apply at an index is the same */
+ *   agreement    what two nodes apply at an index is the same
+ *
+ * What it does not verify
+ *   a log that opens unsure of itself: it takes no part; that an entry the log calls damaged is; the bytes of entries
+ *   that nobody reads back; that a group might give up what it cuts (check_cut.h); what the log knows of others
+ *   (LOG_PEERS); what is applied behind a snapshot (check/replicas.h); that anything is ever acknowledged; nodes from
+ *   10 and groups from 2 on. */
 #ifndef CAIRN_SIM_CHECK_LOG_H
 #define CAIRN_SIM_CHECK_LOG_H
 

@@ -6,7 +6,12 @@
  *   acknowledgement    an acknowledged proposal is committed as it was proposed, and stays
  *   reads              a ReadIndex sees all that was acknowledged before it was asked
  *   promises           a node never speaks in a term below one it promised something in before a crash
- *   commit             a leader moves its commit index only to entries of its own term (3.6.2), and never back */
+ *   commit             a leader moves its commit index only to entries of its own term (3.6.2), and never back
+ *
+ * What it does not verify
+ *   that what a node promises is durable, or on a majority (check_log.h); that a vote goes only to whose log is as new,
+ *   but by what comes of it; a leader that sends nothing; changes of members (check_log.h); what a snapshot brings
+ *   (check/replicas.h); that anything is ever elected or committed; nodes from 10 and groups from 2 on. */
 #ifndef CAIRN_SIM_CHECK_RAFT_H
 #define CAIRN_SIM_CHECK_RAFT_H
 

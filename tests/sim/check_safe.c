@@ -41,7 +41,7 @@ struct safe_check {
     struct table receipts; /* given by stores */
     struct table chunks, uploads;
     struct table asked; /* (client, stream) of an UPLOAD_COMPLETE: its upload */
-    struct table puts;  /* (client, stream) of a SHARD_PUT: the name of its shard */
+    struct table puts;  /* (client, stream) of a SHARD_PUT: the name of its shard and store */
     struct shown *shown;
     unsigned long shown_count, shown_capacity;
     struct upload *list;
@@ -168,10 +168,10 @@ static uint32_t upload_of(struct safe_check *check, uint64_t session)
     return (uint32_t)check->list_count++;
 }
 
-/* A request of a client: its streams are its own. */
-static uint64_t request_name(const struct node *client, uint64_t stream)
+/* A request of a client: its streams are its own, and begin anew when it does. */
+static uint64_t request_name(const struct node *client, uint64_t boot, uint64_t stream)
 {
-    uint64_t parts[2] = {client->slot, stream};
+    uint64_t parts[3] = {client->slot, boot, stream};
     return name_of(parts, sizeof parts, 3);
 }
 
@@ -240,26 +240,41 @@ static void note_stage(struct safe_check *check, const struct effect *effect)
         struct manifest_entry entry;
         enum err err = manifest_entry_decode(data, MANIFEST_ENTRY_BYTES, &entry);
         CHECK(err == ERR_OK);
-        uint32_t chunk = chunk_of(check, &entry.encoding);
         struct upload *to = &check->list[upload];
         uint64_t number = request->first_entry + i; /* staged again, it replaces what was staged before */
+        if (number > to->count) {
+            break; /* behind a gap: it is refused */
+        }
         to->count = number == to->count ? number + 1 : to->count;
         to->chunks = mem_grow(to->chunks, &to->capacity, to->count, sizeof *to->chunks);
-        to->chunks[number < to->count ? number : 0] = chunk;
+        to->chunks[number] = chunk_of(check, &entry.encoding);
     }
     proto_arena_deinit(&arena);
 }
 
-/* The client behind a connection of this server's. */
-static struct node *client_behind(const struct safe_check *check, const struct effect *effect)
+/* The client's side of a connection of this server's; NULL: both ends have forgotten it. */
+static const struct conn_side *client_behind(const struct safe_check *check, const struct effect *effect)
 {
     const struct world *world = check->world;
     for (unsigned long i = 0; i < world->conn_count; i++) {
         if (world->conns[i]->id == effect->send.to.conn) {
-            return world->conns[i]->side[0].node;
+            return &world->conns[i]->side[0];
         }
     }
     return NULL;
+}
+
+/* What the request was that a server answers; NULL: nobody made one. */
+static const uint32_t *request_find(const struct table *requests, const struct conn_side *client,
+                                    const struct effect *effect)
+{
+    return table_find(requests, request_name(client->node, client->boot, effect->send.stream));
+}
+
+/* A packed shard key, and the store of the map it is for. */
+static uint32_t put_name(const void *shard, size_t bytes, uint32_t store)
+{
+    return (uint32_t)name_of(shard, bytes, (uint64_t)store << 32 | 5);
 }
 
 static void note_put(struct safe_check *check, const struct node *client, const struct effect *effect)
@@ -268,8 +283,8 @@ static void note_put(struct safe_check *check, const struct node *client, const 
     Cairn__ShardPutRequest *request = NULL;
     enum err err = proto_unpack(&cairn__shard_put_request__descriptor, effect->send.header, &arena, (void **)&request);
     CHECK(err == ERR_OK);
-    uint32_t name = (uint32_t)name_of(request->shard.data, request->shard.len, 5);
-    table_put(&check->puts, request_name(client, effect->send.stream), name);
+    uint32_t name = put_name(request->shard.data, request->shard.len, request->store);
+    table_put(&check->puts, request_name(client, client->boot, effect->send.stream), name);
     proto_arena_deinit(&arena);
 }
 
@@ -278,7 +293,7 @@ static void note_receipt(struct safe_check *check, const struct node *node, cons
     struct proto_arena arena = {0};
     Cairn__ShardPutReply *reply = NULL;
     struct receipt receipt;
-    const struct node *client = client_behind(check, effect);
+    const struct conn_side *client = client_behind(check, effect);
     enum err err = proto_unpack(&cairn__shard_put_reply__descriptor, effect->send.header, &arena, (void **)&reply);
     if (err == ERR_OK) {
         err = receipt_peek(reply->receipt.data, reply->receipt.len, &receipt);
@@ -288,10 +303,11 @@ static void note_receipt(struct safe_check *check, const struct node *node, cons
     if (!check->world->failed) {
         uint8_t shard[SHARD_KEY_BYTES];
         shard_key_encode(&receipt.shard, shard);
-        uint32_t *asked = client != NULL ? table_find(&check->puts, request_name(client, effect->send.stream)) : NULL;
-        WORLD_REQUIRE(check->world, asked == NULL || *asked == (uint32_t)name_of(shard, sizeof shard, 5),
-                      "store on blockd %u: its receipt names another shard than it was sent, index %u", node->id,
-                      receipt.shard.index);
+        const uint32_t *asked = client != NULL ? request_find(&check->puts, client, effect) : NULL;
+        bool same = asked != NULL && *asked == put_name(shard, sizeof shard, receipt.store);
+        WORLD_REQUIRE(check->world, client == NULL || same,
+                      "store on blockd %u: its receipt names another shard than it was sent, index %u of store %u",
+                      node->id, receipt.shard.index, receipt.store);
         table_put(&check->receipts, name_of(reply->receipt.data, reply->receipt.len, 4), 0);
         check->slot_of[receipt.store] = node->slot;
     }
@@ -307,7 +323,8 @@ static void note_complete(struct safe_check *check, const struct node *client, c
     enum err err =
         proto_unpack(&cairn__upload_complete_request__descriptor, effect->send.header, &arena, (void **)&request);
     CHECK(err == ERR_OK);
-    table_put(&check->asked, request_name(client, effect->send.stream), upload_of(check, request->session));
+    table_put(&check->asked, request_name(client, client->boot, effect->send.stream),
+              upload_of(check, request->session));
     proto_arena_deinit(&arena);
 }
 
@@ -358,8 +375,10 @@ static void check_acknowledged(struct safe_check *check, const struct effect *ef
 {
     struct proto_arena arena = {0};
     Cairn__UploadCompleteReply *reply = NULL;
-    const struct node *client = client_behind(check, effect);
-    uint32_t *asked = client != NULL ? table_find(&check->asked, request_name(client, effect->send.stream)) : NULL;
+    const struct conn_side *client = client_behind(check, effect);
+    const uint32_t *asked = client != NULL ? request_find(&check->asked, client, effect) : NULL;
+    WORLD_REQUIRE(check->world, client == NULL || asked != NULL,
+                  "safe_losses: an upload is acknowledged that nobody asked to complete");
     enum err err =
         proto_unpack(&cairn__upload_complete_reply__descriptor, effect->send.header, &arena, (void **)&reply);
     CHECK(err == ERR_OK);

@@ -1,8 +1,17 @@
-/* The checker of what an acknowledgement says of stores (P1, R-B2, R-B3), fed by what nodes send:
- *   receipts     a store's receipt names the very shard that it was sent
- *   safe_losses  no more than the receipts shown for each chunk of the file bear out, in one code, on distinct stores:
- * and a store that has been down for long bears out nothing Only receipts that a store has given count, byte for byte.
- * A chunk that was answered as present counts by what was ever shown for it. */
+/* The checker of what an acknowledgement says of stores (P1, R-B2, R-B3), fed by what nodes send.
+ *
+ * What it verifies
+ *   receipts     a store's receipt answers a put, and names the very shard and store that the put named
+ *   safe_losses  it answers a client that asked, and is no more than the receipts shown for each chunk of the file bear
+ *                out, in one code, on distinct stores; a store that has been down for long bears out nothing. Only
+ *                receipts that a store has given count, byte for byte. A chunk that was answered as present counts by
+ *                what was ever shown for it.
+ *
+ * What it does not
+ *   that a store still holds what it gave a receipt for, or is the incarnation that gave it (the reads at the end tell:
+ *   check/versions.h); that a receipt is of the session that shows it; that safe_losses is as high as it could be; that
+ *   the entries staged are the file, whole; files that came inline; acknowledgements and receipts on a connection that
+ *   both ends have forgotten. */
 #ifndef CAIRN_SIM_CHECK_SAFE_H
 #define CAIRN_SIM_CHECK_SAFE_H
 

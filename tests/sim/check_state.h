@@ -1,5 +1,10 @@
 /* What a replica of the namespace's group holds, for the checkers of tests/check: references are the manifests, sums
- * and history are the tree's. */
+ * and history are the tree's.
+ *
+ * What it does not verify
+ *   records of other kinds than state.h has, the answers kept for repeats among them: they are passed over; what is
+ *   sealed in pages and entries; where stores hold chunks; other groups' states; that replicas are the same
+ *   (check/replicas.h). */
 #ifndef CAIRN_SIM_CHECK_STATE_H
 #define CAIRN_SIM_CHECK_STATE_H
 

@@ -1,5 +1,5 @@
-/* Hand-made histories for the simulator's checkers: a world whose nodes run nothing, and messages as their groups and
- * logs would send them. A bad history is a good one up to its last call. */
+/* Hand-made histories for the simulator's checkers: a world whose nodes run nothing, and messages as their actors would
+ * send them. A bad history is a good one up to its last call. */
 #ifndef CAIRN_TESTS_SIM_CHECK_H
 #define CAIRN_TESTS_SIM_CHECK_H
 
@@ -15,7 +15,8 @@
 #include "proto/message.h"
 #include "tests/sim/check_log.h"
 #include "tests/sim/check_raft.h"
-#include "tests/sim/world.h"
+#include "tests/sim/check_safe.h"
+#include "tests/sim/inside.h"
 
 enum { LAB_NODES = 3 };
 
@@ -24,6 +25,7 @@ struct lab {
     struct node *nodes[LAB_NODES + 1]; /* from 1 */
     struct raft_check *raft;
     struct log_check *log;
+    struct safe_check *safe;
 };
 
 struct bad_history {
@@ -46,12 +48,14 @@ static inline void lab_init(struct lab *lab)
     }
     lab->raft = raft_check_create(lab->world);
     lab->log = log_check_create(lab->world);
+    lab->safe = safe_check_create(lab->world, 0);
 }
 
 static inline void lab_deinit(struct lab *lab)
 {
     raft_check_destroy(lab->raft);
     log_check_destroy(lab->log);
+    safe_check_destroy(lab->safe);
     world_destroy(lab->world);
 }
 
@@ -72,6 +76,25 @@ static inline void lab_turn(struct lab *lab)
 static inline struct raft_entry lab_entry(uint64_t index, uint64_t term, const char *text)
 {
     return (struct raft_entry){index, term, RAFT_ENTRY_COMMANDS, slice_copy(text, (uint32_t)strlen(text))};
+}
+
+/* A message to an actor of the same node; header and body are given. */
+static inline struct effect lab_local(enum actor_kind to, uint32_t index, uint16_t type, struct writer *header,
+                                      struct slice body)
+{
+    struct effect effect = {.kind = EFFECT_SEND};
+    effect.send.to = address_local(to, index);
+    effect.send.type = type;
+    effect.send.header = writer_take(header);
+    effect.send.body = body;
+    writer_deinit(header);
+    return effect;
+}
+
+static inline void lab_forget(struct effect *effect)
+{
+    slice_drop(&effect->send.header);
+    slice_drop(&effect->send.body);
 }
 
 static inline Cairn__RaftMessage lab_message(enum raft_message_kind kind, uint64_t term)
@@ -99,8 +122,7 @@ static inline void lab_send(struct lab *lab, uint32_t from, uint32_t to, Cairn__
     for (uint32_t i = 0; i < count; i++) {
         slice_drop(&entries[i].data);
     }
-    slice_drop(&effect.send.header);
-    slice_drop(&effect.send.body);
+    lab_forget(&effect);
 }
 
 /* Each is found, by its words, and not before its last call; the good one stays good. */

@@ -9,18 +9,11 @@
 /* What a group asks of its log (`answer` false) and what the log says to it. Takes header and body. */
 static void local(struct lab *lab, uint32_t node, bool answer, uint16_t type, struct writer *header, struct slice body)
 {
-    struct effect effect = {.kind = EFFECT_SEND};
     struct actor actor = {.kind = answer ? ACTOR_LOG : ACTOR_GROUP};
-    effect.send.to = address_local(answer ? ACTOR_GROUP : ACTOR_LOG, 0);
-    effect.send.to.role = ROLE_LOCAL;
-    effect.send.type = type;
+    struct effect effect = lab_local(answer ? ACTOR_GROUP : ACTOR_LOG, 0, type, header, body);
     effect.send.flags = answer ? MESSAGE_REPLY : 0;
-    effect.send.header = writer_take(header);
-    effect.send.body = body;
     log_check_send(lab->log, lab->nodes[node], &actor, &effect, NULL);
-    writer_deinit(header);
-    slice_drop(&effect.send.header);
-    slice_drop(&effect.send.body);
+    lab_forget(&effect);
 }
 
 /* Entries first .. first + count - 1 of a term, their bytes `text` and the index. */
