@@ -3,12 +3,13 @@
  * Repair belongs to its store's actor and runs in timer events of its own (STORE_TIMER_REPAIR): answers only note what
  * came and wake it. So it sees the index as of the step before, like a put that arrives.
  *
- * States of a pass:  idle -(due)-> a scope at a time -> idle, due again when something was missing
- * Of a scope (one placement group, or one shard that was found rotten): pages of each source are merged by key; each
- *                    chunk and code of which this store's shard lacks becomes a task; it ends when lists and tasks
- * have. Of a task:         pulling -> rebuilding -> storing -> (one more hold) storing -> stored pulling -> storing,
- * when a stand-in has the very shard any of them -> missing (another pass will do), refused (its sources contradict
- * each other) */
+ * States of a pass: idle -(due)-> a scope at a time -> idle, due again when something was missing
+ * Of a scope:       one placement group, or one shard that was found rotten. Pages of each source are merged by key;
+ *                   each chunk and code of which this store's shard lacks becomes a task; it ends when lists and tasks
+ *                   have
+ * Of a task:        pulling -> rebuilding -> storing -> (one more hold) storing -> stored
+ *                   pulling -> storing, when a stand-in has the very shard
+ *                   any of them -> missing (another pass will do), refused (its sources contradict each other) */
 #ifndef CAIRN_BLOCKD_REPAIR_H
 #define CAIRN_BLOCKD_REPAIR_H
 

@@ -5,8 +5,9 @@
  * States of a put:   received -> held (another put of its chunk is under way, or no segment has room yet) -> received
  *                    received -> in a batch -> durable, indexed, answered
  *                    received or in a batch -> refused, answered
- * States of a batch: open (takes puts, writes them as they come) -> closed (its writes complete) -> syncing ->
- * finished; any of them -> failed. At most one is closed or syncing, and one open. */
+ * States of a batch: open (takes puts, writes them as they come) -> closed (its writes complete) -> syncing -> finished
+ *                    any of them -> failed
+ * At most one batch is closed or syncing, and one open. */
 #ifndef CAIRN_BLOCKD_STORE_H
 #define CAIRN_BLOCKD_STORE_H
 

@@ -4,9 +4,12 @@
  *
  * An operation that changes something has up to three parts:
  *   prepare  on the leader, before it proposes: checks what needs a key and computes ids and sealed bytes into
- * Command.extra (R-F5) apply    on every replica, in log order, deterministic: reads through the overlay, writes the
- * batch, gives the answer finish   on the leader that answers: adds what must not lie in a log or an answer record
- * (chunk keys, a fresh capability) A query has one: a pure function of (view, request), run after a ReadIndex. */
+ *            Command.extra (R-F5)
+ *   apply    on every replica, in log order, deterministic: reads through the overlay, writes the batch, gives the
+ *            answer
+ *   finish   on the leader that answers: adds what must not lie in a log or an answer record (chunk keys, a fresh
+ *            capability)
+ * A query has one: a pure function of (view, request), run after a ReadIndex. */
 #ifndef CAIRN_METAD_MACHINE_H
 #define CAIRN_METAD_MACHINE_H
 

@@ -1,7 +1,8 @@
 /* The client of the `store` scenario: an actor on a device that puts and gets shards at one store at random, and the
- * model of what the store must hold. What it checks: receipts     a receipt verifies and names what was put durability
- * a shard with a receipt is read back byte for byte by whom the receipt is for, after any crash honesty      a shard
- * without a receipt is right or absent; another content under a held name is refused */
+ * model of what the store must hold. What it checks:
+ *   receipts    a receipt verifies and names what was put
+ *   durability  a shard with a receipt is read back byte for byte by whom the receipt is for, after any crash
+ *   honesty     a shard without a receipt is right or absent; another content under a held name is refused */
 #ifndef CAIRN_SIM_STORE_DRIVER_H
 #define CAIRN_SIM_STORE_DRIVER_H
 
