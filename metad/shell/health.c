@@ -1,8 +1,12 @@
 /* Lines about what happens to groups (health.h): who leads; what was applied anew after a start; damaged logs, that
- * they were found and mended. */
+ * they were found and mended; stores that go down and come up. */
 #include "health.h"
 
+#include <stdlib.h>
+
+#include "base/check.h"
 #include "io/log.h"
+#include "metad/root/root.h"
 
 static void leader_tell(uint32_t group, const struct group_health *was, const struct group_health *is)
 {
@@ -70,4 +74,40 @@ void health_tell(struct group_health *told, uint32_t number, const struct group 
     struct group_health health = group_health(group);
     group_tell(number, told, &health);
     *told = health;
+}
+
+static void store_tell(const Cairn__MapStore *store, uint64_t epoch)
+{
+    unsigned long long at = epoch;
+    if (store->state == STORE_DOWN) {
+        io_log(LOG_WARN, ERR_UNREACHABLE, "store %u of blockd:%u is not heard: down since map epoch %llu", store->store,
+               store->node, at);
+    } else if (store->state == STORE_UP) {
+        io_log(LOG_INFO, ERR_OK, "store %u of blockd:%u is up again since map epoch %llu", store->store, store->node,
+               at);
+    } else {
+        io_log(LOG_INFO, ERR_OK, "store %u of blockd:%u is gone since map epoch %llu", store->store, store->node, at);
+    }
+}
+
+void health_tell_stores(struct stores_told *told, const Cairn__ClusterMap *map)
+{
+    for (size_t i = 0; i < map->n_stores; i++) {
+        const Cairn__MapStore *store = map->stores[i];
+        told->states = mem_grow(told->states, &told->capacity, store->store, 1);
+        while (told->count < store->store) {
+            told->states[told->count++] = STORE_UP; /* what is up from the beginning is no news */
+        }
+        uint8_t *state = &told->states[store->store - 1];
+        if (*state != store->state) {
+            store_tell(store, map->epoch);
+            *state = (uint8_t)store->state;
+        }
+    }
+}
+
+void stores_told_deinit(struct stores_told *told)
+{
+    free(told->states);
+    *told = (struct stores_told){0};
 }

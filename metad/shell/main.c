@@ -81,7 +81,8 @@ struct metad {
     struct log *log;
     struct seat seats[LIMIT_GROUPS]; /* a group each; group g lives on loop g modulo the loops */
     uint32_t group_count;
-    uint64_t addresses_epoch;               /* of the map whose addresses are known */
+    uint64_t map_epoch; /* of the map that was looked at */
+    struct stores_told stores_told;
     uint32_t peers[LIMIT_RAFT_MEMBERS + 1]; /* that the configuration names; ends with 0 */
     uint64_t boots[LIMIT_LOG_BOOTS];        /* processes of the directory, this one last */
     uint32_t boot_count;
@@ -187,17 +188,18 @@ static enum err open_directory(struct metad *metad, struct uuid *ret_uuid, uint3
     return metad_database_open(metad->runtime, dir, !metad->recovering, &metad->kv, ret_text);
 }
 
-/* Where the other metadata nodes are, by the newest map. One that is gone is answered when it asks, too. */
-static void learn_addresses(struct metad *metad)
+/* Where the other metadata nodes are, by the newest map (one that is gone is answered when it asks, too), and which
+ * stores are down. */
+static void learn_map(struct metad *metad)
 {
     uint64_t epoch = 0;
     struct slice map = group_map(metad->seats[0].group, &epoch);
     struct proto_arena arena = {0};
     Cairn__ClusterMap *message = NULL;
-    if (map.bytes == 0 || epoch == metad->addresses_epoch) {
+    if (map.bytes == 0 || epoch == metad->map_epoch) {
         return;
     }
-    metad->addresses_epoch = epoch;
+    metad->map_epoch = epoch;
     enum err err = proto_unpack(&cairn__cluster_map__descriptor, map, &arena, (void **)&message);
     for (size_t i = 0; err == ERR_OK && i < message->n_nodes; i++) {
         const Cairn__MapNode *node = message->nodes[i];
@@ -207,6 +209,9 @@ static void learn_addresses(struct metad *metad)
             metad_address_parse(node->address, host, &port) && port != 0) {
             runtime_learn_address(metad->runtime, ROLE_METAD, node->id, host, port);
         }
+    }
+    if (err == ERR_OK) {
+        health_tell_stores(&metad->stores_told, message);
     }
     proto_arena_deinit(&arena);
 }
@@ -280,7 +285,7 @@ static void group_with_shell(void *actor, const struct event *event, struct effe
         health_tell(&seat->health, seat->index, seat->group);
     }
     if (seat->index == 0) {
-        learn_addresses(metad);
+        learn_map(metad);
     }
     if (seat->index == 0 && event->kind == EVENT_TIMER) {
         look_for_removal(metad);
@@ -380,6 +385,7 @@ static void metad_deinit(struct metad *metad)
         runtime_kv_close(metad->kv);
     }
     free(metad->files);
+    stores_told_deinit(&metad->stores_told);
     if (metad->lock_fd >= 0) {
         close(metad->lock_fd);
     }

@@ -39,6 +39,12 @@ def whole(cluster):
     return found is not None and set(found) == {"0"} and found["0"] > 0
 
 
+def told(cluster, words):
+    """True when each metadata node's log has a line with these words of each of the dead."""
+    lines = [line for n in (1, 2, 3) for line in cluster.log("metad%d" % n).splitlines() if words in line]
+    return all(sum("blockd:%s " % name[-1] in line for line in lines) == 3 for name in DEAD)
+
+
 def main():
     megabytes = int(sys.argv[2]) if len(sys.argv) > 2 else 24
     with tempfile.TemporaryDirectory(prefix="cairn-repair-") as work:
@@ -50,6 +56,7 @@ def main():
             for name in DEAD:
                 cluster.kill(name)
             wait_until(lambda: down(cluster) == sorted(DEAD), 60, "two stores down")
+            wait_until(lambda: told(cluster, "is not heard: down"), 30, "every metadata node to say so")
             moved = cluster.put(trees["during"], "home:/during", timeout=900)
             assert moved["safe_losses"] >= 1, moved
             degraded = missing(cluster)
@@ -59,6 +66,7 @@ def main():
             for name in DEAD:
                 cluster.start_node(name)
             wait_until(lambda: whole(cluster), 120, "every chunk whole")
+            wait_until(lambda: told(cluster, "is up again"), 30, "every metadata node to say that they are up")
             wait_until(lambda: all(stores(cluster)[name]["rebuilt"] > 0 for name in DEAD), 60, "both to have rebuilt")
             for name in DEAD:
                 store = stores(cluster)[name]
