@@ -44,6 +44,7 @@ static enum err changes_fill(struct query *query, const Cairn__NamespaceRecord *
         key_u64(&from, page->after + 1);
         struct slice found = {0};
         struct slice value = {0};
+        uint64_t before = page->after;
         enum err err = kv_next(&query->state->kv->view, from.bytes, from.count, false, &found, &value);
         bool inside = err == ERR_OK && found.bytes == from.count && memcmp(found.data, key.bytes, key.count) == 0;
         void *batch = NULL;
@@ -53,7 +54,8 @@ static enum err changes_fill(struct query *query, const Cairn__NamespaceRecord *
         if (err == ERR_OK) {
             err = changes_take(page, batch);
         }
-        if (err != ERR_OK) {
+        bool none = page->after == before && !page->full; /* the batch ends before its key: looked at for ever */
+        if (err != ERR_OK || none) {
             return ERR_CORRUPT;
         }
     }

@@ -257,6 +257,29 @@ static void test_changes_are_gap_free_after_restart(void **state)
     node_deinit(&node);
 }
 
+/* A batch under its sequence without the event of that sequence: an error, not a search without end. */
+static void test_feed_that_lacks_an_event(void **state)
+{
+    (void)state;
+    struct node node;
+    node_init(&node);
+    assert_int_equal(put_small_at(&node, 0, "one", 0, "x"), ERR_OK);
+    assert_int_equal(put_small_at(&node, 0, "two", 0, "x"), ERR_OK);
+    Cairn__RequestHead head;
+    Cairn__ChangesRequest request = CAIRN__CHANGES_REQUEST__INIT;
+    request.head = node_head(&node, &head);
+    uint64_t last = changes_after(&node, 0, 0)->last;
+    struct key key = key_begin((struct prefix){.group = 1, .view = 1}, 'V');
+    key_u64(&key, head.ns);
+    key_u64(&key, last);
+    struct slice value = {0};
+    assert_int_equal(kv_get(&node.view, key.bytes, key.count, &value), ERR_OK);
+    slice_drop(&value);
+    kv_batch_put(node.db, key.bytes, key.count, "", 0);
+    assert_int_equal(node_ask(&node, 1, DEVICE_ROOT, MESSAGE_CHANGES, &request, (struct slice){0}), ERR_CORRUPT);
+    node_deinit(&node);
+}
+
 /* Mutations that come together are one entry: none is proposed while another event has come, whatever that is. */
 static void test_together(void **state)
 {
@@ -435,6 +458,7 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_list_pages),
         cmocka_unit_test(test_changes_are_gap_free_after_restart),
+        cmocka_unit_test(test_feed_that_lacks_an_event),
         cmocka_unit_test(test_together),
         cmocka_unit_test(test_idempotency),
         cmocka_unit_test(test_strangers_are_refused_alike),
