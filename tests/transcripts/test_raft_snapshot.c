@@ -72,16 +72,22 @@ static struct net *three_is_behind(uint64_t seed)
     return net;
 }
 
-static void test_follower_behind_the_log_gets_a_snapshot(void **state)
+/* 1 finds out what 3 lacks. */
+static void ask_for_snapshot(struct net *net)
 {
-    (void)state;
-    struct net *net = three_is_behind(1);
-    uint64_t at = status_of(net, 1).applied;
     for (int i = 0; i < 3 && net->snapshot_count == 0; i++) {
         net_tick(net, 1);
         settle_messages(net);
     }
     assert_int_equal(net->snapshot_count, 1);
+}
+
+static void test_follower_behind_the_log_gets_a_snapshot(void **state)
+{
+    (void)state;
+    struct net *net = three_is_behind(1);
+    uint64_t at = status_of(net, 1).applied;
+    ask_for_snapshot(net);
     assert_true(net->snapshots[0].to == 3 && net->snapshots[0].index == at);
     net_mark(net);
     for (int i = 0; i < 5; i++) { /* the group serves meanwhile, 3 gets heartbeats and no appends */
@@ -107,10 +113,7 @@ static void test_lost_snapshot_is_asked_for_again(void **state)
 {
     (void)state;
     struct net *net = three_is_behind(2);
-    for (int i = 0; i < 3 && net->snapshot_count == 0; i++) {
-        net_tick(net, 1);
-        settle_messages(net);
-    }
+    ask_for_snapshot(net);
     net_snapshot_end(net, 0, false);
     assert_int_equal(net->snapshot_count, 0); /* not before it answers */
     net_tick(net, 1);
@@ -197,10 +200,7 @@ static void test_crash_between_install_and_reset(void **state)
 {
     (void)state;
     struct net *net = three_is_behind(6);
-    for (int i = 0; i < 3 && net->snapshot_count == 0; i++) {
-        net_tick(net, 1);
-        settle_messages(net);
-    }
+    ask_for_snapshot(net);
     net_snapshot_end(net, 0, true);
     assert_true(net->nodes[2].write_count > 0); /* the reset */
     net_crash(net, 3, 0);
@@ -227,10 +227,7 @@ static void test_nothing_is_acknowledged_before_the_reset(void **state)
 {
     (void)state;
     struct net *net = three_is_behind(10);
-    for (int i = 0; i < 3 && net->snapshot_count == 0; i++) {
-        net_tick(net, 1);
-        settle_messages(net);
-    }
+    ask_for_snapshot(net);
     uint64_t at = status_of(net, 1).applied;
     net_crash(net, 2, 0);
     net_snapshot_end(net, 0, true);

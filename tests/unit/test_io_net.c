@@ -256,6 +256,12 @@ static int client_socket(const struct pair *pair)
     return -1;
 }
 
+static void wake_run(struct probe *probe, void *argument, struct effects *fx)
+{
+    (void)probe;
+    fx_timer(fx, 7, *(const uint64_t *)argument);
+}
+
 /* The network breaks every connection, each of them open for a while: the pause before the next stays the shortest. */
 static void test_resets(void **state)
 {
@@ -268,12 +274,16 @@ static void test_resets(void **state)
         struct ask ask = {
             .to = address_node(ROLE_METAD, 1, ACTOR_STORE, 2), .type = MESSAGE_SHARD_PUT, .stream = i, .body_bytes = 9};
         probe_do(&pair.asker, ask_run, &ask);
-        assert_true(probe_wait(&pair.asker, 2 * i + 1));
-        expect_echo(&pair.asker.events[2 * i], &ask);
-        usleep(150000); /* at least so long */
+        const struct event *events = &pair.asker.events[3ul * i];
+        assert_true(probe_wait(&pair.asker, 3 * i + 1));
+        expect_echo(&events[0], &ask);
+        uint64_t aged_ns = events[0].now_ns + 150000000ull; /* by the loop's clock, which counts how long it is open */
+        probe_do(&pair.asker, wake_run, &aged_ns);
+        assert_true(probe_wait(&pair.asker, 3 * i + 2));
+        assert_int_equal(events[1].kind, EVENT_TIMER);
         assert_int_equal(shutdown(client_socket(&pair), SHUT_RDWR), 0);
-        assert_true(probe_wait(&pair.asker, 2 * i + 2));
-        assert_int_equal(pair.asker.events[2 * i + 1].kind, EVENT_CLOSED);
+        assert_true(probe_wait(&pair.asker, 3 * i + 3));
+        assert_int_equal(events[2].kind, EVENT_CLOSED);
     }
     FILE *file = fopen(certs_file(&pair.certs, "client", "log"), "r");
     assert_non_null(file);
